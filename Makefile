@@ -1,0 +1,46 @@
+# What one does with Stockyard, a line each: make help. The work is in scripts/.
+
+SHELL := bash
+# How the service is built for the trial stack: quick (to build) or release (quick to run).
+PROFILE ?= quick
+# Queries are checked against .sqlx, whatever DATABASE_URL says.
+export SQLX_OFFLINE ?= true
+export PROFILE
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r target text; do printf '%-16s %s\n' "$$target" "$$text"; done
+
+start: ## start everything on this machine and wait until it answers (PROFILE=release for full speed)
+	@scripts/stack.sh start
+
+stop: ## stop everything; the data stays
+	@scripts/stack.sh stop
+
+status: ## what runs, where, and whether it answers
+	@scripts/stack.sh status
+
+logs: ## the service's log, or NAME=kafka, postgres, redis, prometheus, grafana, build
+	@scripts/stack.sh logs $(NAME)
+
+produce: ## send movements to the running stack (ARGS="--count 1000000 --duplicates 0.1", ARGS=--help)
+	@scripts/stack.sh run produce $(ARGS)
+
+verify: ## prove that ledger, levels and movements agree (ARGS="--oracle FILE")
+	@scripts/stack.sh run verify $(ARGS)
+
+test: ## all tests, on servers of their own (ARGS="name of a test")
+	@scripts/with-servers.sh cargo test --locked $(ARGS)
+
+check: ## what CI runs: format, lints, generated files, licences, Compose, and all tests
+	@scripts/with-servers.sh scripts/check.sh
+
+fmt: ## format the code
+	@cargo fmt
+
+prepare: ## write .sqlx, after a changed query or migration
+	@scripts/with-servers.sh scripts/sqlx-prepare.sh
+
+openapi: ## write openapi.json, after a changed route
+	@cargo run --locked --quiet -- openapi >openapi.json.new && mv openapi.json.new openapi.json
+
+.PHONY: help start stop status logs produce verify test check fmt prepare openapi

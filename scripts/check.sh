@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# What CI runs, run by with-servers.sh (make check): every step, also after one that failed, and at the end which ones did.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=servers.sh
+. "$(dirname "${BASH_SOURCE[0]}")/servers.sh"
+cd "$checkout"
+# The build takes its query data from .sqlx; whether that is current is a step of its own.
+export SQLX_OFFLINE=true
+
+failed=""
+# step <name> <command>…
+step() {
+    local name=$1 began=$SECONDS result=ok
+    shift
+    printf '\n== %s\n' "$name"
+    "$@" || { result=FAILED failed="$failed, $name"; }
+    printf '== %s: %s (%s s)\n' "$name" "$result" $((SECONDS - began))
+}
+
+openapi_is_current() {
+    cargo run --locked --quiet -- openapi | diff -u openapi.json - || {
+        say "openapi.json is not what the code says: make openapi"
+        return 1
+    }
+}
+
+sqlx_is_current() {
+    scripts/sqlx-prepare.sh --check || {
+        say ".sqlx is not what the code and the migrations say: make prepare"
+        return 1
+    }
+}
+
+shell_is_clean() {
+    if command -v shellcheck >/dev/null; then
+        shellcheck -x scripts/*.sh .ci/run
+    else
+        say "skipped: there is no shellcheck"
+    fi
+}
+
+# Licences, duplicates and sources are in the checkout; known vulnerabilities are in a database that lies with a git host.
+dependencies_are_allowed() {
+    local version=0.20.2 tools=$home/tools/cargo-deny
+    if [[ $(cargo deny --version 2>/dev/null) != *" $version" ]]; then
+        if [ ! -x "$tools-$version/bin/cargo-deny" ]; then
+            say "installing cargo-deny $version (once, some minutes) …"
+            cargo install cargo-deny --version "$version" --locked --debug --root "$tools-$version" --quiet || return 1
+        fi
+        PATH=$tools-$version/bin:$PATH
+    fi
+    cargo deny --locked check licenses bans sources || return 1
+    if cargo deny fetch db >/dev/null 2>&1; then
+        cargo deny --locked check advisories
+    else
+        say "advisories not checked: their database cannot be fetched from here"
+    fi
+}
+
+step format cargo fmt --all --check
+# It touches every source file, so it comes before what builds them.
+step .sqlx sqlx_is_current
+step lints cargo clippy --all-targets --locked -- -D warnings
+step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
+step "shell scripts" shell_is_clean
+step openapi.json openapi_is_current
+step dependencies dependencies_are_allowed
+step "Compose file" scripts/compose-check.sh
+step tests cargo test --locked
+
+printf '\n'
+[ -z "$failed" ] || die "failed: ${failed#, }"
+say "all checks passed"

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Writes .sqlx, what the compiler checks the queries against where there is no database; with --check, says whether it is current.
+# Run by with-servers.sh, which gives the server: the database is new, with all migrations, so an edited one counts too.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=servers.sh
+. "$(dirname "${BASH_SOURCE[0]}")/servers.sh"
+cd "$checkout"
+
+# The tool and the library have to be of one version.
+version=$(sed -n '/^name = "sqlx"$/{n;s/version = "\(.*\)"/\1/p;}' Cargo.lock)
+tools=$home/tools/sqlx-cli-$version
+if [[ $(cargo sqlx --version 2>/dev/null) != *" $version" ]]; then
+    if [ ! -x "$tools/bin/cargo-sqlx" ]; then
+        say "installing sqlx-cli $version (once, about two minutes) …"
+        cargo install sqlx-cli --version "$version" --locked --debug --no-default-features --features postgres --root "$tools" --quiet
+    fi
+    PATH=$tools/bin:$PATH
+fi
+
+export DATABASE_URL=${STOCKYARD_TEST_DATABASE_URL:?"run by scripts/with-servers.sh"}
+DATABASE_URL=${DATABASE_URL%/*}/stockyard_prepare_$$
+export SQLX_OFFLINE=false
+trap 'cargo sqlx database drop -y -f >/dev/null 2>&1' EXIT
+cargo sqlx database create
+cargo sqlx migrate run --source migrations >/dev/null
+# Queries in tests count as well. A file that no query needs any more is only a warning to the tool; here it is a difference.
+said=$(cargo sqlx prepare "$@" -- --all-targets --locked)
+say "$said"
+[[ $said != *unused* ]]

@@ -1,0 +1,292 @@
+//! Puts the parts together from the configuration, starts a role, and stops it in order.
+
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    cache::{
+        Cache, CacheSettings, RedisSettings,
+        rule::{Conditions, Rule},
+    },
+    clock::Clock,
+    config::{Config, ConfigError, millis},
+    http::{self, ServerError},
+    ingest::{Ingest, IngestError},
+    inventory::{
+        Inventory,
+        follow::{FollowSettings, Follower},
+    },
+    kafka,
+    metrics::Metrics,
+    store::{Store, StoreError, StoreSettings},
+};
+
+/// What ends a command before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    #[error("kafka: {0}")]
+    Kafka(#[from] rdkafka::error::KafkaError),
+    #[error("redis settings: {0}")]
+    Redis(#[from] redis::RedisError),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("signals: {0}")]
+    Signals(std::io::Error),
+    #[error("{0}")]
+    Unhealthy(String),
+}
+
+/// Which parts a process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    pub answers: bool,
+    pub ingests: bool,
+}
+
+/// How often room in the ledger is looked after.
+const LEDGER_ROOM_INTERVAL: Duration = Duration::from_secs(30);
+/// Longest the parts may take to end once they were told to.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// The inventory of a process and its follower, over the servers of the configuration.
+pub fn inventory(
+    config: &Config,
+    clock: &Clock,
+    metrics: Metrics,
+    conditions: Conditions,
+) -> Result<(Arc<Inventory>, Follower), AppError> {
+    let store = Store::new(&StoreSettings {
+        url: config.database.url.clone(),
+        role: config.database.role.clone(),
+        read_connections_max: config.database.read_connections_max,
+        acquire_timeout: millis(config.database.acquire_timeout_ms),
+        read_timeout: millis(config.database.read_timeout_ms),
+    })?;
+    let rule = Arc::new(Rule::new(clock.clone(), conditions));
+    let settings = CacheSettings {
+        memory_bytes_max: config.cache.memory_bytes_max,
+        memory_ttl: Duration::from_secs(config.cache.memory_ttl_seconds),
+        entry_bytes_max: config.cache.entry_bytes_max,
+        redis: config.redis.enabled.then(|| RedisSettings {
+            url: config.redis.url.clone(),
+            prefix: config.redis.prefix.clone(),
+            timeout: millis(config.redis.timeout_ms),
+            retry_after: millis(config.redis.retry_after_ms),
+            ttl: Duration::from_secs(config.cache.redis_ttl_seconds),
+        }),
+    };
+    let cache = Cache::new(settings, rule, clock.clone(), metrics.clone())?;
+    let follow = FollowSettings {
+        poll_interval: millis(config.follow.poll_interval_ms),
+        commits_max: config.follow.commits_max,
+    };
+    Ok(Inventory::new(
+        store,
+        cache,
+        http::body::DOCUMENTS,
+        clock.clone(),
+        metrics,
+        follow,
+    ))
+}
+
+/// Runs the parts until a signal, or until one of them cannot go on.
+pub async fn serve(config: &Config, parts: Parts) -> Result<(), AppError> {
+    let stop = stop_on_signal()?;
+    let listeners = http::bind(&config.http.listen).await?;
+    let result = run(config, parts, listeners, stop).await;
+    if let Err(error) = &result {
+        tracing::error!(%error, "the service cannot go on");
+    }
+    result
+}
+
+/// Runs the parts on these sockets until told to stop, or until one of them cannot go on.
+pub async fn run(
+    config: &Config,
+    parts: Parts,
+    listeners: Vec<tokio::net::TcpListener>,
+    stop: CancellationToken,
+) -> Result<(), AppError> {
+    let (clock, metrics) = (Clock::system(), Metrics::new()?);
+    let (inventory, follower) = inventory(config, &clock, metrics.clone(), Conditions::ALL)?;
+    let tasks = TaskTracker::new();
+    if parts.answers {
+        tasks.spawn(follower.run(stop.clone()));
+    }
+    let ingest = if parts.ingests {
+        let partition_bytes_max = config.database.ledger_partition_bytes_max;
+        tasks.spawn(keep_ledger_room(
+            Arc::clone(&inventory),
+            partition_bytes_max,
+            stop.clone(),
+        ));
+        Some(Ingest::start(config, &inventory, &clock, stop.clone())?)
+    } else {
+        None
+    };
+
+    let status = ingest.as_ref().map(|ingest| Arc::clone(&ingest.status));
+    let context = http::Context {
+        inventory: Arc::clone(&inventory),
+        ingest_is_ready: status.map(|status| {
+            Arc::new(move || status.has_partitions()) as Arc<dyn Fn() -> bool + Send + Sync>
+        }),
+    };
+    let settings = http::Settings {
+        allowed_origins: config.http.allowed_origins.clone(),
+        body_bytes_max: config.http.body_bytes_max,
+        request_timeout: millis(config.http.request_timeout_ms),
+    };
+    let routes = if parts.answers {
+        http::routes(context, &settings)
+    } else {
+        http::operator_routes(context, &settings)
+    };
+    let limits = http::Limits {
+        connections_max: config.http.connections_max,
+        header_timeout: millis(config.http.header_timeout_ms),
+        drain_timeout: millis(config.http.drain_timeout_ms),
+    };
+    for listener in &listeners {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, answers = parts.answers, ingests = parts.ingests, "listening");
+        }
+    }
+    tasks.spawn(http::run(listeners, routes, limits, metrics, stop.clone()));
+    tasks.close();
+
+    let result = match ingest {
+        Some(ingest) => ended(ingest.ended(), &stop).await,
+        None => {
+            stop.cancelled().await;
+            Ok(())
+        }
+    };
+    stop.cancel();
+    if timeout(STOP_MAX, tasks.wait()).await.is_err() {
+        tracing::warn!("not everything ended in time");
+    }
+    inventory.store().close().await;
+    tracing::info!("stopped");
+    Ok(result?)
+}
+
+/// Brings the schema up to date and makes the topics.
+pub async fn migrate(config: &Config) -> Result<(), AppError> {
+    let settings = StoreSettings {
+        url: config.database.url.clone(),
+        role: String::new(),
+        read_connections_max: 1,
+        acquire_timeout: millis(config.database.acquire_timeout_ms),
+        read_timeout: millis(config.database.read_timeout_ms),
+    };
+    let store = Store::new(&settings)?;
+    store.migrate().await?;
+    store.close().await;
+    tracing::info!("the schema is current");
+    for topic in kafka::make_topics(&config.kafka).await? {
+        tracing::info!(topic, "made the topic");
+    }
+    Ok(())
+}
+
+/// Asks a running service, over plain HTTP, whether it is well.
+pub async fn healthcheck(url: &str) -> Result<(), AppError> {
+    let unhealthy = |why: String| AppError::Unhealthy(format!("{url}: {why}"));
+    let rest = url
+        .strip_prefix("http://")
+        .ok_or_else(|| unhealthy("only http:// can be asked".to_owned()))?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let answer = timeout(STOP_MAX, async {
+        let mut stream = TcpStream::connect(host).await?;
+        let request = format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    });
+    let answer = answer
+        .await
+        .map_err(|_| unhealthy("no answer in time".to_owned()))?
+        .map_err(|error| unhealthy(error.to_string()))?;
+    if answer.starts_with("HTTP/1.1 200 ") {
+        Ok(())
+    } else {
+        Err(unhealthy(
+            answer.lines().next().unwrap_or("no answer").to_owned(),
+        ))
+    }
+}
+
+/// Ingest may end by itself; once told to stop it has its time to do so.
+async fn ended(
+    ingest: impl Future<Output = Result<(), IngestError>>,
+    stop: &CancellationToken,
+) -> Result<(), IngestError> {
+    tokio::pin!(ingest);
+    tokio::select! {
+        result = &mut ingest => result,
+        () = stop.cancelled() => timeout(STOP_MAX, ingest).await.unwrap_or_else(|_| {
+            tracing::warn!("ingest did not end in time; what it had taken comes again");
+            Ok(())
+        }),
+    }
+}
+
+async fn keep_ledger_room(inventory: Arc<Inventory>, bytes_max: i64, stop: CancellationToken) {
+    let mut tick = interval(LEDGER_ROOM_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        if let Err(error) = inventory.store().make_ledger_room(bytes_max).await {
+            tracing::warn!(%error, "room in the ledger could not be looked after");
+        }
+    }
+}
+
+/// Cancelled by the first SIGTERM or SIGINT; a second one ends the process at once.
+fn stop_on_signal() -> Result<CancellationToken, AppError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        for is_first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if is_first {
+                tracing::info!("stopping");
+                told.cancel();
+            }
+        }
+        tracing::warn!("stopped at once");
+        std::process::exit(130);
+    });
+    Ok(stop)
+}
+
+/// The configuration of this process.
+pub fn configure(file: Option<&Path>) -> Result<Config, AppError> {
+    Ok(Config::load(file)?)
+}

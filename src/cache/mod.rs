@@ -1,0 +1,232 @@
+//! The cache: two tiers (this process, Redis) under one rule of use, and one read at a time for one thing.
+//!
+//! Invariant: no entry is used unless [`rule::Rule`] vouches for it. Nothing here deletes to be right: expiry, bounds and
+//! a lost Redis change how fast an answer comes, never what it says. What is not here: reading the database, and what
+//! the bodies mean.
+
+mod flights;
+mod redis_tier;
+pub mod rule;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use moka::sync::Cache as MokaCache;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    clock::Clock,
+    domain::{CommitPoint, MovementId, StockKey},
+    metrics::Metrics,
+};
+pub use flights::{Flights, Seat};
+pub use redis_tier::RedisSettings;
+use redis_tier::RedisTier;
+use rule::{Refusal, Rule};
+
+/// What an answer is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CacheKey {
+    Stock(StockKey),
+    Movement(MovementId),
+}
+
+impl CacheKey {
+    /// One hash for the slot of the rule, the same in every process and run.
+    fn hash(&self) -> u64 {
+        match self {
+            Self::Stock(key) => {
+                let mut bytes = [0; 32];
+                bytes[..16].copy_from_slice(key.warehouse.uuid().as_bytes());
+                bytes[16..].copy_from_slice(key.product.uuid().as_bytes());
+                xxh3_64(&bytes)
+            }
+            Self::Movement(id) => xxh3_64(id.uuid().as_bytes()),
+        }
+    }
+}
+
+/// An answer as it was read, and the newest commit it holds. No body: the thing was not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub as_of: CommitPoint,
+    pub body: Option<Bytes>,
+}
+
+/// Where an entry was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    Memory,
+    Redis,
+}
+
+impl Tier {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+/// What a look into the cache found.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// True as of the point, which is at least as new as the entry.
+    Hit {
+        entry: Entry,
+        tier: Tier,
+        position: CommitPoint,
+    },
+    Miss,
+    /// The follower is too far behind to vouch for anything.
+    Bypass,
+}
+
+/// Bounds and expiry of the tiers. None of it carries correctness.
+#[derive(Clone, Debug)]
+pub struct CacheSettings {
+    pub memory_bytes_max: u64,
+    pub memory_ttl: Duration,
+    pub entry_bytes_max: usize,
+    /// `None`: no Redis.
+    pub redis: Option<RedisSettings>,
+}
+
+/// Bookkeeping of one entry in the process, in bytes, as a share of the bound: key, entry and the map's own.
+const ENTRY_OVERHEAD_BYTES: usize = 200;
+
+/// Both tiers and the rule.
+#[derive(Debug)]
+pub struct Cache {
+    rule: Arc<Rule>,
+    memory: MokaCache<CacheKey, Entry>,
+    redis: Option<RedisTier>,
+    flights: Arc<Flights>,
+    entry_bytes_max: usize,
+    metrics: Metrics,
+}
+
+impl Cache {
+    pub fn new(
+        settings: CacheSettings,
+        rule: Arc<Rule>,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Self, redis::RedisError> {
+        let memory = MokaCache::builder()
+            .max_capacity(settings.memory_bytes_max)
+            .weigher(|_, entry: &Entry| {
+                let bytes = entry.body.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES;
+                u32::try_from(bytes).unwrap_or(u32::MAX)
+            })
+            .time_to_live(settings.memory_ttl)
+            .build();
+        let redis = settings
+            .redis
+            .map(|redis| RedisTier::new(&redis, clock, metrics.clone()))
+            .transpose()?;
+        Ok(Self {
+            rule,
+            memory,
+            redis,
+            flights: Arc::default(),
+            entry_bytes_max: settings.entry_bytes_max,
+            metrics,
+        })
+    }
+
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// One read at a time for one thing.
+    pub fn flights(&self) -> &Arc<Flights> {
+        &self.flights
+    }
+
+    /// Looks in the process, then in Redis.
+    pub async fn look_up(&self, key: CacheKey) -> Lookup {
+        if !self.rule.is_followed() {
+            self.metrics.cache_bypasses_total.inc();
+            return Lookup::Bypass;
+        }
+        let found = self.memory.get(&key);
+        if let Some(hit) = self.judge(key, found, Tier::Memory) {
+            return hit;
+        }
+        let Some(redis) = &self.redis else {
+            return Lookup::Miss;
+        };
+        let Ok(found) = redis.get(key).await else {
+            self.count(Tier::Redis, "error");
+            return Lookup::Miss;
+        };
+        match self.judge(key, found, Tier::Redis) {
+            Some(hit) => {
+                if let Lookup::Hit { entry, .. } = &hit {
+                    self.memory.insert(key, entry.clone());
+                }
+                hit
+            }
+            None => Lookup::Miss,
+        }
+    }
+
+    /// Keeps what was read, in both tiers. Storing late or out of turn does no harm: the rule judges on use.
+    pub fn fill(&self, key: CacheKey, entry: &Entry) {
+        if entry
+            .body
+            .as_ref()
+            .is_some_and(|body| body.len() > self.entry_bytes_max)
+        {
+            return;
+        }
+        if let Some(redis) = &self.redis {
+            redis.set_later(key, entry);
+        }
+        self.memory.insert(key, entry.clone());
+    }
+
+    /// Forgets what this process holds: the database is not the one it was read from.
+    pub fn forget(&self) {
+        self.memory.invalidate_all();
+    }
+
+    /// Whether Redis answers; `None` if there is none by configuration.
+    pub async fn redis_answers(&self) -> Option<bool> {
+        Some(self.redis.as_ref()?.answers().await)
+    }
+
+    fn judge(&self, key: CacheKey, found: Option<Entry>, tier: Tier) -> Option<Lookup> {
+        let Some(entry) = found else {
+            self.count(tier, "miss");
+            return None;
+        };
+        match self.rule.judge(key, entry.as_of) {
+            Ok(position) => {
+                self.count(tier, "hit");
+                Some(Lookup::Hit {
+                    entry,
+                    tier,
+                    position,
+                })
+            }
+            Err(Refusal::NotFollowed) => {
+                self.metrics.cache_bypasses_total.inc();
+                Some(Lookup::Bypass)
+            }
+            Err(Refusal::Changed | Refusal::Ahead | Refusal::Before | Refusal::OtherDatabase) => {
+                self.count(tier, "refused");
+                None
+            }
+        }
+    }
+
+    fn count(&self, tier: Tier, result: &str) {
+        self.metrics
+            .cache_lookups_total
+            .with_label_values(&[tier.as_str(), result])
+            .inc();
+    }
+}

@@ -1,0 +1,251 @@
+//! The tier that processes share. A fault is a miss: Redis being away, slow, flushed or restored from an old dump changes
+//! how fast an answer comes.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use redis::{
+    AsyncCommands, Client, RedisError, SetExpiry, SetOptions,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use tokio::sync::Semaphore;
+
+use super::{CacheKey, Entry};
+use crate::{
+    clock::Clock,
+    domain::{CommitPoint, Tag, Version},
+    metrics::Metrics,
+};
+
+/// Where Redis is and how patient to be with it.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    pub url: String,
+    pub prefix: String,
+    pub timeout: Duration,
+    pub retry_after: Duration,
+    pub ttl: Duration,
+}
+
+/// Most writes under way at once; what comes beyond is not cached in Redis.
+const WRITES_MAX: usize = 256;
+/// Of the stored form: another form of entry gets another number, and the old ones are never read.
+const FORM: u8 = 1;
+/// Form, version, tag, whether there is a body.
+const HEADER_BYTES: usize = 1 + 8 + 4 + 1;
+
+#[derive(Clone, Debug)]
+pub(super) struct RedisTier(Arc<Inner>);
+
+struct Inner {
+    connection: ConnectionManager,
+    prefix: String,
+    ttl: Duration,
+    retry_after: Duration,
+    /// Until then Redis is left aside, in nanoseconds of the clock.
+    aside_until: AtomicU64,
+    writes: Arc<Semaphore>,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisTier")
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Redis did not answer, or is left aside because it did not.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Away;
+
+impl RedisTier {
+    pub(super) fn new(
+        settings: &RedisSettings,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Self, RedisError> {
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(settings.timeout))
+            .set_response_timeout(Some(settings.timeout))
+            .set_number_of_retries(0);
+        let client = Client::open(settings.url.as_str())?;
+        Ok(Self(Arc::new(Inner {
+            connection: ConnectionManager::new_lazy_with_config(client, config)?,
+            prefix: settings.prefix.clone(),
+            ttl: settings.ttl,
+            retry_after: settings.retry_after,
+            aside_until: AtomicU64::new(0),
+            writes: Arc::new(Semaphore::new(WRITES_MAX)),
+            clock,
+            metrics,
+        })))
+    }
+
+    pub(super) async fn get(&self, key: CacheKey) -> Result<Option<Entry>, Away> {
+        let inner = &self.0;
+        inner.in_use()?;
+        let mut connection = inner.connection.clone();
+        let stored: Result<Option<Vec<u8>>, RedisError> = connection.get(inner.key(key)).await;
+        match stored {
+            Ok(bytes) => Ok(bytes.and_then(decode)),
+            Err(error) => Err(inner.leave_aside(&error)),
+        }
+    }
+
+    /// Stores the entry without making anybody wait for it.
+    pub(super) fn set_later(&self, key: CacheKey, entry: &Entry) {
+        let inner = Arc::clone(&self.0);
+        if inner.in_use().is_err() {
+            return;
+        }
+        let Ok(permit) = Arc::clone(&inner.writes).try_acquire_owned() else {
+            return;
+        };
+        let bytes = encode(entry);
+        tokio::spawn(async move {
+            let mut connection = inner.connection.clone();
+            let ttl_ms = u64::try_from(inner.ttl.as_millis()).unwrap_or(u64::MAX);
+            let options = SetOptions::default().with_expiration(SetExpiry::PX(ttl_ms));
+            let stored: Result<(), RedisError> =
+                connection.set_options(inner.key(key), bytes, options).await;
+            if let Err(error) = stored {
+                inner
+                    .metrics
+                    .cache_lookups_total
+                    .with_label_values(&["redis", "error"])
+                    .inc();
+                inner.leave_aside(&error);
+            }
+            drop(permit);
+        });
+    }
+
+    pub(super) async fn answers(&self) -> bool {
+        let mut connection = self.0.connection.clone();
+        let answer: Result<String, RedisError> =
+            redis::cmd("PING").query_async(&mut connection).await;
+        answer.is_ok()
+    }
+}
+
+impl Inner {
+    fn key(&self, key: CacheKey) -> String {
+        match key {
+            CacheKey::Stock(key) => {
+                format!(
+                    "{}s:{}:{}",
+                    self.prefix,
+                    key.warehouse.uuid().simple(),
+                    key.product.uuid().simple()
+                )
+            }
+            CacheKey::Movement(id) => format!("{}m:{}", self.prefix, id.uuid().simple()),
+        }
+    }
+
+    fn in_use(&self) -> Result<(), Away> {
+        let now = self.now();
+        if now < self.aside_until.load(Ordering::Relaxed) {
+            Err(Away)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn leave_aside(&self, error: &RedisError) -> Away {
+        let retry_after = u64::try_from(self.retry_after.as_nanos()).unwrap_or(u64::MAX);
+        let until = self.now().saturating_add(retry_after);
+        let before = self.aside_until.swap(until, Ordering::Relaxed);
+        // One line per fault, not one per request that met it.
+        if before <= self.now() {
+            tracing::warn!(%error, "redis is left aside for a moment");
+        }
+        Away
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.clock.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+fn encode(entry: &Entry) -> Vec<u8> {
+    let body = entry.body.as_deref().unwrap_or_default();
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
+    bytes.push(FORM);
+    bytes.extend_from_slice(&entry.as_of.version.number().to_be_bytes());
+    bytes.extend_from_slice(&entry.as_of.tag.0.to_be_bytes());
+    bytes.push(u8::from(entry.body.is_some()));
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// `None` for bytes that this program did not write: somebody else's key, or another form.
+fn decode(bytes: Vec<u8>) -> Option<Entry> {
+    let (header, _) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+    let (form, rest) = header.split_first()?;
+    let (version, rest) = rest.split_first_chunk::<8>()?;
+    let (tag, has_body) = rest.split_first_chunk::<4>()?;
+    if *form != FORM {
+        return None;
+    }
+    let as_of = CommitPoint {
+        version: Version::new(i64::from_be_bytes(*version))?,
+        tag: Tag(u32::from_be_bytes(*tag)),
+    };
+    let body = match has_body {
+        [1] => Some(Bytes::from(bytes).slice(HEADER_BYTES..)),
+        [0] if bytes.len() == HEADER_BYTES => None,
+        _ => return None,
+    };
+    Some(Entry { as_of, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_comes_back_as_it_was() {
+        let as_of = CommitPoint {
+            version: Version::new(812).unwrap(),
+            tag: Tag(0x5f3a_9c01),
+        };
+        for body in [None, Some(Bytes::new()), Some(Bytes::from_static(b"{}"))] {
+            let entry = Entry { as_of, body };
+            assert_eq!(decode(encode(&entry)), Some(entry));
+        }
+    }
+
+    #[test]
+    fn foreign_bytes_are_no_entry() {
+        let good = encode(&Entry {
+            as_of: CommitPoint {
+                version: Version::ZERO,
+                tag: Tag(1),
+            },
+            body: None,
+        });
+        let mut other_form = good.clone();
+        other_form[0] = FORM + 1;
+        let mut negative = good.clone();
+        negative[1] = 0xff;
+        for bytes in [
+            vec![],
+            vec![FORM],
+            b"hello world, this is long enough".to_vec(),
+            other_form,
+            negative,
+        ] {
+            assert_eq!(decode(bytes), None);
+        }
+    }
+}

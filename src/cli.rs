@@ -1,0 +1,96 @@
+//! The command line, as it is read. What the commands do is elsewhere.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// What stands in which warehouse, at every moment.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// A file of settings, above the defaults and below the environment.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service.
+    Serve {
+        /// What this process does.
+        #[arg(long, value_enum, default_value_t = Role::All)]
+        role: Role,
+    },
+    /// Bring the database's schema up to date and make the topics that are missing.
+    Migrate,
+    /// Publish movement messages, for trying and for measuring.
+    Produce(ProduceArgs),
+    /// Compare ledger, levels and movements with each other, and with what `produce` expects.
+    Verify {
+        /// The file that `produce --oracle` wrote.
+        #[arg(long, value_name = "FILE")]
+        oracle: Option<PathBuf>,
+    },
+    /// Print the `OpenAPI` document.
+    Openapi,
+    /// Print the effective settings, with passwords hidden.
+    Config,
+    /// Ask a running service whether it is ready; exits with 0 if it is.
+    Healthcheck {
+        /// Where to ask.
+        #[arg(long, default_value = "http://127.0.0.1:8000/readyz")]
+        url: String,
+    },
+}
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Everything.
+    All,
+    /// Answers queries.
+    Api,
+    /// Takes messages from Kafka.
+    Ingest,
+}
+
+/// What to publish. The same options and seed give the same messages.
+#[derive(Clone, Debug, Args)]
+pub struct ProduceArgs {
+    /// How many messages, duplicates and poison included.
+    #[arg(long, default_value_t = 10_000)]
+    pub count: u64,
+    /// Messages per second; 0: as fast as Kafka takes them.
+    #[arg(long, default_value_t = 0)]
+    pub rate: u64,
+    #[arg(long, default_value_t = 50)]
+    pub warehouses: u32,
+    #[arg(long, default_value_t = 2_000)]
+    pub products: u32,
+    /// How unevenly products are moved: the exponent of Zipf's law; 0: evenly.
+    #[arg(long, default_value_t = 0.0)]
+    pub skew: f64,
+    /// Percentage of messages that repeat an earlier one.
+    #[arg(long, default_value_t = 0.0)]
+    pub duplicates: f64,
+    /// Percentage of movements whose arrival is published before their departure.
+    #[arg(long, default_value_t = 0.0)]
+    pub out_of_order: f64,
+    /// Percentage of movements that never arrive.
+    #[arg(long, default_value_t = 0.0)]
+    pub losses: f64,
+    /// Percentage of messages that are none.
+    #[arg(long, default_value_t = 0.0)]
+    pub poison: f64,
+    /// What the random choices begin with; another seed, other movements.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Write what the tables should hold afterwards to this file, for `verify --oracle`.
+    #[arg(long, value_name = "FILE")]
+    pub oracle: Option<PathBuf>,
+    /// Show no progress.
+    #[arg(long)]
+    pub quiet: bool,
+}

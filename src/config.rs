@@ -1,0 +1,376 @@
+//! Settings: the embedded `config.default.toml`, below a file, below the environment. An unknown key stops the start.
+//!
+//! This is the only place that reads the environment.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+
+use config::{Config as Layers, Environment, File, FileFormat};
+use serde::{Deserialize, Serialize};
+
+/// Every setting with its default and what it is for.
+pub const DEFAULTS: &str = include_str!("config.default.toml");
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub http: Http,
+    pub database: Database,
+    pub redis: Redis,
+    pub cache: Cache,
+    pub follow: Follow,
+    pub kafka: Kafka,
+    pub ingest: Ingest,
+    pub log: Log,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    pub listen: Vec<SocketAddr>,
+    pub allowed_origins: Vec<String>,
+    pub connections_max: usize,
+    pub body_bytes_max: usize,
+    pub request_timeout_ms: u64,
+    pub header_timeout_ms: u64,
+    pub drain_timeout_ms: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    pub url: String,
+    pub role: String,
+    pub read_connections_max: u32,
+    pub acquire_timeout_ms: u64,
+    pub read_timeout_ms: u64,
+    pub ledger_partition_bytes_max: i64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    pub url: String,
+    pub prefix: String,
+    pub timeout_ms: u64,
+    pub retry_after_ms: u64,
+    pub enabled: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    pub redis_ttl_seconds: u64,
+    pub memory_ttl_seconds: u64,
+    pub memory_bytes_max: u64,
+    pub entry_bytes_max: usize,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Follow {
+    pub poll_interval_ms: u64,
+    pub commits_max: i64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    pub bootstrap_servers: String,
+    pub topic: String,
+    pub dead_letter_topic: String,
+    pub group: String,
+    pub partitions: i32,
+    pub replication: i32,
+    pub message_bytes_max: usize,
+    pub options: BTreeMap<String, String>,
+}
+
+impl Kafka {
+    /// The topic for messages that cannot be applied.
+    pub fn dead_letter_topic(&self) -> String {
+        if self.dead_letter_topic.is_empty() {
+            format!("{}.dlq", self.topic)
+        } else {
+            self.dead_letter_topic.clone()
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ingest {
+    pub lanes: usize,
+    pub max_batch_events: usize,
+    pub max_batch_bytes: usize,
+    pub max_batch_wait_ms: u64,
+    pub max_message_bytes: usize,
+    pub offset_commit_interval_ms: u64,
+    pub position_check_interval_ms: u64,
+    pub on_gap: OnGap,
+    pub retry_min_ms: u64,
+    pub retry_max_ms: u64,
+}
+
+/// What to do about facts that Kafka no longer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnGap {
+    Stop,
+    Continue,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The layers do not make a configuration: unreadable, a wrong type, or a key that does not exist.
+    #[error("configuration: {0}")]
+    Layers(#[from] config::ConfigError),
+    /// A value is of the right type but makes no sense.
+    #[error("configuration: {key} must be {must}")]
+    Value {
+        key: &'static str,
+        must: &'static str,
+    },
+    #[error("configuration cannot be shown: {0}")]
+    Shown(#[from] toml::ser::Error),
+}
+
+/// The variables that other tools know too, and what they set. An explicit `STOCKYARD__…` goes before them.
+const KNOWN_VARIABLES: [(&str, &str); 4] = [
+    ("DATABASE_URL", "database.url"),
+    ("REDIS_URL", "redis.url"),
+    ("KAFKA_BOOTSTRAP_SERVERS", "kafka.bootstrap_servers"),
+    ("KAFKA_TOPIC_NAME", "kafka.topic"),
+];
+
+impl Config {
+    /// The configuration of this process: defaults, then the file if one is given, then the environment.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::from_layers(file, std::env::vars().collect())
+    }
+
+    fn from_layers(
+        file: Option<&Path>,
+        environment: std::collections::HashMap<String, String>,
+    ) -> Result<Self, ConfigError> {
+        let mut layers = Layers::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        if let Some(path) = file {
+            layers = layers.add_source(File::from(path).format(FileFormat::Toml));
+        }
+        for (variable, key) in KNOWN_VARIABLES {
+            layers = layers.set_override_option(key, environment.get(variable).cloned())?;
+        }
+        // An override goes above every source, so what is explicit is set as an override as well, later.
+        let own = Environment::with_prefix("STOCKYARD")
+            .prefix_separator("__")
+            .separator("__")
+            .try_parsing(true)
+            .list_separator(",")
+            .with_list_parse_key("http.listen")
+            .with_list_parse_key("http.allowed_origins")
+            .source(Some(environment));
+        for (key, value) in config::Source::collect(&own)? {
+            for (path, leaf) in leaves(key, value) {
+                layers = layers.set_override(path, leaf)?;
+            }
+        }
+        let config: Self = layers.build()?.try_deserialize()?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The effective settings as TOML, with passwords hidden.
+    pub fn shown(&self) -> Result<String, ConfigError> {
+        let mut shown = self.clone();
+        shown.database.url = hide_password(&self.database.url);
+        shown.redis.url = hide_password(&self.redis.url);
+        for (option, value) in &mut shown.kafka.options {
+            if ["password", "secret", "key.pem", "token"]
+                .iter()
+                .any(|word| option.contains(word))
+            {
+                "***".clone_into(value);
+            }
+        }
+        Ok(toml::to_string(&shown)?)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let rules: [(bool, &'static str, &'static str); 11] = [
+            (
+                !self.http.listen.is_empty(),
+                "http.listen",
+                "at least one address",
+            ),
+            (
+                self.http.connections_max > 0,
+                "http.connections_max",
+                "at least 1",
+            ),
+            (
+                self.database.read_connections_max > 0,
+                "database.read_connections_max",
+                "at least 1",
+            ),
+            (
+                (1..=4).contains(&self.ingest.lanes),
+                "ingest.lanes",
+                "from 1 to 4",
+            ),
+            (
+                (1..=100_000).contains(&self.ingest.max_batch_events),
+                "ingest.max_batch_events",
+                "from 1 to 100000",
+            ),
+            (
+                self.ingest.max_batch_bytes > 0,
+                "ingest.max_batch_bytes",
+                "at least 1",
+            ),
+            (
+                self.ingest.max_batch_wait_ms <= 10_000,
+                "ingest.max_batch_wait_ms",
+                "at most 10000",
+            ),
+            (
+                (1..=900).contains(&self.follow.poll_interval_ms),
+                "follow.poll_interval_ms",
+                "from 1 to 900: the cache trusts a look that began within the last second",
+            ),
+            (
+                (1..=10_000).contains(&self.follow.commits_max),
+                "follow.commits_max",
+                "from 1 to 10000",
+            ),
+            (
+                !self.kafka.topic.is_empty(),
+                "kafka.topic",
+                "a topic's name",
+            ),
+            (
+                (1..=self.ingest.retry_max_ms).contains(&self.ingest.retry_min_ms),
+                "ingest.retry_min_ms",
+                "from 1 to ingest.retry_max_ms",
+            ),
+        ];
+        match rules.into_iter().find(|(holds, _, _)| !holds) {
+            Some((_, key, must)) => Err(ConfigError::Value { key, must }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A duration setting, in milliseconds.
+pub const fn millis(setting: u64) -> Duration {
+    Duration::from_millis(setting)
+}
+
+/// The single settings in a value that may be a table.
+fn leaves(path: String, value: config::Value) -> Vec<(String, config::Value)> {
+    match value.kind {
+        config::ValueKind::Table(table) => table
+            .into_iter()
+            .flat_map(|(key, value)| leaves(format!("{path}.{key}"), value))
+            .collect(),
+        _ => vec![(path, value)],
+    }
+}
+
+/// `scheme://user:***@host`: everything but the password.
+fn hide_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let Some((login, host)) = rest.rsplit_once('@') else {
+        return url.to_owned();
+    };
+    match login.split_once(':') {
+        Some((user, _)) => format!("{scheme}://{user}:***@{host}"),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let environment = environment
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        Config::from_layers(None, environment)
+    }
+
+    #[test]
+    fn the_defaults_are_a_configuration() {
+        let config = load(&[]).unwrap();
+        assert_eq!(config.http.listen, ["127.0.0.1:8000".parse().unwrap()]);
+        assert_eq!(config.kafka.dead_letter_topic(), "movements.dlq");
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_defaults() {
+        let config = load(&[
+            ("DATABASE_URL", "postgres://elsewhere/db"),
+            ("KAFKA_TOPIC_NAME", "moves"),
+            ("STOCKYARD__KAFKA__TOPIC", "mine"),
+            ("STOCKYARD__INGEST__LANES", "1"),
+            ("STOCKYARD__HTTP__LISTEN", "127.0.0.1:1,127.0.0.1:2"),
+        ])
+        .unwrap();
+        assert_eq!(config.database.url, "postgres://elsewhere/db");
+        assert_eq!(
+            (config.kafka.topic.as_str(), config.ingest.lanes),
+            ("mine", 1)
+        );
+        assert_eq!(config.http.listen.len(), 2);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = load(&[("STOCKYARD__INGEST__LANESS", "1")])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("laness"), "{error}");
+    }
+
+    #[test]
+    fn nonsense_is_named_with_its_key() {
+        for (variable, key) in [
+            ("STOCKYARD__INGEST__LANES", "ingest.lanes"),
+            (
+                "STOCKYARD__FOLLOW__POLL_INTERVAL_MS",
+                "follow.poll_interval_ms",
+            ),
+        ] {
+            let error = load(&[(variable, "1000")]).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let config = load(&[("DATABASE_URL", "postgres://user:hunter2@host/db")]).unwrap();
+        let shown = config.shown().unwrap();
+        assert!(
+            !shown.contains("hunter2") && shown.contains("user:***@host"),
+            "{shown}"
+        );
+    }
+}

@@ -1,0 +1,343 @@
+//! A batch of facts, folded: what to write, and what became of each fact.
+//!
+//! Invariants: one side of one product is set once, and only what set it changes stock. The same side again with the
+//! same content is a duplicate, with other content a conflict; both change nothing. Which of two conflicting facts wins
+//! is decided by who comes first, in the database before this batch, and in the batch by place.
+//!
+//! The fold is in three steps, because only the database knows what came before: [`merge`] says what to offer it,
+//! [`Merged::changes`] what changes by those sides it took as new, [`Merged::outcomes`] what became of each fact.
+
+use super::{
+    Fact, MovementId, MovementLine, ProductId, Side, SideReport, Sides, StockKey, Timestamp,
+};
+
+/// What identifies a line.
+pub type LineId = (MovementId, ProductId);
+
+/// The facts of a batch, gathered by line. Lines are in the order of their ids: the order in which they are locked.
+#[derive(Debug)]
+pub struct Merged {
+    ids: Vec<LineId>,
+    lines: Vec<MovementLine>,
+    /// For each line and side the place of the fact that is offered: the first of the batch.
+    offered: Vec<[Option<usize>; 2]>,
+    /// For each fact the place of its line.
+    line_of: Vec<usize>,
+}
+
+/// One side that was really new, and so one row of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub key: StockKey,
+    pub side: Side,
+    pub movement: MovementId,
+    pub occurred_at: Timestamp,
+    pub on_hand_delta: i64,
+}
+
+/// What became of a fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Applied,
+    Duplicate,
+    Conflict,
+}
+
+/// Gathers facts by line; of several facts about one side the first is offered.
+pub fn merge(facts: &[Fact]) -> Merged {
+    let mut order: Vec<usize> = (0..facts.len()).collect();
+    order.sort_unstable_by_key(|&place| (facts[place].movement, facts[place].product, place));
+
+    let mut merged = Merged {
+        ids: Vec::with_capacity(facts.len()),
+        lines: Vec::with_capacity(facts.len()),
+        offered: Vec::with_capacity(facts.len()),
+        line_of: vec![0; facts.len()],
+    };
+    for place in order {
+        let fact = &facts[place];
+        let id = (fact.movement, fact.product);
+        if merged.ids.last() != Some(&id) {
+            merged.ids.push(id);
+            merged.lines.push(MovementLine {
+                product: fact.product,
+                departure: None,
+                arrival: None,
+            });
+            merged.offered.push([None, None]);
+        }
+        let at = merged.ids.len() - 1;
+        merged.line_of[place] = at;
+        let offered = &mut merged.offered[at][slot(fact.side)];
+        if offered.is_none() {
+            *offered = Some(place);
+            match fact.side {
+                Side::Departure => merged.lines[at].departure = Some(fact.report),
+                Side::Arrival => merged.lines[at].arrival = Some(fact.report),
+            }
+        }
+    }
+    merged
+}
+
+impl Merged {
+    /// The lines to offer the database, in the order of their ids.
+    pub fn lines(&self) -> impl ExactSizeIterator<Item = (LineId, &MovementLine)> {
+        self.ids.iter().copied().zip(&self.lines)
+    }
+
+    /// The place of a line among [`Merged::lines`].
+    pub fn place(&self, id: LineId) -> Option<usize> {
+        self.ids.binary_search(&id).ok()
+    }
+
+    /// What changes, ordered by key, given the sides of each line that the database took as new.
+    pub fn changes(&self, new: &[Sides]) -> Vec<Change> {
+        let mut changes = Vec::with_capacity(self.ids.len());
+        for (((movement, product), line), new) in self.lines().zip(new) {
+            for side in [Side::Departure, Side::Arrival] {
+                let Some(report) = line.side(side).filter(|_| new.has(side)) else {
+                    continue;
+                };
+                let fact = Fact {
+                    movement,
+                    product,
+                    side,
+                    report,
+                    code: None,
+                };
+                changes.push(Change {
+                    key: StockKey {
+                        warehouse: report.warehouse,
+                        product,
+                    },
+                    side,
+                    movement,
+                    occurred_at: report.at,
+                    on_hand_delta: fact.on_hand_delta(),
+                });
+            }
+        }
+        changes.sort_by_key(|change| change.key);
+        changes
+    }
+
+    /// The lines of which a fact was not applied: what is stored of them tells duplicate from conflict.
+    pub fn unsettled(&self, facts: &[Fact], new: &[Sides]) -> Vec<LineId> {
+        let mut lines: Vec<LineId> = facts
+            .iter()
+            .enumerate()
+            .filter(|&(place, fact)| !self.is_applied(place, fact, new))
+            .map(|(_, fact)| (fact.movement, fact.product))
+            .collect();
+        lines.sort_unstable();
+        lines.dedup();
+        lines
+    }
+
+    /// What became of each fact. `stored` tells what the database holds of a line, for every line of
+    /// [`Merged::unsettled`]; a side it does not hold cannot make a fact a duplicate.
+    pub fn outcomes(
+        &self,
+        facts: &[Fact],
+        new: &[Sides],
+        stored: impl Fn(LineId, Side) -> Option<SideReport>,
+    ) -> Vec<Outcome> {
+        facts
+            .iter()
+            .enumerate()
+            .map(|(place, fact)| {
+                if self.is_applied(place, fact, new) {
+                    Outcome::Applied
+                } else if stored((fact.movement, fact.product), fact.side) == Some(fact.report) {
+                    Outcome::Duplicate
+                } else {
+                    Outcome::Conflict
+                }
+            })
+            .collect()
+    }
+
+    fn is_applied(&self, place: usize, fact: &Fact, new: &[Sides]) -> bool {
+        let line = self.line_of[place];
+        new[line].has(fact.side) && self.offered[line][slot(fact.side)] == Some(place)
+    }
+}
+
+/// The sum of the changes of each key, ordered by key.
+pub fn deltas_by_key(changes: &[Change]) -> Vec<(StockKey, i64)> {
+    let mut deltas: Vec<(StockKey, i64)> = Vec::with_capacity(changes.len());
+    for change in changes {
+        match deltas.last_mut() {
+            Some((key, sum)) if *key == change.key => *sum += change.on_hand_delta,
+            _ => deltas.push((change.key, change.on_hand_delta)),
+        }
+    }
+    deltas
+}
+
+fn slot(side: Side) -> usize {
+    match side {
+        Side::Departure => 0,
+        Side::Arrival => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::{Quantity, WarehouseId};
+
+    fn fact(movement: u128, product: u128, side: Side, warehouse: u128, units: i64) -> Fact {
+        Fact {
+            movement: MovementId::new(Uuid::from_u128(movement)).unwrap(),
+            product: ProductId::new(Uuid::from_u128(product)).unwrap(),
+            side,
+            report: SideReport {
+                warehouse: WarehouseId::new(Uuid::from_u128(warehouse)).unwrap(),
+                at: Timestamp::from_micros(units),
+                quantity: Quantity::new(units).unwrap(),
+            },
+            code: None,
+        }
+    }
+
+    /// The thirty-line reference: what the database is, without a database.
+    #[derive(Default, Debug, PartialEq)]
+    struct Model {
+        sides: BTreeMap<(LineId, Side), SideReport>,
+        on_hand: BTreeMap<StockKey, i64>,
+    }
+
+    impl Model {
+        fn take(&mut self, fact: &Fact) -> Outcome {
+            let id = ((fact.movement, fact.product), fact.side);
+            match self.sides.get(&id) {
+                Some(held) if *held == fact.report => Outcome::Duplicate,
+                Some(_) => Outcome::Conflict,
+                None => {
+                    self.sides.insert(id, fact.report);
+                    let key = StockKey {
+                        warehouse: fact.report.warehouse,
+                        product: fact.product,
+                    };
+                    *self.on_hand.entry(key).or_default() += fact.on_hand_delta();
+                    Outcome::Applied
+                }
+            }
+        }
+
+        /// The same through the fold, the model standing in for the tables.
+        fn take_batch(&mut self, facts: &[Fact]) -> Vec<Outcome> {
+            let merged = merge(facts);
+            let mut new = Vec::new();
+            for (id, line) in merged.lines() {
+                let mut sides = Sides::NONE;
+                for side in [Side::Departure, Side::Arrival] {
+                    if let Some(report) = line.side(side) {
+                        self.sides.entry((id, side)).or_insert_with(|| {
+                            sides = sides.with(side);
+                            report
+                        });
+                    }
+                }
+                new.push(sides);
+            }
+            for (key, delta) in deltas_by_key(&merged.changes(&new)) {
+                *self.on_hand.entry(key).or_default() += delta;
+            }
+            let unsettled = merged.unsettled(facts, &new);
+            merged.outcomes(facts, &new, |id, side| {
+                assert!(
+                    unsettled.contains(&id),
+                    "only unsettled lines are looked up"
+                );
+                self.sides.get(&(id, side)).copied()
+            })
+        }
+    }
+
+    #[test]
+    fn two_sides_that_meet_are_one_line() {
+        let facts = [
+            fact(1, 1, Side::Arrival, 2, 40),
+            fact(1, 1, Side::Departure, 1, 100),
+        ];
+        let merged = merge(&facts);
+        assert_eq!(merged.lines().len(), 1);
+        let both = Sides::NONE.with(Side::Departure).with(Side::Arrival);
+        let deltas: Vec<i64> = deltas_by_key(&merged.changes(&[both]))
+            .into_iter()
+            .map(|(_, delta)| delta)
+            .collect();
+        assert_eq!(deltas, [-100, 40]);
+    }
+
+    #[test]
+    fn a_loser_in_the_batch_may_be_what_is_stored() {
+        let mut model = Model::default();
+        model.take(&fact(1, 1, Side::Departure, 1, 7));
+        let batch = [
+            fact(1, 1, Side::Departure, 1, 8),
+            fact(1, 1, Side::Departure, 1, 7),
+        ];
+        assert_eq!(
+            model.take_batch(&batch),
+            [Outcome::Conflict, Outcome::Duplicate]
+        );
+    }
+
+    fn any_fact() -> impl Strategy<Value = Fact> {
+        (1..4_u128, 1..3_u128, any::<bool>(), 1..3_u128, 0..3_i64).prop_map(
+            |(movement, product, departs, warehouse, units)| {
+                let side = if departs {
+                    Side::Departure
+                } else {
+                    Side::Arrival
+                };
+                fact(movement, product, side, warehouse, units)
+            },
+        )
+    }
+
+    proptest! {
+        /// However a stream is cut into batches, it ends where one fact at a time ends, fact by fact.
+        #[test]
+        fn batches_do_what_single_facts_do(batches in prop::collection::vec(prop::collection::vec(any_fact(), 0..12), 0..6)) {
+            let (mut single, mut batched) = (Model::default(), Model::default());
+            for batch in &batches {
+                let expected: Vec<Outcome> = batch.iter().map(|fact| single.take(fact)).collect();
+                prop_assert_eq!(batched.take_batch(batch), expected);
+            }
+            prop_assert_eq!(single, batched);
+        }
+
+        /// Without conflicts neither order nor repetition changes anything.
+        #[test]
+        fn order_and_repetition_change_nothing(
+            facts in prop::collection::vec(any_fact(), 0..20),
+            shuffled in any::<prop::sample::Index>(),
+        ) {
+            let mut first: BTreeMap<(LineId, Side), Fact> = BTreeMap::new();
+            for fact in &facts {
+                first.entry(((fact.movement, fact.product), fact.side)).or_insert(*fact);
+            }
+            let facts: Vec<Fact> = first.into_values().collect();
+            let mut turned = facts.clone();
+            if !turned.is_empty() {
+                turned.rotate_left(shuffled.index(facts.len()));
+                turned.reverse();
+                turned.extend(facts.iter().copied());
+            }
+            let (mut one, mut other) = (Model::default(), Model::default());
+            one.take_batch(&facts);
+            other.take_batch(&turned);
+            prop_assert_eq!(one, other);
+        }
+    }
+}

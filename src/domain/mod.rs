@@ -1,0 +1,25 @@
+//! What stock is, without any technology: no I/O, no async, no clock.
+//!
+//! The words, as the whole code uses them:
+//! - **movement**: goods on their way from one warehouse to another, told by a *departure* and an *arrival* (its *sides*);
+//!   several products under one movement are its *lines*.
+//! - **fact**: one side of one line, as a message reports it. Facts are never refused.
+//! - **on hand**: what stands in a warehouse; may be negative, because facts come in any order and some never come.
+//! - **reserved**: promised units, never negative. **available**: what is neither.
+//! - **level**: on hand and reserved of one *key* (warehouse and product) at one *revision*.
+//! - **commit**: one published transaction, known by its *version* and a random *tag*.
+
+pub mod batch;
+pub mod commit;
+pub mod ids;
+pub mod movement;
+pub mod quantity;
+pub mod stock;
+pub mod time;
+
+pub use commit::{CommitPoint, Tag, Version};
+pub use ids::{MovementId, ProductId, StockKey, WarehouseCode, WarehouseId};
+pub use movement::{Fact, Movement, MovementLine, Side, SideReport, Sides, Status};
+pub use quantity::Quantity;
+pub use stock::{Revision, StockLevel};
+pub use time::Timestamp;

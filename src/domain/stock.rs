@@ -1,0 +1,58 @@
+//! What stands in one warehouse of one product.
+
+use super::Timestamp;
+
+/// How often a key has changed: one more for each batch that touched it, 0 where nothing ever did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revision(pub i64);
+
+/// One stock level. `on_hand` may be negative; what customers are shown never is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StockLevel {
+    pub on_hand: i64,
+    pub reserved: i64,
+    pub revision: Revision,
+    /// `None` where nothing ever changed.
+    pub updated_at: Option<Timestamp>,
+}
+
+impl StockLevel {
+    /// A key that no fact has touched.
+    pub const EMPTY: Self = Self {
+        on_hand: 0,
+        reserved: 0,
+        revision: Revision(0),
+        updated_at: None,
+    };
+
+    /// What customers are shown.
+    pub fn quantity(&self) -> i64 {
+        self.on_hand.max(0)
+    }
+
+    /// What can still be promised.
+    pub fn available(&self) -> i64 {
+        self.on_hand.saturating_sub(self.reserved).max(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deficit_is_kept_but_never_shown() {
+        let level = StockLevel {
+            on_hand: -60,
+            reserved: 2,
+            ..StockLevel::EMPTY
+        };
+        assert_eq!((level.quantity(), level.available()), (0, 0));
+        let level = StockLevel {
+            on_hand: 40,
+            reserved: 2,
+            ..StockLevel::EMPTY
+        };
+        assert_eq!((level.quantity(), level.available()), (40, 38));
+    }
+}

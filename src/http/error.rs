@@ -1,0 +1,171 @@
+//! Errors as clients see them: RFC 9457 problem documents. The only map from what went wrong to a status.
+//!
+//! A refusal says why; a failure is logged here, once, and the client sees nothing of its inside.
+
+use std::{any::Any, time::Duration};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, Uri, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{inventory::query::QueryError, store::StoreError};
+
+/// An RFC 9457 problem document.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Problem {
+    /// What kind of problem; `about:blank`: the status says it all.
+    pub(super) r#type: &'static str,
+    pub(super) title: &'static str,
+    pub(super) status: u16,
+    /// What it was this time.
+    pub(super) detail: String,
+    /// The short text that clients of the inventory API read.
+    pub(super) error: String,
+}
+
+/// Seconds after which a client may try again when something was away.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Everything that ends a request without its answer.
+#[derive(Debug)]
+pub(super) enum ApiError {
+    /// The request says something that has no meaning.
+    BadRequest(&'static str),
+    NotFound(&'static str),
+    Query(QueryError),
+}
+
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> Self {
+        Self::Query(error)
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::Query(QueryError::Store(error))
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::BadRequest(detail) => problem(StatusCode::BAD_REQUEST, detail),
+            Self::NotFound(detail) => problem(StatusCode::NOT_FOUND, detail),
+            Self::Query(error @ QueryError::Undone(_)) => {
+                problem(StatusCode::GONE, &error.to_string())
+            }
+            Self::Query(error @ QueryError::NotReached(_)) => {
+                problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+            }
+            Self::Query(QueryError::Store(StoreError::Inconsistent(what))) => {
+                tracing::error!(what, "the database is not as it should be");
+                problem(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "The request could not be answered",
+                )
+            }
+            Self::Query(QueryError::Store(error)) => {
+                tracing::warn!(%error, "a query could not be answered");
+                problem(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "The database does not answer",
+                )
+            }
+        }
+    }
+}
+
+/// A problem document with the status's own title.
+pub(super) fn problem(status: StatusCode, detail: &str) -> Response {
+    let problem = Problem {
+        r#type: "about:blank",
+        title: status.canonical_reason().unwrap_or("Error"),
+        status: status.as_u16(),
+        detail: detail.to_owned(),
+        error: detail.to_owned(),
+    };
+    let mut response = (status, Json(problem)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+    response
+}
+
+pub(super) async fn no_such_route(uri: Uri) -> Response {
+    // Escaped by the JSON encoder; cut, because a path may be long.
+    let path: String = uri.path().chars().take(200).collect();
+    problem(
+        StatusCode::NOT_FOUND,
+        &format!("There is nothing at {path}"),
+    )
+}
+
+pub(super) async fn no_such_method() -> Response {
+    problem(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "This method is not for this path",
+    )
+}
+
+/// Every request is answered within the time, if only to say that it was not.
+pub(super) async fn answer_in_time(
+    State(limit): State<Duration>,
+    request: Request,
+    next: Next,
+) -> Response {
+    tokio::time::timeout(limit, next.run(request))
+        .await
+        .unwrap_or_else(|_| {
+            problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The request was not answered in time",
+            )
+        })
+}
+
+/// Errors that the framework answers by itself (a body too large, a path that is no UTF-8) are of another form.
+pub(super) async fn as_problem(response: Response<Body>) -> Response<Body> {
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_error || response.headers().get(header::CONTENT_TYPE) == Some(&PROBLEM_JSON) {
+        return response;
+    }
+    let detail = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "The body is too large",
+        StatusCode::BAD_REQUEST => "The request cannot be understood",
+        _ => status.canonical_reason().unwrap_or("Error"),
+    };
+    let mut with_problem = problem(status, detail);
+    if let Some(allow) = response.headers().get(header::ALLOW) {
+        with_problem
+            .headers_mut()
+            .insert(header::ALLOW, allow.clone());
+    }
+    with_problem
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
+pub(super) fn after_a_panic(panic: Box<dyn Any + Send>) -> Response {
+    let what = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    tracing::error!(what, "a handler panicked");
+    problem(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "The request could not be answered",
+    )
+}

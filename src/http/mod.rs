@@ -1,0 +1,102 @@
+//! HTTP: requests in, calls of the use cases, documents out. Handlers hold no rule about stock.
+//!
+//! Invariants: every error, the framework's included, is a problem document; every body, header wait, request and
+//! connection count has a bound; `openapi.json` is made from the handlers themselves.
+
+mod answer;
+pub mod body;
+mod error;
+mod measure;
+mod movements;
+mod openapi;
+mod ops;
+mod origins;
+mod server;
+mod stock;
+mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, extract::DefaultBodyLimit, middleware};
+use tower_http::{
+    catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer,
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::inventory::Inventory;
+pub use openapi::document;
+pub use server::{Limits, ServerError, bind, run};
+
+/// Tells whether the ingest of this process has its partitions; `None` in a process without ingest.
+pub type IngestReadiness = Option<Arc<dyn Fn() -> bool + Send + Sync>>;
+
+/// What handlers work with.
+#[derive(Clone)]
+pub struct Context {
+    pub inventory: Arc<Inventory>,
+    pub ingest_is_ready: IngestReadiness,
+}
+
+/// What the routes need to be told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub allowed_origins: Vec<String>,
+    pub body_bytes_max: usize,
+    pub request_timeout: Duration,
+}
+
+/// Every route of a process that answers queries.
+pub fn routes(context: Context, settings: &Settings) -> Router {
+    let (routes, _) = ops_routes().merge(api_routes()).split_for_parts();
+    with_layers(routes.merge(docs()), context, settings)
+}
+
+/// The routes of a process that only ingests: how it is, and what it measures.
+pub fn operator_routes(context: Context, settings: &Settings) -> Router {
+    let (routes, _) = ops_routes().split_for_parts();
+    with_layers(routes, context, settings)
+}
+
+fn api_routes() -> OpenApiRouter<Context> {
+    OpenApiRouter::new()
+        .routes(routes!(movements::show))
+        .routes(routes!(stock::show))
+}
+
+fn ops_routes() -> OpenApiRouter<Context> {
+    OpenApiRouter::new()
+        .routes(routes!(ops::livez))
+        .routes(routes!(ops::readyz))
+        .routes(routes!(ops::health))
+        .routes(routes!(ops::metrics))
+        .route("/health/", axum::routing::get(ops::health))
+        .route("/metrics/", axum::routing::get(ops::metrics))
+}
+
+/// The document and the page that shows it, whose assets are in the binary.
+fn docs() -> Router<Context> {
+    let page = SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json"));
+    Router::new()
+        .route("/openapi.json", axum::routing::get(openapi::show))
+        .merge(page)
+}
+
+fn with_layers(routes: Router<Context>, context: Context, settings: &Settings) -> Router {
+    let metrics = context.inventory.metrics().clone();
+    routes
+        .fallback(error::no_such_route)
+        .method_not_allowed_fallback(error::no_such_method)
+        .layer(DefaultBodyLimit::max(settings.body_bytes_max))
+        .layer(RequestBodyLimitLayer::new(settings.body_bytes_max))
+        .layer(middleware::from_fn_with_state(
+            settings.request_timeout,
+            error::answer_in_time,
+        ))
+        .layer(middleware::map_response(error::as_problem))
+        .layer(CompressionLayer::new())
+        .layer(origins::cors(&settings.allowed_origins))
+        .layer(CatchPanicLayer::custom(error::after_a_panic))
+        .layer(middleware::from_fn_with_state(metrics, measure::measure))
+        .with_state(context)
+}

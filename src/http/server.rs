@@ -1,0 +1,151 @@
+//! Listens, accepts and serves. The caller owns the sockets and the stop signal.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::wire::Wire;
+use crate::metrics::Metrics;
+
+/// Bounds of serving.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub connections_max: usize,
+    /// A client that has not sent its headers by then is closed.
+    pub header_timeout: Duration,
+    /// How long open requests may take to finish at a stop.
+    pub drain_timeout: Duration,
+}
+
+/// Largest head of a request that is read, in bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Most headers of a request.
+const HEADERS_MAX: usize = 100;
+/// How long accepting rests when the process is out of file descriptors.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {address}: {error}; another address can be given as http.listen (STOCKYARD__HTTP__LISTEN)"
+)]
+pub struct ServerError {
+    address: SocketAddr,
+    error: std::io::Error,
+}
+
+/// Opens the sockets.
+pub async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServerError> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for &address in addresses {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| ServerError { address, error })?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// Serves on all sockets until told to stop, and then until open requests are answered or their time is over.
+pub async fn run(
+    listeners: Vec<TcpListener>,
+    routes: Router,
+    limits: Limits,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
+    let connections = Arc::new(Semaphore::new(limits.connections_max));
+    let accepting = TaskTracker::new();
+    let (drained, drain) = tokio::sync::mpsc::channel::<GracefulShutdown>(listeners.len().max(1));
+    for listener in listeners {
+        let acceptor = Acceptor {
+            routes: routes.clone(),
+            limits,
+            metrics: metrics.clone(),
+            connections: Arc::clone(&connections),
+        };
+        let (stop, drained) = (stop.clone(), drained.clone());
+        accepting.spawn(async move {
+            let graceful = GracefulShutdown::new();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = acceptor.accept(&listener, &graceful) => {}
+            }
+            drop(listener);
+            drop(drained.send(graceful).await);
+        });
+    }
+    drop(drained);
+    accepting.close();
+    accepting.wait().await;
+    drop(timeout(limits.drain_timeout, finish(drain)).await);
+}
+
+/// Waits for the open connections of every socket.
+async fn finish(mut drain: tokio::sync::mpsc::Receiver<GracefulShutdown>) {
+    let all = TaskTracker::new();
+    while let Some(graceful) = drain.recv().await {
+        all.spawn(graceful.shutdown());
+    }
+    all.close();
+    all.wait().await;
+}
+
+/// What every connection is served with.
+struct Acceptor {
+    routes: Router,
+    limits: Limits,
+    metrics: Metrics,
+    connections: Arc<Semaphore>,
+}
+
+impl Acceptor {
+    async fn accept(&self, listener: &TcpListener, graceful: &GracefulShutdown) {
+        // The semaphore is never closed.
+        while let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, _)) => self.serve(stream, permit, graceful),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                }
+            }
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, permit: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
+        // Answers are small and written whole: waiting for more to send only delays them.
+        drop(stream.set_nodelay(true));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_timeout)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(
+                TokioIo::new(Wire::new(stream)),
+                TowerToHyperService::new(self.routes.clone()),
+            );
+        let connection = graceful.watch(connection);
+        let open = self.metrics.http_connections.clone();
+        tokio::spawn(async move {
+            open.inc();
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            open.dec();
+            drop(permit);
+        });
+    }
+}

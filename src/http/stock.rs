@@ -1,0 +1,101 @@
+//! How much of this is there.
+
+use axum::{
+    extract::{Path, State},
+    http::HeaderMap,
+    response::Response,
+};
+use uuid::Uuid;
+
+use super::{
+    Context,
+    answer::{MinVersion, respond},
+    body::{StockBody, json},
+    error::{ApiError, Problem},
+};
+use crate::{
+    domain::{ProductId, StockKey, StockLevel, WarehouseId},
+    inventory::query::{Answer, Source},
+};
+
+const INVALID: &str = "Invalid warehouse or product ID";
+/// Longest code or sku that is looked up, in bytes.
+const NAME_BYTES_MAX: usize = 200;
+
+/// What stands of a product in a warehouse
+///
+/// Ids are UUIDs in any written form, or a warehouse's code and a product's sku. What is not known has nothing: zeros,
+/// with revision 0.
+#[utoipa::path(
+    get,
+    path = "/api/warehouses/{warehouse_id}/products/{product_id}",
+    tag = "stock",
+    params(
+        ("warehouse_id" = String, Path, description = "UUID or code"),
+        ("product_id" = String, Path, description = "UUID or sku"),
+        ("Stock-Min-Version" = Option<String>, Header, description = "Answer as of this version or later"),
+        ("If-None-Match" = Option<String>, Header, description = "An ETag the client has")
+    ),
+    responses(
+        (status = 200, description = "The level", body = StockBody, headers(
+            ("ETag" = String, description = "Of the body"),
+            ("Stock-Version" = String, description = "As of which commit the answer is true"),
+            ("Cache-Status" = String, description = "hit, miss or bypass (RFC 9211)")
+        )),
+        (status = 304, description = "The client has it already"),
+        (status = 400, description = INVALID, body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "The wanted version was undone by a restore", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The wanted version is not reached, or the database is away", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn show(
+    State(context): State<Context>,
+    Path((warehouse, product)): Path<(String, String)>,
+    MinVersion(wanted): MinVersion,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let inventory = &context.inventory;
+    let unknown = || ApiError::BadRequest(INVALID);
+    let warehouse = match Uuid::try_parse(&warehouse) {
+        Ok(id) => id,
+        Err(_) => inventory
+            .warehouse_by_code(name(&warehouse)?)
+            .await?
+            .ok_or_else(unknown)?
+            .uuid(),
+    };
+    let product = match Uuid::try_parse(&product) {
+        Ok(id) => id,
+        Err(_) => inventory
+            .product_by_sku(name(&product)?)
+            .await?
+            .ok_or_else(unknown)?
+            .uuid(),
+    };
+    let key = WarehouseId::new(warehouse)
+        .zip(ProductId::new(product))
+        .map(|(warehouse, product)| StockKey { warehouse, product });
+    let answer = match key {
+        Some(key) => inventory.stock(key, wanted).await?,
+        // The nil UUID names nothing, and nothing of it is anywhere.
+        None => Answer {
+            body: Some(json(&StockBody::new(
+                warehouse,
+                product,
+                &StockLevel::EMPTY,
+            ))),
+            as_of: inventory.reached_commit(wanted).await?,
+            source: Source::Bypass,
+        },
+    };
+    Ok(respond(answer, &headers, INVALID))
+}
+
+/// A code or sku that can be looked up.
+fn name(text: &str) -> Result<&str, ApiError> {
+    // A zero byte is no text to the database.
+    if text.len() > NAME_BYTES_MAX || text.contains('\0') {
+        return Err(ApiError::BadRequest(INVALID));
+    }
+    Ok(text)
+}

@@ -1,0 +1,163 @@
+//! What the HTTP library answers before a request exists: bytes that are no HTTP, headers too many or too long.
+//!
+//! It sends a bare status line then, and offers no place to say more. Here such an answer is recognised on its way out and
+//! given a problem document as its body. Everything else passes untouched.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct Wire {
+    stream: TcpStream,
+    /// What goes out in place of a bare answer, and how much of it has.
+    instead: Option<Instead>,
+}
+
+#[derive(Debug)]
+struct Instead {
+    bytes: Vec<u8>,
+    sent: usize,
+    /// The length of what the library believes to have written.
+    stands_for: usize,
+}
+
+/// Longest bare answer that the library writes, in bytes.
+const BARE_HEAD_MAX: usize = 256;
+
+impl Wire {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            instead: None,
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let wire = &mut *self;
+        if wire.instead.is_none() {
+            wire.instead = with_problem(bytes).map(|instead| Instead {
+                bytes: instead,
+                sent: 0,
+                stands_for: bytes.len(),
+            });
+        }
+        let Some(instead) = &mut wire.instead else {
+            return Pin::new(&mut wire.stream).poll_write(context, bytes);
+        };
+        while instead.sent < instead.bytes.len() {
+            let left = &instead.bytes[instead.sent..];
+            match ready!(Pin::new(&mut wire.stream).poll_write(context, left))? {
+                0 => return Poll::Ready(Ok(0)),
+                sent => instead.sent += sent,
+            }
+        }
+        let stands_for = instead.stands_for;
+        wire.instead = None;
+        Poll::Ready(Ok(stands_for))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// The bytes with a problem document at their end, if they end in a bare error answer.
+fn with_problem(bytes: &[u8]) -> Option<Vec<u8>> {
+    // A document ends in its body, so this alone settles nearly every write.
+    if !bytes.ends_with(b"\r\n\r\n") {
+        return None;
+    }
+    let tail = bytes.len().saturating_sub(BARE_HEAD_MAX);
+    let at = bytes[tail..]
+        .windows(9)
+        .rposition(|window| window == b"HTTP/1.1 ")?
+        + tail;
+    let head = str::from_utf8(&bytes[at..]).ok()?;
+    let status: u16 = head.get(9..12)?.parse().ok()?;
+    let headers = head.to_ascii_lowercase();
+    if !(400..600).contains(&status)
+        || !headers.contains("\r\ncontent-length: 0\r\n")
+        || headers.contains("\r\ncontent-type:")
+    {
+        return None;
+    }
+    let title = head.get(13..)?.split("\r\n").next()?;
+    let detail = match status {
+        400 => "This is not an HTTP request",
+        414 => "The path is too long",
+        431 => "The headers are too many or too long",
+        _ => title,
+    };
+    let body = format!(
+        r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":"{detail}","error":"{detail}"}}"#
+    );
+    let mut instead = bytes[..at].to_vec();
+    instead.extend_from_slice(
+        format!(
+            "HTTP/1.1 {status} {title}\r\ncontent-type: application/problem+json\r\n\
+             content-length: {}\r\ncache-control: no-store\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .as_bytes(),
+    );
+    Some(instead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_problem;
+
+    #[test]
+    fn only_a_bare_error_gets_a_document() {
+        let bare = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
+        let problem = String::from_utf8(with_problem(bare).unwrap()).unwrap();
+        assert!(
+            problem.contains("application/problem+json") && problem.contains("\"status\":431"),
+            "{problem}"
+        );
+
+        let mut after_another = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_vec();
+        after_another.extend_from_slice(bare);
+        let both = with_problem(&after_another).unwrap();
+        assert!(both.starts_with(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}HTTP/1.1 431"));
+
+        for other in [
+            b"HTTP/1.1 304 Not Modified\r\netag: \"x\"\r\n\r\n".as_slice(),
+            b"HTTP/1.1 404 Not Found\r\ncontent-type: application/problem+json\r\ncontent-length: 90\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            b"any bytes of a body\r\n\r\n",
+            b"",
+        ] {
+            assert_eq!(with_problem(other), None);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Writes dead letters: the bytes as they came, why, and from where.
+//!
+//! Invariant: when writing returns well, the broker has every letter. A letter it refuses for its size goes without the
+//! value, and says so.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rdkafka::{
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+    util::Timeout,
+};
+
+use super::{
+    batch::{Batch, Message},
+    lane::Backoff,
+};
+use crate::{
+    config::Kafka,
+    event::dead_letter::{Origin, Reason, VALUE_OMITTED, headers},
+    kafka,
+    metrics::Metrics,
+};
+
+/// How long a letter may wait for room in the producer's queue.
+const QUEUE_WAIT: Duration = Duration::from_secs(5);
+
+/// A message that cannot be applied.
+#[derive(Debug)]
+pub(super) struct Letter<'b> {
+    pub(super) message: &'b Message,
+    pub(super) reason: Reason,
+    pub(super) detail: String,
+}
+
+/// The way to the dead-letter topic. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct DeadLetters {
+    producer: FutureProducer,
+    source_topic: String,
+    topic: String,
+    backoff: Backoff,
+    metrics: Metrics,
+}
+
+impl DeadLetters {
+    pub(super) fn new(
+        config: &Kafka,
+        backoff: Backoff,
+        metrics: Metrics,
+    ) -> Result<Self, KafkaError> {
+        for reason in Reason::ALL {
+            metrics
+                .dead_letters_total
+                .with_label_values(&[reason.as_str()]);
+        }
+        Ok(Self {
+            producer: kafka::producer(config)?,
+            source_topic: config.topic.clone(),
+            topic: config.dead_letter_topic(),
+            backoff,
+            metrics,
+        })
+    }
+
+    /// Writes the letters and waits until the broker has them, for as long as ingest goes on; whether it has them.
+    pub(super) async fn write(
+        &self,
+        batch: &Batch,
+        letters: &[Letter<'_>],
+        goes_on: impl Fn() -> bool,
+    ) -> bool {
+        let mut left: Vec<&Letter<'_>> = letters.iter().collect();
+        let mut tries = 0;
+        loop {
+            let written = join_all(left.iter().map(|letter| self.send(batch, letter))).await;
+            let mut failed = Vec::new();
+            for (letter, result) in left.into_iter().zip(written) {
+                match result {
+                    Ok(()) => {
+                        self.metrics
+                            .dead_letters_total
+                            .with_label_values(&[letter.reason.as_str()])
+                            .inc();
+                    }
+                    Err(error) => {
+                        if failed.is_empty() {
+                            tracing::warn!(%error, topic = self.topic, "dead letters cannot be written; trying again");
+                        }
+                        failed.push(letter);
+                    }
+                }
+            }
+            if failed.is_empty() {
+                return true;
+            }
+            if !goes_on() {
+                return false;
+            }
+            self.metrics
+                .retries_total
+                .with_label_values(&["dead_letter"])
+                .inc();
+            self.backoff.wait(tries).await;
+            tries += 1;
+            left = failed;
+        }
+    }
+
+    async fn send(&self, batch: &Batch, letter: &Letter<'_>) -> Result<(), KafkaError> {
+        let message = letter.message;
+        let (key, value) = (batch.key(message), batch.value(message));
+        let mut all = message.headers.as_deref().cloned().unwrap_or_default();
+        let origin = Origin {
+            topic: &self.source_topic,
+            partition: message.partition,
+            offset: message.offset,
+        };
+        for (name, text) in &headers(&origin, letter.reason, &letter.detail) {
+            all = all.insert(Header {
+                key: name,
+                value: Some(text),
+            });
+        }
+        match self.produce(key, value, all.clone()).await {
+            Err(KafkaError::MessageProduction(
+                RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize,
+            )) => {
+                let bytes = value.map_or(0, <[u8]>::len).to_string();
+                let all = all.insert(Header {
+                    key: VALUE_OMITTED,
+                    value: Some(&bytes),
+                });
+                self.produce(key, Some(&[]), all).await
+            }
+            result => result,
+        }
+    }
+
+    async fn produce(
+        &self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: OwnedHeaders,
+    ) -> Result<(), KafkaError> {
+        let mut record: FutureRecord<'_, [u8], [u8]> =
+            FutureRecord::to(&self.topic).headers(headers);
+        record.key = key;
+        record.payload = value;
+        match self.producer.send(record, Timeout::After(QUEUE_WAIT)).await {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! A lane: takes batches and gets each of them done, whatever it takes.
+//!
+//! Invariants: a batch is done when its facts are committed and its dead letters acknowledged, and only then may Kafka
+//! be told; nothing is dropped for a fault of a server; only a message the database refuses for its data becomes a dead
+//! letter, found by halving.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use rand::RngExt;
+use tokio::time::sleep;
+
+use super::{
+    batch::{Batch, Message},
+    buffer::Buffer,
+    dead_letter::{DeadLetters, Letter},
+    progress::Progress,
+};
+use crate::{
+    clock::Clock,
+    domain::{Fact, batch::Outcome},
+    event::dead_letter::Reason,
+    inventory::record::{Recorded, Recorder, Taken},
+    metrics::Metrics,
+    store::{StoreError, positions::Advance},
+};
+
+/// How long to wait between tries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backoff {
+    pub(super) min: Duration,
+    pub(super) max: Duration,
+}
+
+impl Backoff {
+    /// Doubling from the least to the most, each time somewhere in the upper half: those who failed together do not
+    /// come back together.
+    pub(super) async fn wait(&self, tries: u32) {
+        let full = self.min.saturating_mul(1 << tries.min(16)).min(self.max);
+        let share = rand::rng().random_range(0.5..=1.0);
+        sleep(full.mul_f64(share)).await;
+    }
+}
+
+/// Everything one lane works with.
+pub(super) struct Lane {
+    pub(super) topic: String,
+    pub(super) buffer: Arc<Buffer>,
+    pub(super) recorder: Recorder,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) progress: Arc<Progress>,
+    pub(super) backoff: Backoff,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+}
+
+/// Ingest ends, or the batch's place in the database is not where we left it.
+struct GivenUp;
+
+impl Lane {
+    pub(super) async fn run(mut self) {
+        let buffer = Arc::clone(&self.buffer);
+        while let Some(batch) = buffer.take().await {
+            // What is given up comes again from Kafka: the positions say from where.
+            let _: Result<(), GivenUp> = self.settle(&batch).await;
+        }
+    }
+
+    /// Facts, then dead letters, then the word that it is done.
+    async fn settle(&mut self, batch: &Batch) -> Result<(), GivenUp> {
+        self.metrics
+            .batch_events
+            .observe(count(batch.messages.len()));
+        let letters = self.record(batch).await?;
+
+        if !letters.is_empty() {
+            let timer = self
+                .metrics
+                .batch_stage_seconds
+                .with_label_values(&["dead_letters"])
+                .start_timer();
+            let goes_on = || self.buffer.is_open();
+            if !self.dead_letters.write(batch, &letters, goes_on).await {
+                return Err(GivenUp);
+            }
+            timer.observe_duration();
+        }
+        let mut from = batch.from();
+        self.progress
+            .advance(&Batch::advances(&batch.messages, &mut from));
+        Ok(())
+    }
+
+    /// Records the batch, halving a part that the database refuses for its data until the culprit is alone.
+    async fn record<'b>(&mut self, batch: &'b Batch) -> Result<Vec<Letter<'b>>, GivenUp> {
+        let messages = &batch.messages;
+        let mut from = batch.from();
+        let mut letters = Vec::new();
+        // The next part is the last of these: parts are taken in the order of their offsets.
+        let mut parts: Vec<Range<usize>> = vec![0..messages.len()];
+        while let Some(part) = parts.pop() {
+            let slice = &messages[part.clone()];
+            let mut behind = from.clone();
+            let advances = Batch::advances(slice, &mut behind);
+            let facts: Vec<Fact> = slice
+                .iter()
+                .filter_map(|message| message.content.as_ref().ok())
+                .copied()
+                .collect();
+            match self.record_part(&facts, advances.clone()).await? {
+                Ok(recorded) => {
+                    letters.extend(letters_of(slice, &recorded.outcomes));
+                    self.count(slice, &recorded);
+                    from = behind;
+                }
+                Err(refusal) if slice.len() == 1 => {
+                    letters.push(Letter {
+                        message: &slice[0],
+                        reason: Reason::RejectedByDatabase,
+                        detail: refusal,
+                    });
+                    // A position alone cannot be refused for its data.
+                    drop(self.record_part(&[], advances).await?);
+                    self.count_status("error", 1);
+                    from = behind;
+                }
+                Err(_) => {
+                    let middle = part.start + slice.len() / 2;
+                    parts.push(middle..part.end);
+                    parts.push(part.start..middle);
+                }
+            }
+        }
+        Ok(letters)
+    }
+
+    /// Records one part, trying again for as long as ingest goes on. What the database refuses for its data comes back as
+    /// its message.
+    async fn record_part(
+        &mut self,
+        facts: &[Fact],
+        advances: Vec<Advance>,
+    ) -> Result<Result<Recorded, String>, GivenUp> {
+        let taken = Taken {
+            topic: self.topic.clone(),
+            advances,
+        };
+        let mut tries = 0;
+        loop {
+            match self.recorder.record(facts, &taken).await {
+                Ok(recorded) => {
+                    if tries > 0 {
+                        tracing::info!(tries, "the database takes batches again");
+                    }
+                    return Ok(Ok(recorded));
+                }
+                Err(StoreError::DataRefused { code, message }) => {
+                    return Ok(Err(format!("{message} (SQLSTATE {code})")));
+                }
+                Err(StoreError::PositionMoved { .. }) => {
+                    // With this batch goes what it holds of the other partitions.
+                    for advance in &taken.advances {
+                        self.progress.moved(advance.partition);
+                    }
+                    return Err(GivenUp);
+                }
+                Err(_) if !self.buffer.is_open() => return Err(GivenUp),
+                Err(error) => {
+                    if tries == 0 {
+                        tracing::warn!(%error, "the database did not take a batch; trying again");
+                    }
+                    self.metrics
+                        .retries_total
+                        .with_label_values(&["record"])
+                        .inc();
+                    self.backoff.wait(tries).await;
+                    tries += 1;
+                }
+            }
+        }
+    }
+
+    fn count(&self, messages: &[Message], recorded: &Recorded) {
+        let with = |outcome| recorded.outcomes.iter().filter(|o| **o == outcome).count();
+        let (applied, duplicates) = (with(Outcome::Applied), with(Outcome::Duplicate));
+        self.count_status("ok", applied);
+        self.count_status("duplicate", duplicates);
+        self.count_status("error", messages.len() - applied - duplicates);
+        if recorded.commit.is_some() {
+            let now_ms = self.clock.unix_micros() / 1_000;
+            for then_ms in messages.iter().filter_map(|message| message.timestamp_ms) {
+                let age =
+                    Duration::from_millis(now_ms.saturating_sub(then_ms).max(0).unsigned_abs());
+                self.metrics
+                    .event_to_commit_seconds
+                    .observe(age.as_secs_f64());
+            }
+        }
+    }
+
+    fn count_status(&self, status: &str, messages: usize) {
+        self.metrics
+            .messages_total
+            .with_label_values(&[self.topic.as_str(), status])
+            .inc_by(messages as u64);
+    }
+}
+
+/// The messages of a recorded part that are no facts, or conflict with what is known.
+fn letters_of<'b>(messages: &'b [Message], outcomes: &[Outcome]) -> Vec<Letter<'b>> {
+    let mut outcomes = outcomes.iter();
+    let mut letters = Vec::new();
+    for message in messages {
+        match &message.content {
+            Err(bad) => {
+                letters.push(Letter {
+                    message,
+                    reason: bad.reason,
+                    detail: bad.detail.clone(),
+                });
+            }
+            Ok(fact) => {
+                if outcomes.next() == Some(&Outcome::Conflict) {
+                    let detail = format!(
+                        "the {} of product {} in movement {} is known with another content",
+                        match fact.side {
+                            crate::domain::Side::Departure => "departure",
+                            crate::domain::Side::Arrival => "arrival",
+                        },
+                        fact.product,
+                        fact.movement
+                    );
+                    letters.push(Letter {
+                        message,
+                        reason: Reason::Conflict,
+                        detail,
+                    });
+                }
+            }
+        }
+    }
+    letters
+}
+
+/// A number of messages as a histogram takes it.
+fn count(messages: usize) -> f64 {
+    u32::try_from(messages).map_or(f64::MAX, f64::from)
+}

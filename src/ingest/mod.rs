@@ -1,0 +1,172 @@
+//! From Kafka to the database: a thread that polls and decodes, lanes that record.
+//!
+//! Partition p belongs to lane p mod lanes, so what a lane takes of a partition is contiguous. The order of steps is:
+//! database commit (with the positions), dead letters acknowledged by the broker, Kafka offset commit; a crash anywhere
+//! between means that the same facts come again and change nothing. What is not here: what a fact does.
+
+mod batch;
+mod buffer;
+mod dead_letter;
+mod lane;
+mod progress;
+mod source;
+mod start;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rdkafka::error::KafkaError;
+use tokio::{runtime::Handle, sync::oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock::Clock,
+    config::{Config, OnGap, millis},
+    inventory::{Inventory, record::Recorder},
+};
+use buffer::{Buffer, Limits};
+use dead_letter::DeadLetters;
+use lane::{Backoff, Lane};
+use progress::Progress;
+use source::Source;
+
+/// Why ingest ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    #[error("kafka: {0}")]
+    Kafka(#[from] KafkaError),
+    /// Facts are gone, and nobody said that this is all right.
+    #[error(
+        "facts are gone: the database has {topic}/{partition} up to offset {from}, Kafka begins at {to}; \
+         to go on without them set ingest.on_gap = \"continue\""
+    )]
+    Gap {
+        topic: String,
+        partition: i32,
+        from: i64,
+        to: i64,
+    },
+    #[error("the polling thread could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+    #[error("the polling thread ended unexpectedly")]
+    Lost,
+}
+
+/// What the ingest of this process needs to be told.
+#[derive(Clone, Debug)]
+struct Settings {
+    topic: String,
+    commit_interval: Duration,
+    check_interval: Duration,
+    message_bytes_max: usize,
+    on_gap: OnGap,
+    backoff: Backoff,
+}
+
+/// How ingest stands, for readiness.
+#[derive(Debug, Default)]
+pub struct Status {
+    has_partitions: AtomicBool,
+}
+
+impl Status {
+    /// Whether the group has given this process its partitions (or told it that there are none for it), and their
+    /// positions are known.
+    pub fn has_partitions(&self) -> bool {
+        self.has_partitions.load(Ordering::Acquire)
+    }
+}
+
+/// Ingest under way.
+#[derive(Debug)]
+pub struct Ingest {
+    pub status: Arc<Status>,
+    ended: oneshot::Receiver<Result<(), IngestError>>,
+    lanes: TaskTracker,
+}
+
+impl Ingest {
+    /// Starts consuming; `stop` ends it.
+    pub fn start(
+        config: &Config,
+        inventory: &Arc<Inventory>,
+        clock: &Clock,
+        stop: CancellationToken,
+    ) -> Result<Self, IngestError> {
+        let metrics = inventory.metrics().clone();
+        let settings = Settings {
+            topic: config.kafka.topic.clone(),
+            commit_interval: millis(config.ingest.offset_commit_interval_ms),
+            check_interval: millis(config.ingest.position_check_interval_ms),
+            message_bytes_max: config.ingest.max_message_bytes,
+            on_gap: config.ingest.on_gap,
+            backoff: Backoff {
+                min: millis(config.ingest.retry_min_ms),
+                max: millis(config.ingest.retry_max_ms),
+            },
+        };
+        let limits = Limits {
+            events: config.ingest.max_batch_events,
+            bytes: config.ingest.max_batch_bytes,
+            wait: millis(config.ingest.max_batch_wait_ms),
+        };
+        let dead_letters = DeadLetters::new(&config.kafka, settings.backoff, metrics.clone())?;
+        let progress = Arc::new(Progress::default());
+        let status = Arc::new(Status::default());
+
+        let lanes = TaskTracker::new();
+        let mut buffers = Vec::with_capacity(config.ingest.lanes);
+        for _ in 0..config.ingest.lanes {
+            let buffer = Arc::new(Buffer::new(limits));
+            buffers.push(Arc::clone(&buffer));
+            let lane = Lane {
+                topic: settings.topic.clone(),
+                buffer,
+                recorder: Recorder::new(Arc::clone(inventory)),
+                dead_letters: dead_letters.clone(),
+                progress: Arc::clone(&progress),
+                backoff: settings.backoff,
+                clock: clock.clone(),
+                metrics: metrics.clone(),
+            };
+            lanes.spawn(lane.run());
+        }
+        lanes.close();
+
+        let source = Source::new(
+            &config.kafka,
+            settings,
+            buffers,
+            progress,
+            Arc::clone(&status),
+            inventory.store().clone(),
+            clock.clone(),
+            metrics,
+            Handle::current(),
+        )?;
+        let (report, ended) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("kafka-poll".to_owned())
+            .spawn(move || {
+                // Whoever waits for the report may have gone already.
+                drop(report.send(source.run(&stop)));
+            })?;
+        Ok(Self {
+            status,
+            ended,
+            lanes,
+        })
+    }
+
+    /// Waits until ingest has ended: after a stop, or because it cannot go on.
+    pub async fn ended(self) -> Result<(), IngestError> {
+        let result = self.ended.await.unwrap_or(Err(IngestError::Lost));
+        self.lanes.wait().await;
+        result
+    }
+}

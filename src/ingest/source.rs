@@ -1,0 +1,723 @@
+//! The thread that polls Kafka: one loop over what can happen.
+//!
+//! The group gives and takes partitions; a partition is consumed once its position is known, and what comes of it before
+//! is dropped. Room in the lanes' buffers is made before a message is taken, so memory is bounded; while there is none
+//! for long, partitions are paused and polling goes on, or the group would take them away.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientContext, Message as _, Offset, Statistics, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    message::{BorrowedMessage, Headers},
+    types::RDKafkaRespErr,
+};
+use tokio::{runtime::Handle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    IngestError, Settings, Status,
+    batch::Received,
+    buffer::Buffer,
+    progress::Progress,
+    start::{Known, Start, decide},
+};
+use crate::{
+    clock::Clock,
+    config::{Kafka, OnGap},
+    event::{self, BadMessage, Form, dead_letter::Reason},
+    kafka,
+    metrics::Metrics,
+    store::Store,
+};
+
+/// How long a poll waits for a message: bounds how late a stop or a timer is noticed.
+const POLL_WAIT: Duration = Duration::from_millis(50);
+/// Most messages taken between two looks at everything else.
+const BURST_MAX: usize = 512;
+/// How long the thread waits for a lane before it looks at everything else.
+const ROOM_WAIT: Duration = Duration::from_millis(50);
+/// Without room for this long, partitions are paused. Pausing throws away what was fetched ahead, so it is for a
+/// database that is away, not for one that is busy.
+const PAUSE_AFTER: Duration = Duration::from_secs(2);
+/// Longest a lane may take to finish when its partitions go to another consumer, or at the end.
+const FINISH_WAIT: Duration = Duration::from_secs(3);
+/// Longest one question to Kafka or to the database about positions.
+const POSITION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the broker's offsets are reported, for the lag.
+const STATISTICS_INTERVAL_MS: &str = "1000";
+
+/// What the client library tells between messages.
+struct Heard {
+    topic: String,
+    rebalances: Mutex<Vec<Rebalance>>,
+    /// By partition, the offset after the newest message.
+    ends: Mutex<BTreeMap<i32, i64>>,
+}
+
+enum Rebalance {
+    Assigned(Vec<i32>),
+    Revoked(Vec<i32>),
+}
+
+impl ClientContext for Heard {
+    fn stats(&self, statistics: Statistics) {
+        let Some(topic) = statistics.topics.get(&self.topic) else {
+            return;
+        };
+        let ends = topic
+            .partitions
+            .iter()
+            .filter(|(_, partition)| partition.hi_offset >= 0);
+        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends
+            .map(|(number, partition)| (*number, partition.hi_offset))
+            .collect();
+    }
+}
+
+impl ConsumerContext for Heard {
+    /// Only noted: the loop carries it out, because positions must be found first.
+    fn rebalance(
+        &self,
+        _: &BaseConsumer<Self>,
+        event: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        let partitions = partitions
+            .elements()
+            .iter()
+            .map(|element| element.partition())
+            .collect();
+        let rebalance = match event {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assigned(partitions),
+            _ => Rebalance::Revoked(partitions),
+        };
+        self.rebalances
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(rebalance);
+    }
+}
+
+/// The polling thread's state.
+pub(super) struct Source {
+    consumer: BaseConsumer<Heard>,
+    settings: Settings,
+    buffers: Vec<Arc<Buffer>>,
+    progress: Arc<Progress>,
+    status: Arc<Status>,
+    store: Store,
+    clock: Clock,
+    metrics: Metrics,
+    runtime: Handle,
+    /// The partitions that are consumed, and the offset expected next.
+    next: BTreeMap<i32, i64>,
+    /// Given by the group, not begun yet.
+    to_begin: BTreeSet<i32>,
+    /// Ours, but to be gone on with from elsewhere.
+    to_seek: BTreeSet<i32>,
+    /// Whether the group has said what is ours.
+    is_given: bool,
+    /// What Kafka was told.
+    committed: BTreeMap<i32, i64>,
+    without_room_since: Option<Duration>,
+    is_paused: bool,
+    position_again_at: Duration,
+    commit_at: Duration,
+    check_at: Duration,
+}
+
+impl Source {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the thread's whole world, handed over once"
+    )]
+    pub(super) fn new(
+        kafka: &Kafka,
+        settings: Settings,
+        buffers: Vec<Arc<Buffer>>,
+        progress: Arc<Progress>,
+        status: Arc<Status>,
+        store: Store,
+        clock: Clock,
+        metrics: Metrics,
+        runtime: Handle,
+    ) -> Result<Self, KafkaError> {
+        let heard = Heard {
+            topic: settings.topic.clone(),
+            rebalances: Mutex::default(),
+            ends: Mutex::default(),
+        };
+        let mut kafka = kafka.clone();
+        kafka
+            .options
+            .entry("statistics.interval.ms".to_owned())
+            .or_insert_with(|| STATISTICS_INTERVAL_MS.to_owned());
+        Ok(Self {
+            consumer: kafka::consumer(&kafka, heard)?,
+            settings,
+            buffers,
+            progress,
+            status,
+            store,
+            clock,
+            metrics,
+            runtime,
+            next: BTreeMap::new(),
+            to_begin: BTreeSet::new(),
+            to_seek: BTreeSet::new(),
+            is_given: false,
+            committed: BTreeMap::new(),
+            without_room_since: None,
+            is_paused: false,
+            position_again_at: Duration::ZERO,
+            commit_at: Duration::ZERO,
+            check_at: Duration::ZERO,
+        })
+    }
+
+    /// Consumes until told to stop, or until it cannot go on.
+    pub(super) fn run(mut self, stop: &CancellationToken) -> Result<(), IngestError> {
+        let result = self.consume(stop);
+        self.finish();
+        result
+    }
+
+    fn consume(&mut self, stop: &CancellationToken) -> Result<(), IngestError> {
+        self.consumer.subscribe(&[self.settings.topic.as_str()])?;
+        while !stop.is_cancelled() {
+            self.carry_out_rebalances()?;
+            self.find_positions()?;
+            self.tend();
+            if self.has_room() {
+                self.poll(BURST_MAX);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is there, at most that many messages; waits a little for the first.
+    fn poll(&mut self, messages_max: usize) {
+        let mut wait = POLL_WAIT;
+        for _ in 0..messages_max {
+            // The message borrows the consumer: taken out of the way, so that the rest of the state can change.
+            let Self {
+                consumer,
+                next,
+                buffers,
+                settings,
+                ..
+            } = self;
+            match consumer.poll(wait) {
+                None => return,
+                Some(Ok(message)) => {
+                    if let Some(lane) = accept(&message, next, buffers, settings.message_bytes_max)
+                        && !lane.has_room_within(Duration::ZERO)
+                    {
+                        return;
+                    }
+                }
+                Some(Err(error)) => self.hear_error(&error),
+            }
+            wait = Duration::ZERO;
+        }
+    }
+
+    fn hear_error(&mut self, error: &KafkaError) {
+        match error {
+            // The log no longer has, or does not have yet, what we go on with: find out where we are.
+            KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
+            ) => {
+                tracing::warn!(%error, "kafka does not have the offsets we go on with");
+                self.to_seek.extend(self.next.keys());
+            }
+            error => tracing::warn!(%error, "kafka"),
+        }
+    }
+
+    /// Whether every lane has room for a message. Waits a little for it; after a longer while it pauses the partitions
+    /// and polls for what else there is to hear.
+    fn has_room(&mut self) -> bool {
+        let full = self
+            .buffers
+            .iter()
+            .find(|buffer| !buffer.has_room_within(Duration::ZERO));
+        let now = self.clock.elapsed();
+        let Some(full) = full else {
+            self.without_room_since = None;
+            if self.is_paused {
+                self.is_paused = self.consumer.resume(&self.all()).is_err();
+            }
+            return true;
+        };
+        let since = *self.without_room_since.get_or_insert(now);
+        if now.saturating_sub(since) < PAUSE_AFTER {
+            return full.has_room_within(ROOM_WAIT);
+        }
+        if !self.is_paused {
+            tracing::warn!("the database does not keep up; partitions are paused until it does");
+            self.is_paused = self.consumer.pause(&self.all()).is_ok();
+        }
+        // Paused, no message comes; one that was on its way already is taken.
+        self.poll(1);
+        false
+    }
+
+    fn carry_out_rebalances(&mut self) -> Result<(), IngestError> {
+        let rebalances = std::mem::take(
+            &mut *self
+                .consumer
+                .context()
+                .rebalances
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for rebalance in rebalances {
+            match rebalance {
+                Rebalance::Assigned(partitions) => {
+                    tracing::info!(?partitions, "partitions assigned");
+                    self.metrics
+                        .rebalances_total
+                        .with_label_values(&["assigned"])
+                        .inc();
+                    self.is_given = true;
+                    if partitions.is_empty() {
+                        self.assign(&TopicPartitionList::new())?;
+                    }
+                    self.to_begin.extend(partitions);
+                    self.position_again_at = Duration::ZERO;
+                }
+                Rebalance::Revoked(partitions) => {
+                    tracing::info!(?partitions, "partitions revoked");
+                    self.metrics
+                        .rebalances_total
+                        .with_label_values(&["revoked"])
+                        .inc();
+                    self.give_up(&partitions);
+                    self.unassign(&partitions)?;
+                }
+            }
+        }
+        self.status
+            .has_partitions
+            .store(self.is_given && self.to_begin.is_empty(), Ordering::Release);
+        self.metrics
+            .partitions_assigned
+            .set(i64::try_from(self.next.len()).unwrap_or(i64::MAX));
+        Ok(())
+    }
+
+    /// Finishes what is under way of these partitions and forgets them.
+    fn give_up(&mut self, partitions: &[i32]) {
+        for buffer in &self.buffers {
+            buffer.forget(partitions);
+        }
+        for buffer in &self.buffers {
+            buffer.is_idle_within(FINISH_WAIT);
+        }
+        if !self.consumer.assignment_lost() {
+            self.commit(CommitMode::Sync);
+        }
+        for partition in partitions {
+            self.next.remove(partition);
+            self.to_begin.remove(partition);
+            self.to_seek.remove(partition);
+            self.committed.remove(partition);
+            self.progress.end(*partition);
+        }
+        // With eager rebalancing everything goes, and what comes next is a new assignment.
+        self.is_given = !self.next.is_empty() || !self.to_begin.is_empty();
+    }
+
+    /// Begins the partitions that have no position yet, and moves those whose position changed under us. While Kafka or
+    /// the database cannot say, polling goes on.
+    fn find_positions(&mut self) -> Result<(), IngestError> {
+        let moved = self.progress.take_moved();
+        if !moved.is_empty() {
+            tracing::warn!(partitions = ?moved, "the database holds other positions than were left there");
+            self.to_seek.extend(moved);
+        }
+        if self.to_begin.is_empty() && self.to_seek.is_empty()
+            || self.clock.elapsed() < self.position_again_at
+        {
+            return Ok(());
+        }
+        let seeking: Vec<i32> = self.to_seek.iter().copied().collect();
+        for partition in &seeking {
+            self.next.remove(partition);
+        }
+        for buffer in &self.buffers {
+            buffer.forget(&seeking);
+            if !seeking.is_empty() && !buffer.is_idle_within(ROOM_WAIT) {
+                return Ok(());
+            }
+        }
+        let beginning: Vec<i32> = self.to_begin.iter().copied().collect();
+        let all: Vec<i32> = seeking.iter().chain(&beginning).copied().collect();
+        match self.begin_at_positions(&all, &beginning, &seeking) {
+            Ok(()) => {
+                self.to_begin.clear();
+                self.to_seek.clear();
+                Ok(())
+            }
+            Err(Unpositioned::Stop(error)) => Err(error),
+            Err(Unpositioned::NotNow(why)) => {
+                tracing::warn!(why, "positions cannot be found yet; trying again");
+                self.metrics
+                    .retries_total
+                    .with_label_values(&["position"])
+                    .inc();
+                self.position_again_at = self.clock.elapsed() + self.settings.backoff.max;
+                Ok(())
+            }
+        }
+    }
+
+    fn begin_at_positions(
+        &mut self,
+        all: &[i32],
+        beginning: &[i32],
+        seeking: &[i32],
+    ) -> Result<(), Unpositioned> {
+        // What is done counts as committed, so that the smaller position is not older than need be.
+        self.commit(CommitMode::Sync);
+        let starts = self.starts(all)?;
+        if !beginning.is_empty() {
+            self.assign(&self.list(starts.iter().filter(|(p, _)| beginning.contains(p))))?;
+        }
+        if !seeking.is_empty() {
+            let seeks = self.list(starts.iter().filter(|(p, _)| seeking.contains(p)));
+            let sought = self.consumer.seek_partitions(seeks, POSITION_TIMEOUT)?;
+            for element in sought.elements() {
+                element.error()?;
+            }
+        }
+        for (partition, start) in starts {
+            self.progress.begin(partition, start);
+            self.committed.insert(partition, start);
+            self.next.insert(partition, start);
+        }
+        if self.is_paused {
+            self.consumer.pause(&self.all())?;
+        }
+        Ok(())
+    }
+
+    /// Where to begin each partition; the database and Kafka both know it afterwards.
+    fn starts(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, Unpositioned> {
+        let topic = &self.settings.topic;
+        let stored = self.within_timeout(self.store.positions(topic))?;
+        let stored: BTreeMap<i32, i64> = stored.into_iter().collect();
+        let mut asked = TopicPartitionList::new();
+        for partition in partitions {
+            asked.add_partition(topic, *partition);
+        }
+        let committed = self.consumer.committed_offsets(asked, POSITION_TIMEOUT)?;
+
+        let (mut starts, mut unknown_to_the_group) = (BTreeMap::new(), Vec::new());
+        for &partition in partitions {
+            let (first, end) =
+                self.consumer
+                    .fetch_watermarks(topic, partition, POSITION_TIMEOUT)?;
+            let committed = committed
+                .find_partition(topic, partition)
+                .and_then(|element| match element.offset() {
+                    Offset::Offset(offset) => Some(offset),
+                    _ => None,
+                });
+            let known = Known {
+                stored: stored.get(&partition).copied(),
+                committed,
+                first,
+                end,
+            };
+            let start = self.settle_start(partition, known)?;
+            starts.insert(partition, start);
+            if committed.is_none() {
+                unknown_to_the_group.push(partition);
+            }
+        }
+        let changed: Vec<(i32, i64)> = starts
+            .iter()
+            .filter(|(partition, start)| stored.get(partition) != Some(start))
+            .map(|(partition, start)| (*partition, *start))
+            .collect();
+        if !changed.is_empty() {
+            self.within_timeout(self.store.set_positions(topic, &changed))?;
+        }
+        // From now on a group without a position is one that was removed, not one that had not got so far.
+        if !unknown_to_the_group.is_empty() {
+            let begun = self.list(
+                starts
+                    .iter()
+                    .filter(|(p, _)| unknown_to_the_group.contains(p)),
+            );
+            self.consumer.commit(&begun, CommitMode::Sync)?;
+        }
+        Ok(starts)
+    }
+
+    fn settle_start(&self, partition: i32, known: Known) -> Result<i64, Unpositioned> {
+        let topic = &self.settings.topic;
+        match decide(known) {
+            Start::At(offset) => {
+                tracing::info!(topic, partition, offset, ?known, "consuming");
+                Ok(offset)
+            }
+            Start::Anew(offset) => {
+                tracing::warn!(
+                    topic,
+                    partition,
+                    offset,
+                    ?known,
+                    "the topic was made anew; beginning with it"
+                );
+                Ok(offset)
+            }
+            Start::Gap { from, to } => match self.settings.on_gap {
+                OnGap::Stop => Err(Unpositioned::Stop(IngestError::Gap {
+                    topic: topic.clone(),
+                    partition,
+                    from,
+                    to,
+                })),
+                OnGap::Continue => {
+                    tracing::error!(
+                        topic,
+                        partition,
+                        from,
+                        to,
+                        "facts are gone; going on without them"
+                    );
+                    Ok(to)
+                }
+            },
+        }
+    }
+
+    /// What is due from time to time: offsets to Kafka, a look at the positions, the lag.
+    fn tend(&mut self) {
+        let now = self.clock.elapsed();
+        if now >= self.commit_at {
+            self.commit_at = now + self.settings.commit_interval;
+            self.commit(CommitMode::Async);
+        }
+        if now >= self.check_at {
+            self.check_at = now + self.settings.check_interval;
+            self.check_positions();
+            self.measure_lag();
+        }
+    }
+
+    /// Tells Kafka what is done.
+    fn commit(&mut self, mode: CommitMode) {
+        let done = self.progress.done();
+        let news: Vec<(&i32, &i64)> = done
+            .iter()
+            .filter(|(partition, offset)| self.committed.get(partition) != Some(offset))
+            .collect();
+        if news.is_empty() {
+            return;
+        }
+        match self.consumer.commit(&self.list(news), mode) {
+            Ok(()) => self.committed = done,
+            Err(error) => {
+                tracing::debug!(%error, "offsets were not committed; they will be");
+                self.metrics
+                    .retries_total
+                    .with_label_values(&["offset_commit"])
+                    .inc();
+            }
+        }
+    }
+
+    /// While nothing is under way, the database must hold the positions as they were left: else it was restored. (While
+    /// something is, the batch itself finds out.)
+    fn check_positions(&self) {
+        let done = self.progress.done();
+        let is_idle = self
+            .buffers
+            .iter()
+            .all(|buffer| buffer.is_idle_within(Duration::ZERO));
+        if !is_idle || self.next.is_empty() || self.next != done {
+            return;
+        }
+        // A database that does not answer is not one that was restored.
+        let Ok(stored) = self.within_timeout(self.store.positions(&self.settings.topic)) else {
+            return;
+        };
+        let stored: BTreeMap<i32, i64> = stored.into_iter().collect();
+        for (partition, offset) in done {
+            if stored.get(&partition) != Some(&offset) {
+                self.progress.moved(partition);
+            }
+        }
+    }
+
+    fn measure_lag(&self) {
+        let ends = self
+            .consumer
+            .context()
+            .ends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let now_ms = self.clock.unix_micros() / 1_000;
+        for (partition, done) in self.progress.done() {
+            let lag = ends.get(&partition).map_or(0, |end| (end - done).max(0));
+            let oldest_ms = self
+                .lane(partition)
+                .oldest_ms(partition)
+                .filter(|_| lag > 0);
+            let age_ms = oldest_ms.map_or(0, |then_ms| now_ms.saturating_sub(then_ms).max(0));
+            let age = Duration::from_millis(age_ms.unsigned_abs());
+            let label = partition.to_string();
+            self.metrics
+                .lag_offsets
+                .with_label_values(&[label.as_str()])
+                .set(lag);
+            self.metrics
+                .lag_seconds
+                .with_label_values(&[label.as_str()])
+                .set(age.as_secs_f64());
+        }
+    }
+
+    /// Lets the lanes finish, tells Kafka, and leaves the group.
+    fn finish(mut self) {
+        let all: Vec<i32> = self.next.keys().chain(&self.to_begin).copied().collect();
+        self.give_up(&all);
+        for buffer in &self.buffers {
+            buffer.close();
+        }
+        self.status.has_partitions.store(false, Ordering::Release);
+        // Without an assignment left, closing has nobody to ask.
+        drop(self.consumer.unassign());
+        self.consumer.unsubscribe();
+    }
+
+    fn within_timeout<T, E: ToString>(
+        &self,
+        question: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Unpositioned> {
+        self.runtime.block_on(async {
+            match timeout(POSITION_TIMEOUT, question).await {
+                Ok(answer) => answer.map_err(|error| Unpositioned::NotNow(error.to_string())),
+                Err(_) => Err(Unpositioned::NotNow(
+                    "the database does not answer".to_owned(),
+                )),
+            }
+        })
+    }
+
+    fn assign(&self, partitions: &TopicPartitionList) -> KafkaResult<()> {
+        match self.consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => self.consumer.incremental_assign(partitions),
+            _ => self.consumer.assign(partitions),
+        }
+    }
+
+    fn unassign(&self, partitions: &[i32]) -> KafkaResult<()> {
+        match self.consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => {
+                let mut list = TopicPartitionList::new();
+                for partition in partitions {
+                    list.add_partition(&self.settings.topic, *partition);
+                }
+                self.consumer.incremental_unassign(&list)
+            }
+            _ => self.consumer.unassign(),
+        }
+    }
+
+    fn all(&self) -> TopicPartitionList {
+        self.list(&self.next)
+    }
+
+    fn list<'o>(
+        &self,
+        offsets: impl IntoIterator<Item = (&'o i32, &'o i64)>,
+    ) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in offsets {
+            // Refused only for a negative offset, and ours are not.
+            drop(list.add_partition_offset(
+                &self.settings.topic,
+                *partition,
+                Offset::Offset(*offset),
+            ));
+        }
+        list
+    }
+
+    fn lane(&self, partition: i32) -> &Buffer {
+        lane_of(&self.buffers, partition)
+    }
+}
+
+/// Why a position is not known.
+enum Unpositioned {
+    /// Somebody does not answer.
+    NotNow(String),
+    /// There is an answer, and it ends everything.
+    Stop(IngestError),
+}
+
+impl From<KafkaError> for Unpositioned {
+    fn from(error: KafkaError) -> Self {
+        Self::NotNow(error.to_string())
+    }
+}
+
+/// Decodes a message and hands it to its lane, which is returned; `None` if it is not expected: from before a position
+/// was found, or already taken.
+fn accept<'b>(
+    message: &BorrowedMessage<'_>,
+    next: &mut BTreeMap<i32, i64>,
+    buffers: &'b [Arc<Buffer>],
+    message_bytes_max: usize,
+) -> Option<&'b Buffer> {
+    let partition = message.partition();
+    let expected = next
+        .get_mut(&partition)
+        .filter(|expected| message.offset() >= **expected)?;
+    let from = std::mem::replace(expected, message.offset() + 1);
+    let value = message.payload();
+    let headers = message.headers();
+    let form = headers.map_or(Form::Structured, |headers| {
+        Form::of_headers(headers.iter().map(|header| (header.key, header.value)))
+    });
+    let content = match value {
+        Some(bytes) if bytes.len() > message_bytes_max => Err(BadMessage {
+            reason: Reason::TooLarge,
+            detail: format!(
+                "{} bytes, and at most {message_bytes_max} are decoded",
+                bytes.len()
+            ),
+        }),
+        value => event::decode(value, form),
+    };
+    let received = Received {
+        partition,
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key(),
+        value,
+        headers: headers.map(rdkafka::message::BorrowedHeaders::detach),
+        content,
+    };
+    let lane = lane_of(buffers, partition);
+    lane.push(received, from);
+    Some(lane)
+}
+
+fn lane_of(buffers: &[Arc<Buffer>], partition: i32) -> &Buffer {
+    let lane = usize::try_from(partition).unwrap_or(0) % buffers.len();
+    &buffers[lane]
+}

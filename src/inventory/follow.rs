@@ -1,0 +1,252 @@
+//! The follower: reads the commits after its own position and marks what they changed, so that the cache can be trusted.
+//!
+//! Invariants: everything a commit touched is marked before the position moves to it; commits are followed in order and
+//! without gaps; a position whose tag is not there any more means another database, and everything begins anew. It is
+//! woken by `LISTEN`/`NOTIFY` and by its own process, and it looks by itself as well: a lost wake-up costs delay.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::Inventory;
+use crate::{
+    cache::CacheKey,
+    clock::Clock,
+    domain::{CommitPoint, Timestamp, Version, batch::Change},
+    store::{StoreError, writer::Published},
+};
+
+/// Most of its own commits a process holds for the follower; what does not fit is found by looking.
+pub const HANDED_MAX: usize = 64;
+/// Longest one look may take before it counts as failed: a frozen server answers nothing.
+const LOOK_MAX: Duration = Duration::from_secs(5);
+/// How long after a failure the follower tries to listen again. A standby refuses for as long as it is one.
+const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug)]
+pub struct FollowSettings {
+    pub poll_interval: Duration,
+    /// Most commits read at once.
+    pub commits_max: i64,
+}
+
+/// A commit of this process, handed over in memory.
+#[derive(Debug)]
+pub struct Handed {
+    pub published: Published,
+    pub changes: Vec<Change>,
+}
+
+/// Follows the order of commits. One per process.
+#[derive(Debug)]
+pub struct Follower {
+    inventory: Arc<Inventory>,
+    receiver: mpsc::Receiver<Handed>,
+    /// Handed commits that are ahead of the position, until those before them are there.
+    ahead: BTreeMap<Version, Handed>,
+    /// `None` until the database was first seen.
+    position: Option<CommitPoint>,
+    clock: Clock,
+    settings: FollowSettings,
+    is_failing: bool,
+}
+
+impl Follower {
+    pub(super) fn new(
+        inventory: Arc<Inventory>,
+        receiver: mpsc::Receiver<Handed>,
+        clock: Clock,
+        settings: FollowSettings,
+    ) -> Self {
+        Self {
+            inventory,
+            receiver,
+            ahead: BTreeMap::new(),
+            position: None,
+            clock,
+            settings,
+            is_failing: false,
+        }
+    }
+
+    /// Follows until told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let (wake, woken) = watch::channel(());
+        let inventory = Arc::clone(&self.inventory);
+        // Listening goes on across looks: connecting may take longer than the time between two of them.
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.follow(woken) => {}
+            () = listen(&inventory, &wake) => {}
+        }
+    }
+
+    async fn follow(&mut self, mut woken: watch::Receiver<()>) {
+        let mut tick = interval(self.settings.poll_interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(commit) = self.receiver.recv() => self.take(commit),
+                Ok(()) = woken.changed() => self.look_and_tell().await,
+                _ = tick.tick() => self.look_and_tell().await,
+            }
+        }
+    }
+
+    /// One look at the database: follows everything that was committed when it began.
+    pub async fn look(&mut self) -> Result<(), StoreError> {
+        loop {
+            let began = self.clock.elapsed();
+            let Some(at) = self.position else {
+                let newest = self.inventory.store.newest_commit().await?;
+                self.begin_at(newest);
+                self.inventory.cache.rule().confirm(began);
+                return Ok(());
+            };
+            let limit = self.settings.commits_max + 1;
+            let commits = self.inventory.store.commits_from(at.version, limit).await?;
+            let Some((_, newer)) = commits.split_first().filter(|(first, _)| first.point == at)
+            else {
+                self.notice_restore(at);
+                continue;
+            };
+            if let Some(last) = newer.last() {
+                let touched = self
+                    .inventory
+                    .store
+                    .touched(at.version, last.point.version)
+                    .await?;
+                let rule = self.inventory.cache.rule();
+                for touch in touched {
+                    rule.mark(CacheKey::Stock(touch.key), touch.version);
+                    if let Some(movement) = touch.movement {
+                        rule.mark(CacheKey::Movement(movement), touch.version);
+                    }
+                }
+                for commit in newer {
+                    self.move_to(commit.point, commit.committed_at);
+                }
+                self.take_what_follows();
+            }
+            let has_reached_the_newest = i64::try_from(commits.len()).unwrap_or(limit) < limit;
+            if has_reached_the_newest {
+                self.inventory.cache.rule().confirm(began);
+                return Ok(());
+            }
+        }
+    }
+
+    async fn look_and_tell(&mut self) {
+        let result = match timeout(LOOK_MAX, self.look()).await {
+            Ok(Ok(())) => "ok",
+            Ok(Err(error)) => {
+                if !self.is_failing {
+                    tracing::warn!(%error, "the follower cannot read the commits; the cache is not used");
+                }
+                "error"
+            }
+            Err(_) => "error",
+        };
+        if self.is_failing && result == "ok" {
+            tracing::info!("the follower reads the commits again");
+        }
+        self.is_failing = result == "error";
+        self.inventory
+            .metrics
+            .feed_polls_total
+            .with_label_values(&[result])
+            .inc();
+    }
+
+    /// A commit of this process: followed at once if it is the one right after the position, else kept until it is.
+    fn take(&mut self, commit: Handed) {
+        let version = commit.published.point.version;
+        if self.position.is_none_or(|at| version <= at.version) {
+            return;
+        }
+        self.ahead.insert(version, commit);
+        self.take_what_follows();
+        while self.ahead.len() > HANDED_MAX {
+            self.ahead.pop_first();
+        }
+    }
+
+    fn take_what_follows(&mut self) {
+        while let (Some(at), Some(first)) = (self.position, self.ahead.first_entry()) {
+            if *first.key() <= at.version {
+                first.remove();
+                continue;
+            }
+            // The tag of the commit before it tells whether it follows on this position or on its like in a restored
+            // database.
+            if first.get().published.previous != at {
+                return;
+            }
+            let Handed { published, changes } = first.remove();
+            let rule = self.inventory.cache.rule();
+            for change in &changes {
+                rule.mark(CacheKey::Stock(change.key), published.point.version);
+                rule.mark(CacheKey::Movement(change.movement), published.point.version);
+            }
+            self.move_to(published.point, published.committed_at);
+        }
+    }
+
+    fn move_to(&mut self, to: CommitPoint, committed_at: Timestamp) {
+        self.inventory.cache.rule().advance(to);
+        self.position = Some(to);
+        let lag_us = self
+            .clock
+            .unix_micros()
+            .saturating_sub(committed_at.micros())
+            .max(0);
+        let metrics = &self.inventory.metrics;
+        metrics
+            .feed_lag_seconds
+            .observe(Duration::from_micros(lag_us.unsigned_abs()).as_secs_f64());
+        metrics.feed_version.set(to.version.number());
+    }
+
+    fn notice_restore(&mut self, lost: CommitPoint) {
+        tracing::warn!(position = %lost, "the database is not the one that was followed: it was restored; beginning anew");
+        self.inventory.metrics.feed_resyncs_total.inc();
+        self.position = None;
+        self.ahead.clear();
+    }
+
+    fn begin_at(&mut self, newest: CommitPoint) {
+        self.inventory.cache.rule().restart(newest);
+        self.inventory.cache.forget();
+        self.position = Some(newest);
+        self.inventory
+            .metrics
+            .feed_version
+            .set(newest.version.number());
+    }
+}
+
+/// Wakes the follower for the commits of other processes; those of its own are handed to it. What it hears carries no
+/// truth, so when it cannot listen (on a standby, nobody can) the follower looks by itself.
+async fn listen(inventory: &Inventory, wake: &watch::Sender<()>) {
+    loop {
+        if let Err(error) = hear(inventory, wake).await {
+            tracing::debug!(%error, "the follower cannot listen; it looks instead");
+        }
+        sleep(LISTEN_AGAIN_AFTER).await;
+    }
+}
+
+async fn hear(inventory: &Inventory, wake: &watch::Sender<()>) -> Result<(), StoreError> {
+    let mut listener = inventory.store.listen().await?;
+    // Whatever was published before it listened.
+    wake.send_replace(());
+    loop {
+        if !listener.heard_own().await? {
+            wake.send_replace(());
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Answers queries: through the cache where the rule allows it, else from the database.
+//!
+//! Invariant: an answer holds every commit up to the one it names, and that one is at least the one the caller wants.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::Inventory;
+use crate::{
+    cache::{CacheKey, Entry, Lookup, Seat, Tier},
+    domain::{
+        CommitPoint, Movement, MovementId, ProductId, StockKey, StockLevel, WarehouseId,
+        commit::WantedCommit,
+    },
+    store::StoreError,
+};
+
+/// How long a caller waits for a commit it wants.
+pub const WAIT_FOR_COMMIT_MAX: Duration = Duration::from_secs(1);
+/// How often a caller joins another's read before it reads by itself.
+const JOINS_MAX: usize = 2;
+
+/// An answer to a query.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// `None`: there is no such thing.
+    pub body: Option<Bytes>,
+    /// The answer is true as of this commit.
+    pub as_of: CommitPoint,
+    pub source: Source,
+}
+
+/// Where an answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Hit(Tier),
+    Miss,
+    /// The cache could not be asked.
+    Bypass,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The commit the caller wants was not reached in time.
+    #[error("version {} is not reached yet", .0.version)]
+    NotReached(WantedCommit),
+    /// The version is there with another tag: the commit the caller saw was undone by a restore.
+    #[error("version {} of this database is another commit", .0.version)]
+    Undone(WantedCommit),
+}
+
+/// How far a wanted commit has come.
+enum Reached {
+    /// This process has followed it: the cache may answer.
+    Followed,
+    /// The database has it.
+    InDatabase,
+}
+
+/// How answers are written: the documents are cached as the bytes that clients get.
+#[derive(Clone, Copy, Debug)]
+pub struct Documents {
+    pub stock: fn(StockKey, &StockLevel) -> Bytes,
+    pub movement: fn(&Movement) -> Bytes,
+}
+
+impl Inventory {
+    /// What stands of a product in a warehouse.
+    pub async fn stock(
+        &self,
+        key: StockKey,
+        wanted: Option<WantedCommit>,
+    ) -> Result<Answer, QueryError> {
+        self.answer(CacheKey::Stock(key), wanted).await
+    }
+
+    /// What happened to a movement.
+    pub async fn movement(
+        &self,
+        id: MovementId,
+        wanted: Option<WantedCommit>,
+    ) -> Result<Answer, QueryError> {
+        self.answer(CacheKey::Movement(id), wanted).await
+    }
+
+    /// The warehouse with this code in the catalogue.
+    pub async fn warehouse_by_code(&self, code: &str) -> Result<Option<WarehouseId>, StoreError> {
+        retried(|| self.store.warehouse_by_code(code)).await
+    }
+
+    /// The product with this sku in the catalogue.
+    pub async fn product_by_sku(&self, sku: &str) -> Result<Option<ProductId>, StoreError> {
+        retried(|| self.store.product_by_sku(sku)).await
+    }
+
+    /// The newest commit, once the wanted one is reached.
+    pub async fn reached_commit(
+        &self,
+        wanted: Option<WantedCommit>,
+    ) -> Result<CommitPoint, QueryError> {
+        if let Some(wanted) = wanted {
+            self.await_commit(wanted).await?;
+        }
+        Ok(self.newest_commit().await?)
+    }
+
+    async fn newest_commit(&self) -> Result<CommitPoint, StoreError> {
+        retried(|| self.store.newest_commit()).await
+    }
+
+    async fn answer(
+        &self,
+        key: CacheKey,
+        wanted: Option<WantedCommit>,
+    ) -> Result<Answer, QueryError> {
+        let reached = match wanted {
+            Some(wanted) => self.await_commit(wanted).await?,
+            None => Reached::Followed,
+        };
+        let answer = match reached {
+            Reached::InDatabase => from_entry(self.read(key).await?, Source::Bypass),
+            Reached::Followed => match self.cache.look_up(key).await {
+                Lookup::Hit {
+                    entry,
+                    tier,
+                    position,
+                } => Answer {
+                    body: entry.body,
+                    as_of: position,
+                    source: Source::Hit(tier),
+                },
+                Lookup::Bypass => from_entry(self.read(key).await?, Source::Bypass),
+                Lookup::Miss => from_entry(self.read_once(key).await?, Source::Miss),
+            },
+        };
+        match wanted {
+            Some(wanted) if answer.as_of.version < wanted.version => {
+                Err(QueryError::NotReached(wanted))
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    /// Reads and fills the cache, or shares the read of another caller as far as the rule lets it.
+    async fn read_once(&self, key: CacheKey) -> Result<Entry, StoreError> {
+        let seen = self.cache.rule().seen();
+        for _ in 0..JOINS_MAX {
+            match self.cache.flights().board(key) {
+                Seat::Leader(lead) => {
+                    let entry = self.read(key).await?;
+                    self.cache.fill(key, &entry);
+                    lead.land(&entry);
+                    return Ok(entry);
+                }
+                Seat::Joiner(joined) => {
+                    self.metrics.cache_joined_total.inc();
+                    if let Some(entry) = joined.result().await
+                        && self.cache.rule().admits_joined(key, entry.as_of, seen)
+                    {
+                        return Ok(entry);
+                    }
+                }
+            }
+        }
+        self.read(key).await
+    }
+
+    /// Reads the thing from the database, as the document that is cached.
+    async fn read(&self, key: CacheKey) -> Result<Entry, StoreError> {
+        match key {
+            CacheKey::Stock(key) => {
+                let read = retried(|| self.store.read_stock(key)).await?;
+                let body = (self.documents.stock)(key, &read.value);
+                Ok(Entry {
+                    as_of: read.as_of,
+                    body: Some(body),
+                })
+            }
+            CacheKey::Movement(id) => {
+                let read = retried(|| self.store.read_movement(id)).await?;
+                let body = read.value.as_ref().map(self.documents.movement);
+                Ok(Entry {
+                    as_of: read.as_of,
+                    body,
+                })
+            }
+        }
+    }
+
+    /// Waits for the commit, and makes sure that it is the one the caller means.
+    async fn await_commit(&self, wanted: WantedCommit) -> Result<Reached, QueryError> {
+        let rule = self.cache.rule();
+        let is_followed = || {
+            rule.is_followed()
+                && rule
+                    .position()
+                    .is_some_and(|at| at.version >= wanted.version)
+        };
+        let reached = if is_followed() {
+            Reached::Followed
+        } else if self.newest_commit().await?.version >= wanted.version {
+            Reached::InDatabase
+        } else if timeout(WAIT_FOR_COMMIT_MAX, rule.reach(wanted.version))
+            .await
+            .is_ok()
+        {
+            Reached::Followed
+        } else {
+            return Err(QueryError::NotReached(wanted));
+        };
+        let Some(tag) = wanted.tag else {
+            return Ok(reached);
+        };
+        let known = match reached {
+            Reached::Followed => rule.tag_of(wanted.version),
+            Reached::InDatabase => None,
+        };
+        let known = match known {
+            Some(tag) => Some(tag),
+            None => {
+                let commit = retried(|| self.store.commit(wanted.version)).await?;
+                commit.map(|commit| commit.tag)
+            }
+        };
+        if known == Some(tag) {
+            Ok(reached)
+        } else {
+            Err(QueryError::Undone(wanted))
+        }
+    }
+}
+
+fn from_entry(entry: Entry, source: Source) -> Answer {
+    Answer {
+        body: entry.body,
+        as_of: entry.as_of,
+        source,
+    }
+}
+
+/// Once more on a fresh connection if this one had gone stale.
+async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
+    read: impl Fn() -> F,
+) -> Result<T, StoreError> {
+    match read().await {
+        Err(error) if error.is_lost_connection() => read().await,
+        result => result,
+    }
+}

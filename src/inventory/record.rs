@@ -1,0 +1,210 @@
+//! Records a batch of facts: each is applied once, whatever order and however often it comes.
+//!
+//! Invariants: ledger, levels, movements, positions and the published version change in one transaction or not at all;
+//! a batch in which nothing was new publishes nothing; no fact is refused, a conflicting one changes nothing.
+
+use std::{collections::HashMap, future::Future, sync::Arc};
+
+use uuid::Uuid;
+
+use super::{Inventory, follow::Handed};
+use crate::{
+    cache::CacheKey,
+    domain::{
+        CommitPoint, Fact, MovementLine, Sides, WarehouseCode, WarehouseId,
+        batch::{self, Change, LineId, Merged, Outcome},
+    },
+    metrics::Metrics,
+    store::{
+        StoreError,
+        positions::Advance,
+        writer::{LevelAfter, WriteTx, Writer},
+    },
+};
+
+/// Records one batch at a time, over a connection of its own.
+#[derive(Debug)]
+pub struct Recorder {
+    inventory: Arc<Inventory>,
+    writer: Writer,
+}
+
+/// The stretch of a topic that a batch takes.
+#[derive(Clone, Debug, Default)]
+pub struct Taken {
+    pub topic: String,
+    /// By partition.
+    pub advances: Vec<Advance>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// One per fact, in their order.
+    pub outcomes: Vec<Outcome>,
+    /// `None` if nothing was new.
+    pub commit: Option<CommitPoint>,
+}
+
+/// What the transaction found, before it is committed.
+struct Written {
+    outcomes: Vec<Outcome>,
+    changes: Vec<Change>,
+    codes_given: u64,
+}
+
+impl Recorder {
+    pub fn new(inventory: Arc<Inventory>) -> Self {
+        let writer = inventory.store.writer();
+        Self { inventory, writer }
+    }
+
+    /// Applies what is new of `facts` and moves the positions on. Sending the same again is safe, also when the answer
+    /// to a commit was lost.
+    pub async fn record(&mut self, facts: &[Fact], taken: &Taken) -> Result<Recorded, StoreError> {
+        let metrics = &self.inventory.metrics;
+        let merged = batch::merge(facts);
+        let mut tx = staged(metrics, "begin", self.writer.begin()).await?;
+        let written = match write(&mut tx, metrics, facts, &merged, taken).await {
+            Ok(written) => written,
+            Err(error @ (StoreError::DataRefused { .. } | StoreError::PositionMoved { .. })) => {
+                tx.rollback().await?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        if written.changes.is_empty() && written.codes_given == 0 {
+            staged(metrics, "publish", tx.commit_silently()).await?;
+            return Ok(Recorded {
+                outcomes: written.outcomes,
+                commit: None,
+            });
+        }
+        let published = staged(metrics, "publish", tx.publish()).await?;
+        let commit = Some(published.point);
+        self.inventory.announce(Handed {
+            published,
+            changes: written.changes,
+        });
+        Ok(Recorded {
+            outcomes: written.outcomes,
+            commit,
+        })
+    }
+}
+
+impl Inventory {
+    /// Makes a commit of this process known to it. Cannot fail: the follower finds by looking what it is not told.
+    fn announce(&self, commit: Handed) {
+        let version = commit.published.point.version;
+        for change in &commit.changes {
+            self.cache.rule().mark(CacheKey::Stock(change.key), version);
+            self.cache
+                .rule()
+                .mark(CacheKey::Movement(change.movement), version);
+        }
+        drop(self.handed.try_send(commit));
+    }
+}
+
+/// Everything between begin and commit, in lock order.
+async fn write(
+    tx: &mut WriteTx<'_>,
+    metrics: &Metrics,
+    facts: &[Fact],
+    merged: &Merged,
+    taken: &Taken,
+) -> Result<Written, StoreError> {
+    let codes_given = staged(metrics, "catalogue", ensure_catalogue(tx, facts)).await?;
+
+    let set = staged(metrics, "movements", tx.upsert_movements(merged.lines())).await?;
+    let mut new = vec![Sides::NONE; merged.lines().len()];
+    for (id, sides) in set {
+        let place = merged
+            .place(id)
+            .ok_or(StoreError::Inconsistent("a line that was not offered"))?;
+        new[place] = sides;
+    }
+    let unsettled = merged.unsettled(facts, &new);
+    let stored: HashMap<LineId, MovementLine> = if unsettled.is_empty() {
+        HashMap::new()
+    } else {
+        tx.read_lines(&unsettled).await?.into_iter().collect()
+    };
+    let outcomes = merged.outcomes(facts, &new, |id, side| stored.get(&id)?.side(side));
+
+    let changes = merged.changes(&new);
+    if !changes.is_empty() {
+        let deltas = batch::deltas_by_key(&changes);
+        let levels = staged(metrics, "levels", tx.add_to_levels(&deltas)).await?;
+        let rows = ledger_rows(&changes, levels)?;
+        let rows = rows.iter().map(|(change, level)| (*change, level));
+        staged(metrics, "ledger", tx.append_ledger(rows)).await?;
+    }
+    if !taken.advances.is_empty() {
+        tx.advance(&taken.topic, &taken.advances).await?;
+    }
+    Ok(Written {
+        outcomes,
+        changes,
+        codes_given,
+    })
+}
+
+/// Makes sure every product and warehouse has its row; returns how many warehouses were given a code.
+async fn ensure_catalogue(tx: &mut WriteTx<'_>, facts: &[Fact]) -> Result<u64, StoreError> {
+    let products = sorted(facts.iter().map(|fact| fact.product.uuid()));
+    let warehouses = sorted(facts.iter().map(|fact| fact.report.warehouse.uuid()));
+    let mut codes: Vec<(WarehouseId, WarehouseCode)> = facts
+        .iter()
+        .filter_map(|fact| Some((fact.report.warehouse, fact.code?)))
+        .collect();
+    codes.sort_by(|a, b| (a.0, a.1.as_str()).cmp(&(b.0, b.1.as_str())));
+    codes.dedup_by(|a, b| a == b);
+
+    tx.ensure_products(&products).await?;
+    tx.ensure_warehouses(&warehouses).await?;
+    if codes.is_empty() {
+        Ok(0)
+    } else {
+        tx.offer_codes(&codes).await
+    }
+}
+
+fn sorted(ids: impl Iterator<Item = Uuid>) -> Vec<Uuid> {
+    let mut ids: Vec<Uuid> = ids.collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// Each change beside its level, in the order of the ledger's index, so that a batch touches each page of it once.
+fn ledger_rows(
+    changes: &[Change],
+    mut levels: Vec<LevelAfter>,
+) -> Result<Vec<(&Change, LevelAfter)>, StoreError> {
+    levels.sort_unstable_by_key(|level| level.key);
+    let mut rows = Vec::with_capacity(changes.len());
+    let mut levels = levels.into_iter().peekable();
+    for change in changes {
+        while levels.next_if(|level| level.key < change.key).is_some() {}
+        let level = levels
+            .peek()
+            .filter(|level| level.key == change.key)
+            .ok_or(StoreError::Inconsistent("a level that was not returned"))?;
+        rows.push((change, *level));
+    }
+    rows.sort_by_key(|(_, level)| level.inventory_id);
+    Ok(rows)
+}
+
+/// Times a stage.
+async fn staged<T>(metrics: &Metrics, stage: &str, step: impl Future<Output = T>) -> T {
+    let timer = metrics
+        .batch_stage_seconds
+        .with_label_values(&[stage])
+        .start_timer();
+    let result = step.await;
+    timer.observe_duration();
+    result
+}

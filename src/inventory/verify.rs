@@ -1,0 +1,1 @@
+//! Compares what the tables say with each other.

@@ -1,0 +1,110 @@
+//! Kafka clients from the configuration, and the topics. No logic of what the messages mean.
+
+use std::time::Duration;
+
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, ConsumerContext},
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::FutureProducer,
+};
+
+use crate::config::Kafka;
+
+/// The dead-letter topic takes this much more than the source: the headers that say why and from where.
+pub const DEAD_LETTER_ROOM_BYTES: usize = 64 * 1024;
+/// Longest an administrative request may take.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bound of the messages fetched ahead, in KiB: what a consumer holds beside its batches.
+const FETCHED_AHEAD_KBYTES: &str = "16384";
+
+/// A consumer that neither commits nor resets by itself: positions are the caller's.
+pub fn consumer<C: ConsumerContext + 'static>(
+    kafka: &Kafka,
+    context: C,
+) -> Result<BaseConsumer<C>, KafkaError> {
+    let mut config = client(kafka);
+    config
+        .set("group.id", &kafka.group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // An offset that is not there is a decision to be made, not a default.
+        .set("auto.offset.reset", "error")
+        .set("check.crcs", "true")
+        .set("queued.max.messages.kbytes", FETCHED_AHEAD_KBYTES)
+        // How long a full queue waits before it fetches again; the default of a second would show as a stall.
+        .set("fetch.queue.backoff.ms", "20")
+        // A fetch that finds nothing is answered when something comes: no wait for company on the broker.
+        .set("fetch.min.bytes", "1")
+        .set("session.timeout.ms", "15000")
+        .set("heartbeat.interval.ms", "3000")
+        .set("topic.metadata.refresh.interval.ms", "10000");
+    with_options(&mut config, kafka);
+    BaseConsumer::from_config_and_context(&config, context)
+}
+
+/// A producer whose acknowledgement means that every in-sync replica has the message.
+pub fn producer(kafka: &Kafka) -> Result<FutureProducer, KafkaError> {
+    producer_config(kafka).create()
+}
+
+/// The settings of [`producer`], for another kind of producer.
+pub fn producer_config(kafka: &Kafka) -> ClientConfig {
+    let mut config = client(kafka);
+    let largest = kafka.message_bytes_max + DEAD_LETTER_ROOM_BYTES;
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("message.max.bytes", largest.to_string())
+        .set("linger.ms", "1")
+        .set("delivery.timeout.ms", "30000");
+    with_options(&mut config, kafka);
+    config
+}
+
+/// Makes the topic and its dead-letter topic where they are missing. Returns the names of those it made.
+pub async fn make_topics(kafka: &Kafka) -> Result<Vec<String>, KafkaError> {
+    let mut config = client(kafka);
+    with_options(&mut config, kafka);
+    let admin: AdminClient<DefaultClientContext> = config.create()?;
+    let largest = kafka.message_bytes_max.to_string();
+    let largest_dead = (kafka.message_bytes_max + DEAD_LETTER_ROOM_BYTES).to_string();
+    let dead_letter_topic = kafka.dead_letter_topic();
+    let replication = || TopicReplication::Fixed(kafka.replication);
+    let topics = [
+        NewTopic::new(&kafka.topic, kafka.partitions, replication())
+            .set("max.message.bytes", &largest),
+        NewTopic::new(&dead_letter_topic, 1, replication()).set("max.message.bytes", &largest_dead),
+    ];
+    let options = AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT));
+    let mut made = Vec::new();
+    for result in admin.create_topics(&topics, &options).await? {
+        match result {
+            Ok(topic) => made.push(topic),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => return Err(KafkaError::AdminOp(code)),
+        }
+    }
+    Ok(made)
+}
+
+fn client(kafka: &Kafka) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &kafka.bootstrap_servers)
+        .set("client.id", "stockyard")
+        .set("socket.keepalive.enable", "true")
+        .set("reconnect.backoff.max.ms", "2000");
+    config
+}
+
+/// The operator's own settings go before ours.
+fn with_options(config: &mut ClientConfig, kafka: &Kafka) {
+    for (option, value) in &kafka.options {
+        config.set(option, value);
+    }
+}

@@ -1,0 +1,291 @@
+//! Every metric of the service: the struct is the declaration. It is handed over, there is no global registry.
+//!
+//! Names and labels are a contract with dashboards. No label takes a value from a message, a path or a client: topics
+//! come from the configuration, partitions are numbers, handlers are route templates.
+
+use prometheus::{
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+};
+
+/// Seconds from 50 µs to about 50 s, doubling.
+const FINE_SECONDS: [f64; 20] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
+    2.0, 5.0, 10.0, 20.0, 30.0, 60.0,
+];
+/// Seconds from an event to its commit: a backlog may be days old.
+const AGE_SECONDS: [f64; 15] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3_600.0, 86_400.0,
+    604_800.0,
+];
+const BATCH_EVENTS: [f64; 11] = [
+    1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_000.0, 4_000.0,
+];
+
+/// The stages of taking a batch, in order: values of the label `stage`.
+pub const STAGES: [&str; 7] = [
+    "begin",
+    "catalogue",
+    "movements",
+    "levels",
+    "ledger",
+    "publish",
+    "dead_letters",
+];
+/// What may become of a message: values of the label `status`.
+pub const MESSAGE_STATUSES: [&str; 3] = ["ok", "duplicate", "error"];
+/// The cache tiers, and what a look into one may find.
+pub const TIERS: [&str; 2] = ["memory", "redis"];
+pub const LOOKUPS: [&str; 4] = ["hit", "miss", "refused", "error"];
+
+/// All metrics, by the names clients read.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Messages taken from Kafka by topic and status: ok, duplicate, error (a dead letter).
+    pub messages_total: IntCounterVec,
+    /// Dead letters written, by reason.
+    pub dead_letters_total: IntCounterVec,
+    /// Messages in one batch.
+    pub batch_events: Histogram,
+    /// Seconds a batch spent in each stage.
+    pub batch_stage_seconds: HistogramVec,
+    /// Seconds from a message's Kafka timestamp to the commit of its fact.
+    pub event_to_commit_seconds: Histogram,
+    /// Messages in the topic that are not in the database yet, by partition.
+    pub lag_offsets: IntGaugeVec,
+    /// Age of the oldest message that is not in the database yet, by partition; 0 when there is none.
+    pub lag_seconds: GaugeVec,
+    /// Times partitions were given or taken.
+    pub rebalances_total: IntCounterVec,
+    /// Times a step was tried again, by step.
+    pub retries_total: IntCounterVec,
+    /// Partitions this process consumes.
+    pub partitions_assigned: IntGauge,
+    /// Requests by route template, method and status.
+    pub http_requests_total: IntCounterVec,
+    /// Seconds to answer a request.
+    pub http_request_seconds: HistogramVec,
+    /// Connections open now.
+    pub http_connections: IntGauge,
+    /// Looks into the cache by tier and result.
+    pub cache_lookups_total: IntCounterVec,
+    /// Reads that went around the cache because the follower was too far behind to vouch for it.
+    pub cache_bypasses_total: IntCounter,
+    /// Reads that waited for another's read of the same thing.
+    pub cache_joined_total: IntCounter,
+    /// The version the follower has reached.
+    pub feed_version: IntGauge,
+    /// Seconds from a commit to this process having followed it.
+    pub feed_lag_seconds: Histogram,
+    /// Times the database turned out to be restored.
+    pub feed_resyncs_total: IntCounter,
+    /// Looks at the order of commits, by result.
+    pub feed_polls_total: IntCounterVec,
+    /// Read connections by state: idle, used.
+    pub database_connections: IntGaugeVec,
+}
+
+impl Metrics {
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(None, None)?;
+        let make = Maker(&registry);
+        let metrics = Self {
+            messages_total: make.counters(
+                "kafka_consumer_messages_processed_total",
+                "Messages taken from Kafka by topic and status",
+                &["topic", "status"],
+            )?,
+            dead_letters_total: make.counters(
+                "ingest_dead_letters_total",
+                "Dead letters written, by reason",
+                &["reason"],
+            )?,
+            batch_events: make.histogram(
+                "ingest_batch_events",
+                "Messages in one batch",
+                &BATCH_EVENTS,
+            )?,
+            batch_stage_seconds: make.histograms(
+                "ingest_batch_stage_seconds",
+                "Seconds a batch spent in each stage",
+                &FINE_SECONDS,
+                &["stage"],
+            )?,
+            event_to_commit_seconds: make.histogram(
+                "ingest_event_to_commit_seconds",
+                "Seconds from a message's Kafka timestamp to the commit of its fact",
+                &AGE_SECONDS,
+            )?,
+            lag_offsets: make.gauges(
+                "ingest_lag_offsets",
+                "Messages in the topic that are not in the database yet",
+                &["partition"],
+            )?,
+            lag_seconds: make.register(GaugeVec::new(
+                named(
+                    "ingest_lag_seconds",
+                    "Age of the oldest message that is not in the database yet",
+                ),
+                &["partition"],
+            )?)?,
+            rebalances_total: make.counters(
+                "ingest_rebalances_total",
+                "Times partitions were given or taken",
+                &["event"],
+            )?,
+            retries_total: make.counters(
+                "ingest_retries_total",
+                "Times a step was tried again",
+                &["step"],
+            )?,
+            partitions_assigned: make.gauge(
+                "ingest_partitions_assigned",
+                "Partitions this process consumes",
+            )?,
+            http_requests_total: make.counters(
+                "http_requests_total",
+                "Requests by route template, method and status",
+                &["handler", "method", "status"],
+            )?,
+            http_request_seconds: make.histograms(
+                "http_request_duration_seconds",
+                "Seconds to answer a request",
+                &FINE_SECONDS,
+                &["handler", "method"],
+            )?,
+            http_connections: make.gauge("http_connections", "Connections open now")?,
+            cache_lookups_total: make.counters(
+                "cache_lookups_total",
+                "Looks into the cache by tier and result",
+                &["tier", "result"],
+            )?,
+            cache_bypasses_total: make.counter(
+                "cache_bypasses_total",
+                "Reads that went around the cache because the follower could not vouch for it",
+            )?,
+            cache_joined_total: make.counter(
+                "cache_joined_total",
+                "Reads that waited for another's read of the same thing",
+            )?,
+            feed_version: make.gauge("feed_version", "The version the follower has reached")?,
+            feed_lag_seconds: make.histogram(
+                "feed_lag_seconds",
+                "Seconds from a commit to this process having followed it",
+                &FINE_SECONDS,
+            )?,
+            feed_resyncs_total: make.counter(
+                "feed_resyncs_total",
+                "Times the database turned out to be restored",
+            )?,
+            feed_polls_total: make.counters(
+                "feed_polls_total",
+                "Looks at the order of commits, by result",
+                &["result"],
+            )?,
+            database_connections: make.gauges(
+                "database_read_connections",
+                "Read connections by state",
+                &["state"],
+            )?,
+            registry,
+        };
+        metrics.start_at_zero();
+        #[cfg(target_os = "linux")]
+        metrics.registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
+        Ok(metrics)
+    }
+
+    /// Everything in the text exposition format (version 0.0.4).
+    pub fn exposition(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    /// A series that is not there yet cannot be told from one that is broken, so all known ones begin at 0.
+    fn start_at_zero(&self) {
+        for stage in STAGES {
+            self.batch_stage_seconds.with_label_values(&[stage]);
+        }
+        for tier in TIERS {
+            for result in LOOKUPS {
+                self.cache_lookups_total.with_label_values(&[tier, result]);
+            }
+        }
+        for event in ["assigned", "revoked"] {
+            self.rebalances_total.with_label_values(&[event]);
+        }
+        for step in ["position", "record", "dead_letter", "offset_commit"] {
+            self.retries_total.with_label_values(&[step]);
+        }
+        for result in ["ok", "error"] {
+            self.feed_polls_total.with_label_values(&[result]);
+        }
+        for state in ["idle", "used"] {
+            self.database_connections.with_label_values(&[state]);
+        }
+    }
+}
+
+struct Maker<'r>(&'r Registry);
+
+impl Maker<'_> {
+    fn register<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.register(IntCounter::with_opts(named(name, help))?)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.register(IntCounterVec::new(named(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.register(IntGauge::with_opts(named(name, help))?)
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        self.register(IntGaugeVec::new(named(name, help), labels)?)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Result<Histogram, prometheus::Error> {
+        let options = HistogramOpts::from(named(name, help)).buckets(buckets.to_vec());
+        self.register(Histogram::with_opts(options)?)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+        labels: &[&str],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let options = HistogramOpts::from(named(name, help)).buckets(buckets.to_vec());
+        self.register(HistogramVec::new(options, labels)?)
+    }
+}
+
+fn named(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("warehouse")
+}

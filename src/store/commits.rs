@@ -1,0 +1,119 @@
+//! The order of commits, as a follower reads it.
+
+use sqlx::postgres::PgListener;
+
+use super::{
+    PgTime, Store, StoreError,
+    writer::{commit_point, stock_key},
+};
+use crate::domain::{CommitPoint, MovementId, StockKey, Timestamp, Version};
+
+/// One row of the order.
+#[derive(Clone, Copy, Debug)]
+pub struct Commit {
+    pub point: CommitPoint,
+    pub committed_at: Timestamp,
+}
+
+/// Something a commit touched: a level, and the movement that moved it if there was one.
+#[derive(Clone, Copy, Debug)]
+pub struct Touched {
+    pub version: Version,
+    pub key: StockKey,
+    pub movement: Option<MovementId>,
+}
+
+impl Store {
+    /// The newest commit.
+    pub async fn newest_commit(&self) -> Result<CommitPoint, StoreError> {
+        let row =
+            sqlx::query!("select version, tag from stock_commits order by version desc limit 1")
+                .fetch_optional(&self.follow)
+                .await?
+                .ok_or(StoreError::Inconsistent("no commits, not even the first"))?;
+        commit_point(row.version, row.tag)
+    }
+
+    /// The commit with this version, if it was reached and is still there.
+    pub async fn commit(&self, version: Version) -> Result<Option<CommitPoint>, StoreError> {
+        let tag = sqlx::query_scalar!(
+            "select tag from stock_commits where version = $1",
+            version.number()
+        )
+        .fetch_optional(&self.follow)
+        .await?;
+        tag.map(|tag| commit_point(version.number(), tag))
+            .transpose()
+    }
+
+    /// At most `limit` commits from `from` on, in order, `from` itself included.
+    pub async fn commits_from(&self, from: Version, limit: i64) -> Result<Vec<Commit>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select version, tag, committed_at as "committed_at: PgTime"
+            from stock_commits where version >= $1 order by version limit $2"#,
+            from.number(),
+            limit
+        )
+        .fetch_all(&self.follow)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Commit {
+                    point: commit_point(row.version, row.tag)?,
+                    committed_at: row.committed_at.0,
+                })
+            })
+            .collect()
+    }
+
+    /// What the commits after `after` up to `to` touched.
+    pub async fn touched(&self, after: Version, to: Version) -> Result<Vec<Touched>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select c.version, l.warehouse_id, l.product_id, g.movement_id
+            from stock_commits c
+            join stock_ledger g on g.batch = c.batch
+            join stock_levels l on l.inventory_id = g.inventory_id
+            where c.version > $1 and c.version <= $2"#,
+            after.number(),
+            to.number()
+        )
+        .fetch_all(&self.follow)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Touched {
+                    version: Version::new(row.version)
+                        .ok_or(StoreError::Inconsistent("a version"))?,
+                    key: stock_key(row.warehouse_id, row.product_id)?,
+                    movement: row.movement_id.and_then(MovementId::new),
+                })
+            })
+            .collect()
+    }
+
+    /// A connection that is told of commits.
+    pub async fn listen(&self) -> Result<CommitListener, StoreError> {
+        let mut listener = PgListener::connect_with(&self.follow).await?;
+        listener.listen("stock_commits").await?;
+        Ok(CommitListener {
+            listener,
+            own: self.name.clone(),
+        })
+    }
+}
+
+/// Hears of commits.
+#[derive(Debug)]
+pub struct CommitListener {
+    listener: PgListener,
+    /// What this process is called in what it publishes itself.
+    own: String,
+}
+
+impl CommitListener {
+    /// Waits for the next commit; whether this process made it. An error when the connection is gone.
+    pub async fn heard_own(&mut self) -> Result<bool, StoreError> {
+        let notification = self.listener.recv().await?;
+        Ok(notification.payload() == self.own)
+    }
+}

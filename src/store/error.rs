@@ -1,0 +1,55 @@
+//! What can go wrong with the database, by what is to be done about it.
+
+/// A failed statement or transaction.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database did not take the values themselves (SQLSTATE class 22 or 23): trying again cannot help.
+    #[error("the database refused the data: {message} (SQLSTATE {code})")]
+    DataRefused { code: String, message: String },
+    /// The database's ingest position is not where this writer left it: it was restored, or another consumer has the
+    /// partition.
+    #[error(
+        "the database holds another position for {topic}/{partition} than the one this batch goes on from"
+    )]
+    PositionMoved { topic: String, partition: i32 },
+    /// What the database holds breaks a rule of its own schema or ours.
+    #[error("the database is not as it should be: {0}")]
+    Inconsistent(&'static str),
+    /// Everything else: away, too slow, stopped, or a statement it does not understand.
+    #[error("database: {0}")]
+    Failed(#[from] sqlx::Error),
+    #[error("migration: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+}
+
+impl StoreError {
+    /// The error of a statement that carried data.
+    pub(super) fn of_data(error: sqlx::Error) -> Self {
+        let refused = error.as_database_error().and_then(|database| {
+            let code = database.code()?.into_owned();
+            // A row without a partition is reported as a check violation, yet no value is at fault.
+            let is_of_data = code.starts_with("22")
+                || (code.starts_with("23") && (code != "23514" || database.constraint().is_some()));
+            is_of_data.then(|| Self::DataRefused {
+                code,
+                message: database.message().to_owned(),
+            })
+        });
+        refused.unwrap_or(Self::Failed(error))
+    }
+
+    /// The connection broke, so the same on another connection may well work.
+    pub fn is_lost_connection(&self) -> bool {
+        match self {
+            Self::Failed(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => true,
+            Self::Failed(sqlx::Error::Database(error)) => {
+                // 57P01 to 57P03: ended by an administrator, a crash, or not up yet; 08: the connection itself; 25P03:
+                // idle in a transaction for too long.
+                error.code().is_some_and(|code| {
+                    code.starts_with("57P") || code.starts_with("08") || code == "25P03"
+                })
+            }
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What clients ask for. Each answer is one statement and carries the newest commit it holds.
+
+use super::{
+    PgTime, Store, StoreError,
+    writer::{LineRow, commit_point},
+};
+use crate::domain::{
+    CommitPoint, Movement, MovementId, ProductId, Revision, StockKey, StockLevel, WarehouseId,
+};
+
+/// Something read, and the newest commit in it.
+#[derive(Clone, Debug)]
+pub struct AsOf<T> {
+    pub value: T,
+    pub as_of: CommitPoint,
+}
+
+/// Most lines of one movement that are read: bounds the answer. No movement of goods has so many products.
+const LINES_MAX: i64 = 10_000;
+
+impl Store {
+    /// A level; the empty one where nothing ever changed.
+    pub async fn read_stock(&self, key: StockKey) -> Result<AsOf<StockLevel>, StoreError> {
+        let row = sqlx::query!(
+            r#"select c.version, c.tag, l.on_hand as "on_hand?", l.reserved as "reserved?",
+                l.revision as "revision?", l.updated_at as "updated_at?: PgTime"
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            left join stock_levels l on l.warehouse_id = $1 and l.product_id = $2"#,
+            key.warehouse.uuid(),
+            key.product.uuid()
+        )
+        .fetch_optional(&self.reads)
+        .await?
+        .ok_or(StoreError::Inconsistent("no commits, not even the first"))?;
+        let value = match (row.on_hand, row.reserved, row.revision, row.updated_at) {
+            (Some(on_hand), Some(reserved), Some(revision), Some(updated_at)) => StockLevel {
+                on_hand,
+                reserved,
+                revision: Revision(revision),
+                updated_at: Some(updated_at.0),
+            },
+            _ => StockLevel::EMPTY,
+        };
+        Ok(AsOf {
+            value,
+            as_of: commit_point(row.version, row.tag)?,
+        })
+    }
+
+    /// A movement with its lines by product; `None` if nothing was reported of it.
+    pub async fn read_movement(
+        &self,
+        id: MovementId,
+    ) -> Result<AsOf<Option<Movement>>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select c.version, c.tag, m.product_id as "product_id?",
+                m.departure_at as "departure_at?: PgTime", m.departure_quantity as "departure_quantity?",
+                m.departure_warehouse_id as "departure_warehouse_id?",
+                m.arrival_at as "arrival_at?: PgTime", m.arrival_quantity as "arrival_quantity?",
+                m.arrival_warehouse_id as "arrival_warehouse_id?"
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            left join lateral (
+                select * from movements where movement_id = $1 order by product_id limit $2
+            ) m on true"#,
+            id.uuid(),
+            LINES_MAX
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let newest = rows
+            .first()
+            .ok_or(StoreError::Inconsistent("no commits, not even the first"))?;
+        let as_of = commit_point(newest.version, newest.tag)?;
+        let mut lines = Vec::with_capacity(rows.len());
+        for row in rows {
+            let Some(product_id) = row.product_id else {
+                continue;
+            };
+            let line = LineRow {
+                movement_id: id.uuid(),
+                product_id,
+                departure_at: row.departure_at,
+                departure_quantity: row.departure_quantity,
+                departure_warehouse_id: row.departure_warehouse_id,
+                arrival_at: row.arrival_at,
+                arrival_quantity: row.arrival_quantity,
+                arrival_warehouse_id: row.arrival_warehouse_id,
+            };
+            lines.push(line.into_line()?.1);
+        }
+        let value = (!lines.is_empty()).then_some(Movement { id, lines });
+        Ok(AsOf { value, as_of })
+    }
+
+    /// The warehouse with this code.
+    pub async fn warehouse_by_code(&self, code: &str) -> Result<Option<WarehouseId>, StoreError> {
+        let id = sqlx::query_scalar!("select warehouse_id from warehouses where code = $1", code)
+            .fetch_optional(&self.reads)
+            .await?;
+        Ok(id.and_then(WarehouseId::new))
+    }
+
+    /// The product with this sku.
+    pub async fn product_by_sku(&self, sku: &str) -> Result<Option<ProductId>, StoreError> {
+        let id = sqlx::query_scalar!("select product_id from products where sku = $1", sku)
+            .fetch_optional(&self.reads)
+            .await?;
+        Ok(id.and_then(ProductId::new))
+    }
+}

@@ -1,0 +1,527 @@
+//! The transaction that writes, step by step.
+//!
+//! Lock order, ascending inside each: products and warehouses, movements, levels, the publish lock. Every statement
+//! below locks in that order because its rows are offered sorted and the steps are called in the order they stand here.
+//! Publishing, waking the followers and committing travel to the server in one message, so that no client can stop
+//! between them while it holds up the order of commits.
+
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, postgres::PgConnectOptions,
+};
+use uuid::Uuid;
+
+use super::{PgTime, StoreError, positions::Advance};
+use crate::domain::{
+    CommitPoint, MovementId, MovementLine, ProductId, Revision, Side, SideReport, Sides, StockKey,
+    Tag, Timestamp, Version, WarehouseCode, WarehouseId, batch::Change, batch::LineId,
+};
+
+/// A connection that writes, one transaction at a time. It is made when it is needed and given up after a failure, so
+/// whatever state a failure left behind goes with it.
+#[derive(Debug)]
+pub struct Writer {
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+}
+
+/// The number a transaction's ledger rows go under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BatchNumber(pub i64);
+
+/// A transaction under way. Dropped without a commit it takes its connection with it, and the server rolls it back.
+#[derive(Debug)]
+pub struct WriteTx<'w> {
+    connection: PgConnection,
+    home: &'w mut Option<PgConnection>,
+    batch: BatchNumber,
+}
+
+/// A level as the batch left it.
+#[derive(Clone, Copy, Debug)]
+pub struct LevelAfter {
+    pub inventory_id: i64,
+    pub key: StockKey,
+    pub on_hand: i64,
+    pub reserved: i64,
+    pub revision: Revision,
+}
+
+/// A commit that was just made, and the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    pub point: CommitPoint,
+    pub previous: CommitPoint,
+    pub committed_at: Timestamp,
+}
+
+impl Writer {
+    pub(super) fn new(options: PgConnectOptions) -> Self {
+        Self {
+            options,
+            connection: None,
+        }
+    }
+
+    /// Begins a transaction and draws its batch number.
+    pub async fn begin(&mut self) -> Result<WriteTx<'_>, StoreError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.options.connect().await?,
+        };
+        let drawn = sqlx::raw_sql("begin; select nextval('stock_batches')")
+            .fetch_one(&mut connection)
+            .await?;
+        let batch = BatchNumber(drawn.try_get(0)?);
+        Ok(WriteTx {
+            connection,
+            home: &mut self.connection,
+            batch,
+        })
+    }
+}
+
+impl WriteTx<'_> {
+    pub fn batch(&self) -> BatchNumber {
+        self.batch
+    }
+
+    /// Creates the products that are not there, with the id alone. `products` is sorted.
+    pub async fn ensure_products(&mut self, products: &[Uuid]) -> Result<(), StoreError> {
+        sqlx::query!(
+            "insert into products (product_id)
+            select id from unnest($1::uuid[]) id order by id
+            on conflict do nothing",
+            products
+        )
+        .execute(&mut self.connection)
+        .await
+        .map_err(StoreError::of_data)?;
+        Ok(())
+    }
+
+    /// Creates the warehouses that are not there, with the id alone. `warehouses` is sorted.
+    pub async fn ensure_warehouses(&mut self, warehouses: &[Uuid]) -> Result<(), StoreError> {
+        sqlx::query!(
+            "insert into warehouses (warehouse_id)
+            select id from unnest($1::uuid[]) id order by id
+            on conflict do nothing",
+            warehouses
+        )
+        .execute(&mut self.connection)
+        .await
+        .map_err(StoreError::of_data)?;
+        Ok(())
+    }
+
+    /// Gives each warehouse that has no code the one offered, if no warehouse has that. Returns how many were given.
+    /// A code that another transaction takes at the same moment fails nothing: the row is left alone.
+    pub async fn offer_codes(
+        &mut self,
+        codes: &[(WarehouseId, WarehouseCode)],
+    ) -> Result<u64, StoreError> {
+        let ids: Vec<Uuid> = codes
+            .iter()
+            .map(|(warehouse, _)| warehouse.uuid())
+            .collect();
+        let texts: Vec<String> = codes
+            .iter()
+            .map(|(_, code)| code.as_str().to_owned())
+            .collect();
+        let wanting = sqlx::query_scalar!(
+            r#"select count(*) as "count!" from unnest($1::uuid[], $2::text[]) offer (id, code)
+            join warehouses w on w.warehouse_id = offer.id and w.code is null
+            where not exists (select from warehouses other where other.code = offer.code)"#,
+            &ids,
+            &texts
+        )
+        .fetch_one(&mut self.connection)
+        .await?;
+        if wanting == 0 {
+            return Ok(0);
+        }
+        // Whoever gives codes does so alone: two transactions with one code for two warehouses would else end in an
+        // error. The lock comes before those of the warehouses' rows everywhere, and codes are given once.
+        sqlx::query!("select pg_advisory_xact_lock(hashtext('warehouse_codes'))")
+            .execute(&mut self.connection)
+            .await?;
+        let given = sqlx::query!(
+            "update warehouses w set code = offer.code
+            from (
+                select distinct on (code) id, code
+                from (
+                    select distinct on (id) id, code from unnest($1::uuid[], $2::text[]) o (id, code)
+                    order by id, code
+                ) one_each
+                order by code, id
+            ) offer
+            where w.warehouse_id = offer.id and w.code is null
+                and not exists (select from warehouses other where other.code = offer.code)",
+            &ids,
+            &texts
+        )
+        .execute(&mut self.connection)
+        .await
+        .map_err(StoreError::of_data)?;
+        Ok(given.rows_affected())
+    }
+
+    /// Offers the sides of each line; a side that is already set stays. Returns, for the lines of which something was
+    /// new, which sides were. `lines` is sorted by id.
+    pub async fn upsert_movements<'l>(
+        &mut self,
+        lines: impl ExactSizeIterator<Item = (LineId, &'l MovementLine)>,
+    ) -> Result<Vec<(LineId, Sides)>, StoreError> {
+        let mut columns = LineColumns::with_capacity(lines.len());
+        for (id, line) in lines {
+            columns.push(id, line);
+        }
+        let rows = sqlx::query!(
+            r#"insert into movements as m (movement_id, product_id,
+                departure_at, departure_quantity, departure_warehouse_id,
+                arrival_at, arrival_quantity, arrival_warehouse_id, sides_set_last)
+            select * from unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::bigint[], $5::uuid[],
+                $6::timestamptz[], $7::bigint[], $8::uuid[], $9::smallint[])
+            order by 1, 2
+            on conflict (movement_id, product_id) do update set
+                departure_at = coalesce(m.departure_at, excluded.departure_at),
+                departure_quantity = coalesce(m.departure_quantity, excluded.departure_quantity),
+                departure_warehouse_id = coalesce(m.departure_warehouse_id, excluded.departure_warehouse_id),
+                arrival_at = coalesce(m.arrival_at, excluded.arrival_at),
+                arrival_quantity = coalesce(m.arrival_quantity, excluded.arrival_quantity),
+                arrival_warehouse_id = coalesce(m.arrival_warehouse_id, excluded.arrival_warehouse_id),
+                sides_set_last = case when m.departure_at is null and excluded.departure_at is not null then 1 else 0 end
+                    + case when m.arrival_at is null and excluded.arrival_at is not null then 2 else 0 end
+            where (m.departure_at is null and excluded.departure_at is not null)
+                or (m.arrival_at is null and excluded.arrival_at is not null)
+            returning movement_id, product_id, sides_set_last"#,
+            &columns.movements,
+            &columns.products,
+            &columns.departed_at as _,
+            &columns.departed as _,
+            &columns.departed_from as _,
+            &columns.arrived_at as _,
+            &columns.arrived as _,
+            &columns.arrived_in as _,
+            &columns.sides
+        )
+        .fetch_all(&mut self.connection)
+        .await
+        .map_err(StoreError::of_data)?;
+        rows.into_iter()
+            .map(|row| {
+                let id = line_id(row.movement_id, row.product_id)?;
+                Ok((id, Sides::from_bits(row.sides_set_last)))
+            })
+            .collect()
+    }
+
+    /// What is stored of these lines. Asked after [`WriteTx::upsert_movements`], as a statement of its own: the upsert
+    /// does not see what another transaction committed while it waited, this one does.
+    pub async fn read_lines(
+        &mut self,
+        lines: &[LineId],
+    ) -> Result<Vec<(LineId, MovementLine)>, StoreError> {
+        let movements: Vec<Uuid> = lines.iter().map(|(movement, _)| movement.uuid()).collect();
+        let products: Vec<Uuid> = lines.iter().map(|(_, product)| product.uuid()).collect();
+        let rows = sqlx::query_as!(
+            LineRow,
+            r#"select movement_id as "movement_id!", product_id as "product_id!",
+                departure_at as "departure_at: PgTime", departure_quantity, departure_warehouse_id,
+                arrival_at as "arrival_at: PgTime", arrival_quantity, arrival_warehouse_id
+            from unnest($1::uuid[], $2::uuid[]) as wanted (movement_id, product_id)
+            join movements using (movement_id, product_id)"#,
+            &movements,
+            &products
+        )
+        .fetch_all(&mut self.connection)
+        .await?;
+        rows.into_iter().map(LineRow::into_line).collect()
+    }
+
+    /// Adds to each key's level, creating the ones that are not there. Locks and creates in one ordered statement:
+    /// locking the existing ones first and inserting the others later would deadlock. `deltas` is sorted by key.
+    pub async fn add_to_levels(
+        &mut self,
+        deltas: &[(StockKey, i64)],
+    ) -> Result<Vec<LevelAfter>, StoreError> {
+        let warehouses: Vec<Uuid> = deltas.iter().map(|(key, _)| key.warehouse.uuid()).collect();
+        let products: Vec<Uuid> = deltas.iter().map(|(key, _)| key.product.uuid()).collect();
+        let units: Vec<i64> = deltas.iter().map(|(_, delta)| *delta).collect();
+        let rows = sqlx::query!(
+            r#"insert into stock_levels as l (warehouse_id, product_id, on_hand, reserved, revision, updated_at)
+            select w, p, delta, 0, 1, clock_timestamp()
+            from unnest($1::uuid[], $2::uuid[], $3::bigint[]) as d (w, p, delta)
+            order by w, p
+            on conflict (warehouse_id, product_id) do update set
+                on_hand = l.on_hand + excluded.on_hand,
+                revision = l.revision + 1,
+                updated_at = clock_timestamp()
+            returning inventory_id, warehouse_id, product_id, on_hand, reserved, revision"#,
+            &warehouses,
+            &products,
+            &units
+        )
+        .fetch_all(&mut self.connection)
+        .await
+        .map_err(StoreError::of_data)?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(LevelAfter {
+                    inventory_id: row.inventory_id,
+                    key: stock_key(row.warehouse_id, row.product_id)?,
+                    on_hand: row.on_hand,
+                    reserved: row.reserved,
+                    revision: Revision(row.revision),
+                })
+            })
+            .collect()
+    }
+
+    /// Appends one row per change, each with the level as this batch left it.
+    pub async fn append_ledger(
+        &mut self,
+        rows: impl ExactSizeIterator<Item = (&Change, &LevelAfter)>,
+    ) -> Result<(), StoreError> {
+        let mut columns = LedgerColumns::with_capacity(rows.len());
+        for (change, level) in rows {
+            columns.push(change, level);
+        }
+        sqlx::query!(
+            "insert into stock_ledger (batch, inventory_id, revision, on_hand_delta, reserved_delta,
+                on_hand_after, reserved_after, occurred_at, movement_id, kind)
+            select $1, inventory_id, revision, delta, 0, on_hand, reserved, at, movement_id, kind
+            from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+                $7::timestamptz[], $8::uuid[], $9::smallint[])
+                as r (inventory_id, revision, delta, on_hand, reserved, at, movement_id, kind)",
+            self.batch.0,
+            &columns.inventory_ids,
+            &columns.revisions,
+            &columns.deltas,
+            &columns.on_hand,
+            &columns.reserved,
+            &columns.occurred_at as _,
+            &columns.movements,
+            &columns.kinds
+        )
+        .execute(&mut self.connection)
+        .await
+        .map_err(StoreError::of_data)?;
+        Ok(())
+    }
+
+    /// Moves the ingest positions on, each only from where this consumer left it. `advances` is sorted by partition.
+    pub async fn advance(&mut self, topic: &str, advances: &[Advance]) -> Result<(), StoreError> {
+        super::positions::advance(&mut self.connection, topic, advances).await
+    }
+
+    /// Takes the next version, wakes the followers and commits.
+    pub async fn publish(mut self) -> Result<Published, StoreError> {
+        let message = format!("select * from stock_publish({}); commit", self.batch.0);
+        let row = sqlx::raw_sql(AssertSqlSafe(message))
+            .fetch_one(&mut self.connection)
+            .await?;
+        let version: i64 = row.try_get("version")?;
+        let published = Published {
+            point: commit_point(version, row.try_get("tag")?)?,
+            previous: commit_point(version - 1, row.try_get("previous_tag")?)?,
+            committed_at: Timestamp::from_micros(row.try_get("committed_at_us")?),
+        };
+        *self.home = Some(self.connection);
+        Ok(published)
+    }
+
+    /// Commits what nobody reads (positions): there is nothing to publish.
+    pub async fn commit_silently(mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("commit")
+            .execute(&mut self.connection)
+            .await?;
+        *self.home = Some(self.connection);
+        Ok(())
+    }
+
+    /// Gives everything back and keeps the connection.
+    pub async fn rollback(mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("rollback")
+            .execute(&mut self.connection)
+            .await?;
+        *self.home = Some(self.connection);
+        Ok(())
+    }
+
+    /// Closes the connection at once, as a client that dies would.
+    pub async fn abandon(self) {
+        drop(self.connection.close_hard().await);
+    }
+}
+
+/// The columns that `upsert_movements` sends.
+struct LineColumns {
+    movements: Vec<Uuid>,
+    products: Vec<Uuid>,
+    departed_at: Vec<Option<PgTime>>,
+    departed: Vec<Option<i64>>,
+    departed_from: Vec<Option<Uuid>>,
+    arrived_at: Vec<Option<PgTime>>,
+    arrived: Vec<Option<i64>>,
+    arrived_in: Vec<Option<Uuid>>,
+    sides: Vec<i16>,
+}
+
+impl LineColumns {
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            movements: Vec::with_capacity(rows),
+            products: Vec::with_capacity(rows),
+            departed_at: Vec::with_capacity(rows),
+            departed: Vec::with_capacity(rows),
+            departed_from: Vec::with_capacity(rows),
+            arrived_at: Vec::with_capacity(rows),
+            arrived: Vec::with_capacity(rows),
+            arrived_in: Vec::with_capacity(rows),
+            sides: Vec::with_capacity(rows),
+        }
+    }
+
+    fn push(&mut self, (movement, product): LineId, line: &MovementLine) {
+        self.movements.push(movement.uuid());
+        self.products.push(product.uuid());
+        self.departed_at
+            .push(line.departure.map(|side| PgTime(side.at)));
+        self.departed
+            .push(line.departure.map(|side| side.quantity.units()));
+        self.departed_from
+            .push(line.departure.map(|side| side.warehouse.uuid()));
+        self.arrived_at
+            .push(line.arrival.map(|side| PgTime(side.at)));
+        self.arrived
+            .push(line.arrival.map(|side| side.quantity.units()));
+        self.arrived_in
+            .push(line.arrival.map(|side| side.warehouse.uuid()));
+        self.sides
+            .push(i16::from(line.departure.is_some()) | i16::from(line.arrival.is_some()) << 1);
+    }
+}
+
+/// The columns that `append_ledger` sends.
+struct LedgerColumns {
+    inventory_ids: Vec<i64>,
+    revisions: Vec<i64>,
+    deltas: Vec<i64>,
+    on_hand: Vec<i64>,
+    reserved: Vec<i64>,
+    occurred_at: Vec<PgTime>,
+    movements: Vec<Uuid>,
+    kinds: Vec<i16>,
+}
+
+impl LedgerColumns {
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            inventory_ids: Vec::with_capacity(rows),
+            revisions: Vec::with_capacity(rows),
+            deltas: Vec::with_capacity(rows),
+            on_hand: Vec::with_capacity(rows),
+            reserved: Vec::with_capacity(rows),
+            occurred_at: Vec::with_capacity(rows),
+            movements: Vec::with_capacity(rows),
+            kinds: Vec::with_capacity(rows),
+        }
+    }
+
+    fn push(&mut self, change: &Change, level: &LevelAfter) {
+        self.inventory_ids.push(level.inventory_id);
+        self.revisions.push(level.revision.0);
+        self.deltas.push(change.on_hand_delta);
+        self.on_hand.push(level.on_hand);
+        self.reserved.push(level.reserved);
+        self.occurred_at.push(PgTime(change.occurred_at));
+        self.movements.push(change.movement.uuid());
+        self.kinds.push(kind(change.side));
+    }
+}
+
+/// A side as the ledger's `kind`.
+pub(super) fn kind(side: Side) -> i16 {
+    match side {
+        Side::Departure => 1,
+        Side::Arrival => 2,
+    }
+}
+
+/// A row of `movements`.
+pub(super) struct LineRow {
+    pub(super) movement_id: Uuid,
+    pub(super) product_id: Uuid,
+    pub(super) departure_at: Option<PgTime>,
+    pub(super) departure_quantity: Option<i64>,
+    pub(super) departure_warehouse_id: Option<Uuid>,
+    pub(super) arrival_at: Option<PgTime>,
+    pub(super) arrival_quantity: Option<i64>,
+    pub(super) arrival_warehouse_id: Option<Uuid>,
+}
+
+impl LineRow {
+    pub(super) fn into_line(self) -> Result<(LineId, MovementLine), StoreError> {
+        let id = line_id(self.movement_id, self.product_id)?;
+        let departure = side_report(
+            self.departure_at,
+            self.departure_quantity,
+            self.departure_warehouse_id,
+        )?;
+        let arrival = side_report(
+            self.arrival_at,
+            self.arrival_quantity,
+            self.arrival_warehouse_id,
+        )?;
+        Ok((
+            id,
+            MovementLine {
+                product: id.1,
+                departure,
+                arrival,
+            },
+        ))
+    }
+}
+
+fn side_report(
+    at: Option<PgTime>,
+    quantity: Option<i64>,
+    warehouse: Option<Uuid>,
+) -> Result<Option<SideReport>, StoreError> {
+    let (Some(at), Some(quantity), Some(warehouse)) = (at, quantity, warehouse) else {
+        return Ok(None);
+    };
+    let report = WarehouseId::new(warehouse)
+        .zip(crate::domain::Quantity::new(quantity))
+        .map(|(warehouse, quantity)| SideReport {
+            warehouse,
+            at: at.0,
+            quantity,
+        });
+    report
+        .map(Some)
+        .ok_or(StoreError::Inconsistent("a side of a movement"))
+}
+
+pub(super) fn line_id(movement: Uuid, product: Uuid) -> Result<LineId, StoreError> {
+    MovementId::new(movement)
+        .zip(ProductId::new(product))
+        .ok_or(StoreError::Inconsistent("a movement's ids"))
+}
+
+pub(super) fn stock_key(warehouse: Uuid, product: Uuid) -> Result<StockKey, StoreError> {
+    WarehouseId::new(warehouse)
+        .zip(ProductId::new(product))
+        .map(|(warehouse, product)| StockKey { warehouse, product })
+        .ok_or(StoreError::Inconsistent("a level's ids"))
+}
+
+/// The database keeps the tag's 32 bits as a signed number.
+pub(super) fn commit_point(version: i64, tag: i32) -> Result<CommitPoint, StoreError> {
+    let version = Version::new(version).ok_or(StoreError::Inconsistent("a version"))?;
+    Ok(CommitPoint {
+        version,
+        tag: Tag(tag.cast_unsigned()),
+    })
+}
