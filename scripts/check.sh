@@ -18,7 +18,8 @@ step() {
 }
 
 openapi_is_current() {
-    cargo run --locked --quiet -- openapi | diff -u openapi.json - || {
+    cargo run --locked --quiet -- openapi >"$home/openapi.json" || return 1
+    diff -u openapi.json "$home/openapi.json" || {
         say "openapi.json is not what the code says: make openapi"
         return 1
     }
@@ -44,7 +45,7 @@ dependencies_are_allowed() {
     local version=0.20.2 tools=$home/tools/cargo-deny
     if [[ $(cargo deny --version 2>/dev/null) != *" $version" ]]; then
         if [ ! -x "$tools-$version/bin/cargo-deny" ]; then
-            say "installing cargo-deny $version (once, some minutes) …"
+            say "installing cargo-deny $version (once, about a minute) …"
             cargo install cargo-deny --version "$version" --locked --debug --root "$tools-$version" --quiet || return 1
         fi
         PATH=$tools-$version/bin:$PATH

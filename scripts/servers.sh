@@ -87,6 +87,8 @@ failed() {
 stop_part() {
     local pid signal=TERM seconds=10
     case $1 in
+        # It gives open requests and the batch under way their time.
+        stockyard) seconds=15 ;;
         # INT is PostgreSQL's fast shutdown; TERM would wait for every client to leave.
         postgres) signal=INT seconds=60 ;;
         kafka) seconds=30 ;;

@@ -11,7 +11,7 @@ version=$(sed -n '/^name = "sqlx"$/{n;s/version = "\(.*\)"/\1/p;}' Cargo.lock)
 tools=$home/tools/sqlx-cli-$version
 if [[ $(cargo sqlx --version 2>/dev/null) != *" $version" ]]; then
     if [ ! -x "$tools/bin/cargo-sqlx" ]; then
-        say "installing sqlx-cli $version (once, about two minutes) …"
+        say "installing sqlx-cli $version (once, about a minute) …"
         cargo install sqlx-cli --version "$version" --locked --debug --no-default-features --features postgres --root "$tools" --quiet
     fi
     PATH=$tools/bin:$PATH
@@ -24,6 +24,8 @@ trap 'cargo sqlx database drop -y -f >/dev/null 2>&1' EXIT
 cargo sqlx database create
 cargo sqlx migrate run --source migrations >/dev/null
 # Queries in tests count as well. A file that no query needs any more is only a warning to the tool; here it is a difference.
-said=$(cargo sqlx prepare "$@" -- --all-targets --locked)
-say "$said"
-[[ $said != *unused* ]]
+code=0
+said=$(cargo sqlx prepare "$@" -- --all-targets --locked) || code=1
+[ -z "$said" ] || say "$said"
+[[ $said != *unused* ]] || code=1
+exit "$code"

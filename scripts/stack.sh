@@ -101,13 +101,13 @@ build() {
 
 # Until the build that runs beside the servers' start is done, with its own words as progress.
 await_build() {
-    local code=0
+    local code=0 shown=""
     if kill -0 "$build_pid" 2>/dev/null; then
         sleep 0.5
         if kill -0 "$build_pid" 2>/dev/null; then
             say "building stockyard (profile $PROFILE) …"
             tail -n 1 -f "$home/logs/build.log" &
-            follower=$!
+            follower=$! shown=yes
         fi
     fi
     wait "$build_pid" || code=$?
@@ -117,7 +117,10 @@ await_build() {
         { kill "$follower" && wait "$follower"; } 2>/dev/null || true
         follower=""
     fi
-    [ "$code" = 0 ] || { tail -n 40 "$home/logs/build.log" >&2; die "the build failed; all of it is in $home/logs/build.log"; }
+    [ "$code" = 0 ] || {
+        [ -n "$shown" ] || tail -n 40 "$home/logs/build.log" >&2
+        die "the build failed; all of it is in $home/logs/build.log"
+    }
 }
 
 # ensure <part> <port> <start> [argument…]: started, unless it runs there already.

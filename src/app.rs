@@ -63,6 +63,9 @@ const LEDGER_ROOM_INTERVAL: Duration = Duration::from_secs(30);
 /// Longest the parts may take to end once they were told to.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
+/// Longest one slice of `verify` may take; they are made to be far shorter.
+const VERIFY_STATEMENT_MAX: Duration = Duration::from_secs(60);
+
 /// The inventory of a process and its follower, over the servers of the configuration.
 pub fn inventory(
     config: &Config,
@@ -204,6 +207,17 @@ pub async fn migrate(config: &Config) -> Result<(), AppError> {
         tracing::info!(topic, "made the topic");
     }
     Ok(())
+}
+
+/// The store as `verify` reads it: one connection, and slices that may take their time.
+pub fn store_for_verify(config: &Config) -> Result<Store, AppError> {
+    Ok(Store::new(&StoreSettings {
+        url: config.database.url.clone(),
+        role: config.database.role.clone(),
+        read_connections_max: 1,
+        acquire_timeout: VERIFY_STATEMENT_MAX,
+        read_timeout: VERIFY_STATEMENT_MAX,
+    })?)
 }
 
 /// Asks a running service, over plain HTTP, whether it is well.

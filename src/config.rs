@@ -164,7 +164,8 @@ impl Config {
         Self::from_layers(file, std::env::vars().collect())
     }
 
-    fn from_layers(
+    /// The same from an environment that is given.
+    pub fn from_layers(
         file: Option<&Path>,
         environment: std::collections::HashMap<String, String>,
     ) -> Result<Self, ConfigError> {

@@ -5,7 +5,7 @@
 //! - floor 0, which knows nothing of the rest: [`domain`], [`config`], [`metrics`], [`clock`]
 //! - floor 1, one technology each: [`event`] (the wire format), [`store`] (`PostgreSQL`), [`cache`], [`kafka`]
 //! - floor 2, the use cases: [`inventory`]
-//! - floor 3, which turns the outside world into calls: [`ingest`], [`http`], `produce`
+//! - floor 3, which turns the outside world into calls: [`ingest`], [`http`], [`produce`]
 //! - floor 4, which puts it together: [`cli`], [`app`], [`telemetry`]
 //!
 //! `ARCHITECTURE.md` tells the ideas, and how one fact and one request travel.
@@ -25,6 +25,7 @@ pub mod inventory;
 
 pub mod http;
 pub mod ingest;
+pub mod produce;
 
 pub mod app;
 pub mod cli;

@@ -39,7 +39,7 @@ pub enum Refusal {
     Changed,
     /// The entry knows commits that this process has not followed yet.
     Ahead,
-    /// The entry is from before this process began to follow.
+    /// The entry is from before this process began to follow, or from so long ago that it forgot.
     Before,
     /// Its version has another tag here: it was read from another life of the database.
     OtherDatabase,
@@ -192,11 +192,16 @@ impl Rule {
         self.looked.store(nanos(began), Ordering::Release);
     }
 
+    /// Nothing is to be used until the next look is finished.
+    pub fn distrust(&self) {
+        self.looked.store(NEVER, Ordering::Release);
+    }
+
     /// Begins anew at this commit: at the start, and when the database turns out to be another.
     pub fn restart(&self, at: CommitPoint) {
         self.generation.fetch_add(1, Ordering::AcqRel);
         fence(Ordering::Release);
-        self.looked.store(NEVER, Ordering::Release);
+        self.distrust();
         self.began.store(i64::MAX, Ordering::Release);
         for slot in self.stock.iter().chain(&self.movements) {
             slot.store(0, Ordering::Relaxed);

@@ -5,6 +5,7 @@
 pub struct Quantity(i64);
 
 impl Quantity {
+    pub const ZERO: Self = Self(0);
     /// The contract's largest quantity, in units.
     pub const MAX: i64 = 1_000_000_000_000;
 

@@ -28,6 +28,7 @@ use crate::{
     clock::Clock,
     config::{Config, OnGap, millis},
     inventory::{Inventory, record::Recorder},
+    metrics::MESSAGE_STATUSES,
 };
 use buffer::{Buffer, Limits};
 use dead_letter::DeadLetters;
@@ -116,6 +117,11 @@ impl Ingest {
             wait: millis(config.ingest.max_batch_wait_ms),
         };
         let dead_letters = DeadLetters::new(&config.kafka, settings.backoff, metrics.clone())?;
+        for status in MESSAGE_STATUSES {
+            metrics
+                .messages_total
+                .with_label_values(&[settings.topic.as_str(), status]);
+        }
         let progress = Arc::new(Progress::default());
         let status = Arc::new(Status::default());
 

@@ -6,7 +6,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -58,6 +61,8 @@ struct Heard {
     rebalances: Mutex<Vec<Rebalance>>,
     /// By partition, the offset after the newest message.
     ends: Mutex<BTreeMap<i32, i64>>,
+    /// The loop is over: nobody will carry out what is noted.
+    is_closing: AtomicBool,
 }
 
 enum Rebalance {
@@ -84,10 +89,15 @@ impl ConsumerContext for Heard {
     /// Only noted: the loop carries it out, because positions must be found first.
     fn rebalance(
         &self,
-        _: &BaseConsumer<Self>,
+        consumer: &BaseConsumer<Self>,
         event: RDKafkaRespErr,
         partitions: &mut TopicPartitionList,
     ) {
+        if self.is_closing.load(Ordering::Acquire) {
+            // Closing waits until this is agreed to; there is nobody left to tell if it is not.
+            drop(consumer.unassign());
+            return;
+        }
         let partitions = partitions
             .elements()
             .iter()
@@ -152,6 +162,7 @@ impl Source {
             topic: settings.topic.clone(),
             rebalances: Mutex::default(),
             ends: Mutex::default(),
+            is_closing: AtomicBool::new(false),
         };
         let mut kafka = kafka.clone();
         kafka
@@ -330,6 +341,18 @@ impl Source {
             self.to_seek.remove(partition);
             self.committed.remove(partition);
             self.progress.end(*partition);
+            // Whoever has it now shows its lag. Missing series are what is wanted.
+            let label = partition.to_string();
+            drop(
+                self.metrics
+                    .lag_offsets
+                    .remove_label_values(&[label.as_str()]),
+            );
+            drop(
+                self.metrics
+                    .lag_seconds
+                    .remove_label_values(&[label.as_str()]),
+            );
         }
         // With eager rebalancing everything goes, and what comes next is a new assignment.
         self.is_given = !self.next.is_empty() || !self.to_begin.is_empty();
@@ -597,9 +620,12 @@ impl Source {
             buffer.close();
         }
         self.status.has_partitions.store(false, Ordering::Release);
-        // Without an assignment left, closing has nobody to ask.
+        self.consumer
+            .context()
+            .is_closing
+            .store(true, Ordering::Release);
+        // What is dropped now leaves the group, so that the others need not wait for it to be missed.
         drop(self.consumer.unassign());
-        self.consumer.unsubscribe();
     }
 
     fn within_timeout<T, E: ToString>(

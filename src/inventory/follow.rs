@@ -212,6 +212,7 @@ impl Follower {
     }
 
     fn notice_restore(&mut self, lost: CommitPoint) {
+        self.inventory.cache.rule().distrust();
         tracing::warn!(position = %lost, "the database is not the one that was followed: it was restored; beginning anew");
         self.inventory.metrics.feed_resyncs_total.inc();
         self.position = None;

@@ -1,1 +1,494 @@
-//! Compares what the tables say with each other.
+//! Compares what the tables say with each other, and with what a generator expects; repairs nothing.
+//!
+//! What holds: a level is the sum of its ledger rows, and each of its revisions the one before plus its changes; every
+//! ledger row is a side of a movement and every side of a movement one ledger row; every batch in the ledger was
+//! published; versions have no holes and times go forward. All of it in slices of one statement, beside a service that
+//! goes on writing: where slices are put together, each is cut at the version it was read at.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    time::Duration,
+};
+
+use crate::{
+    clock::Clock,
+    domain::{MovementLine, StockKey, Version, batch::LineId},
+    store::{
+        Store, StoreError,
+        slices::{
+            BUCKETS, Digest, LedgerSums, LevelSlice, SideId, StrayRow, bucket_bounds, sides_of,
+        },
+    },
+};
+
+/// One way in which the tables contradict each other, or the generator.
+#[derive(Debug)]
+pub enum Difference {
+    LevelIsNotItsLedger {
+        level: LevelSlice,
+    },
+    RevisionDoesNotFollow {
+        key: StockKey,
+        revision: i64,
+    },
+    LevelWithoutCatalogue {
+        key: StockKey,
+    },
+    LedgerRowWithoutSide(StrayRow),
+    SideWithoutLedgerRow(SideId),
+    SideTwiceInLedger(SideId),
+    BatchNeverPublished {
+        batch: i64,
+    },
+    VersionsMissing {
+        after: Version,
+        to: Version,
+        missing: i64,
+    },
+    TimesGoBack {
+        after: Version,
+        to: Version,
+        late: i64,
+    },
+    LevelNotAsExpected {
+        key: StockKey,
+        expected: i64,
+        found: i64,
+    },
+    LineNotAsExpected {
+        id: LineId,
+        expected: Option<MovementLine>,
+        found: Option<MovementLine>,
+    },
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = |key: &StockKey| format!("warehouse {} product {}", key.warehouse, key.product);
+        let side = |(movement, product, kind): &SideId| {
+            let side = if *kind == 1 { "departure" } else { "arrival" };
+            format!("movement {movement} product {product} {side}")
+        };
+        match self {
+            Self::LevelIsNotItsLedger { level } => {
+                write!(
+                    f,
+                    "level is not the sum of its ledger: {}: level on hand {} reserved {} revision {}, ledger ",
+                    key(&level.key),
+                    level.on_hand,
+                    level.reserved,
+                    level.revision
+                )?;
+                match level.ledger {
+                    Some(LedgerSums {
+                        on_hand,
+                        reserved,
+                        revision,
+                    }) => {
+                        write!(
+                            f,
+                            "on hand {on_hand} reserved {reserved} revision {revision}"
+                        )
+                    }
+                    None => f.write_str("has no rows"),
+                }
+            }
+            Self::RevisionDoesNotFollow { key: of, revision } => {
+                write!(
+                    f,
+                    "revision {revision} is not the one before plus its changes: {}",
+                    key(of)
+                )
+            }
+            Self::LevelWithoutCatalogue { key: of } => {
+                write!(f, "level without its product or warehouse: {}", key(of))
+            }
+            Self::LedgerRowWithoutSide(row) => {
+                let movement = row
+                    .movement_id
+                    .map_or("none".to_owned(), |id| id.to_string());
+                write!(
+                    f,
+                    "ledger row that no movement confirms: version {} inventory_id {} movement {movement} kind {} change {}",
+                    row.version, row.inventory_id, row.kind, row.on_hand_delta
+                )
+            }
+            Self::SideWithoutLedgerRow(of) => write!(f, "side without a ledger row: {}", side(of)),
+            Self::SideTwiceInLedger(of) => {
+                write!(f, "side more than once in the ledger: {}", side(of))
+            }
+            Self::BatchNeverPublished { batch } => {
+                write!(f, "batch {batch} is in the ledger and was never published")
+            }
+            Self::VersionsMissing { after, to, missing } => {
+                write!(f, "{missing} versions are missing between {after} and {to}")
+            }
+            Self::TimesGoBack { after, to, late } => {
+                write!(
+                    f,
+                    "{late} commits between {after} and {to} are not later than the one before"
+                )
+            }
+            Self::LevelNotAsExpected {
+                key: of,
+                expected,
+                found,
+            } => {
+                write!(
+                    f,
+                    "level is not as expected: {}: expected {expected}, found {found}",
+                    key(of)
+                )
+            }
+            Self::LineNotAsExpected {
+                id: (movement, product),
+                expected,
+                found,
+            } => {
+                write!(
+                    f,
+                    "movement {movement} product {product} is not as expected: expected {}, found {}",
+                    shown(expected.as_ref()),
+                    shown(found.as_ref())
+                )
+            }
+        }
+    }
+}
+
+fn shown(line: Option<&MovementLine>) -> String {
+    let side = |report: Option<crate::domain::SideReport>| {
+        report.map_or("-".to_owned(), |side| {
+            format!(
+                "{} of {} at {}",
+                side.quantity.units(),
+                side.warehouse,
+                side.at
+            )
+        })
+    };
+    line.map_or("nothing".to_owned(), |line| {
+        format!(
+            "(departed {}, arrived {})",
+            side(line.departure),
+            side(line.arrival)
+        )
+    })
+}
+
+/// What a generator expects the tables to hold.
+pub trait Expected {
+    /// What stands where: every key that was touched.
+    fn on_hand(&self) -> &BTreeMap<StockKey, i64>;
+
+    /// In how many parts the lines are told.
+    fn parts(&self) -> usize;
+
+    /// The lines of one part.
+    fn lines(&self, part: usize) -> HashMap<LineId, MovementLine>;
+
+    /// The part that a line belongs to.
+    fn part_of(&self, id: LineId) -> usize;
+}
+
+/// What was compared.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Compared {
+    pub levels: u64,
+    pub sides: u64,
+    pub commits: u64,
+    pub differences: u64,
+}
+
+/// Levels in the first slice; later ones grow or shrink with the time they take.
+const LEVELS_FIRST: i64 = 500;
+const SLICE_MAX: i64 = 50_000;
+/// A slice that takes longer than this is followed by a smaller one: far below the 5 s a snapshot may be held.
+const SLICE_TIME_MAX: Duration = Duration::from_millis(800);
+const COMMITS_FIRST: i64 = 10;
+const BATCHES: i64 = 10_000;
+const LINES: i64 = 10_000;
+/// Most stray rows named of one slice.
+const STRAYS_MAX: i64 = 1_000;
+/// Hashes are added modulo 2^62, as the database does.
+const HASH_MODULUS: i64 = 1 << 62;
+
+/// Compares, and tells each difference as it is found.
+pub struct Verifier<'v> {
+    store: &'v Store,
+    clock: Clock,
+    compared: Compared,
+    tell: &'v mut dyn FnMut(&Difference),
+}
+
+impl<'v> Verifier<'v> {
+    pub fn new(store: &'v Store, clock: Clock, tell: &'v mut dyn FnMut(&Difference)) -> Self {
+        Self {
+            store,
+            clock,
+            compared: Compared::default(),
+            tell,
+        }
+    }
+
+    /// Compares everything.
+    pub async fn run(mut self, expected: Option<&dyn Expected>) -> Result<Compared, StoreError> {
+        let mut on_hand = expected.map(|expected| expected.on_hand().clone());
+        self.levels(on_hand.as_mut()).await?;
+        // What was expected and is not there at all.
+        for (key, expected) in on_hand.into_iter().flatten() {
+            self.differs(&Difference::LevelNotAsExpected {
+                key,
+                expected,
+                found: 0,
+            });
+        }
+        self.movements_and_ledger().await?;
+        self.batches().await?;
+        if let Some(expected) = expected {
+            self.lines(expected).await?;
+        }
+        Ok(self.compared)
+    }
+
+    fn differs(&mut self, difference: &Difference) {
+        self.compared.differences += 1;
+        (self.tell)(difference);
+    }
+
+    /// Each level with its ledger, and with what is expected of it; what is left in `expected` was not found.
+    async fn levels(
+        &mut self,
+        mut expected: Option<&mut BTreeMap<StockKey, i64>>,
+    ) -> Result<(), StoreError> {
+        let mut slice = Slice::new(LEVELS_FIRST);
+        let mut after = 0;
+        loop {
+            let began = self.clock.elapsed();
+            let levels = self.store.level_slice(after, slice.size).await?;
+            slice.adapt(self.clock.elapsed().saturating_sub(began));
+            let Some(last) = levels.last() else {
+                return Ok(());
+            };
+            after = last.inventory_id;
+            for level in levels {
+                self.compared.levels += 1;
+                self.level(&level);
+                if let Some(expected) = &mut expected {
+                    let wanted = expected.remove(&level.key).unwrap_or(0);
+                    if wanted != level.on_hand {
+                        let (key, found) = (level.key, level.on_hand);
+                        self.differs(&Difference::LevelNotAsExpected {
+                            key,
+                            expected: wanted,
+                            found,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn level(&mut self, level: &LevelSlice) {
+        let told = LedgerSums {
+            on_hand: level.on_hand,
+            reserved: level.reserved,
+            revision: level.revision,
+        };
+        if level.ledger != Some(told) {
+            self.differs(&Difference::LevelIsNotItsLedger { level: *level });
+        }
+        if let Some(revision) = level.broken_revision {
+            self.differs(&Difference::RevisionDoesNotFollow {
+                key: level.key,
+                revision,
+            });
+        }
+        if !level.has_catalogue_rows {
+            self.differs(&Difference::LevelWithoutCatalogue { key: level.key });
+        }
+    }
+
+    /// Every ledger row is a side, row by row; and there are as many sides as rows, bucket by bucket.
+    async fn movements_and_ledger(&mut self) -> Result<(), StoreError> {
+        let (mut cuts, mut by_movements) =
+            (Vec::with_capacity(BUCKETS), Vec::with_capacity(BUCKETS));
+        for bucket in 0..=u8::MAX {
+            let slice = self.store.movement_digest(bucket).await?;
+            self.compared.sides += slice.digest.sides.unsigned_abs();
+            cuts.push(slice.as_of.number());
+            by_movements.push(slice.digest);
+        }
+        let newest = cuts
+            .iter()
+            .copied()
+            .max()
+            .and_then(Version::new)
+            .unwrap_or(Version::ZERO);
+        let mut by_ledger = vec![Digest::default(); BUCKETS];
+        let mut slice = Slice::new(COMMITS_FIRST);
+        let mut after = Version::ZERO;
+        while after < newest {
+            let began = self.clock.elapsed();
+            let to = Version::new(after.number() + slice.size).map_or(newest, |to| to.min(newest));
+            for row in self.store.stray_rows(after, to, STRAYS_MAX).await? {
+                self.differs(&Difference::LedgerRowWithoutSide(row));
+            }
+            for (bucket, digest) in self.store.ledger_digests(after, to, &cuts).await? {
+                by_ledger[bucket].sides += digest.sides;
+                by_ledger[bucket].hash = (by_ledger[bucket].hash + digest.hash) % HASH_MODULUS;
+            }
+            let (missing, late) = self.store.order_faults(after, to).await?;
+            if missing != 0 {
+                self.differs(&Difference::VersionsMissing { after, to, missing });
+            }
+            if late != 0 {
+                self.differs(&Difference::TimesGoBack { after, to, late });
+            }
+            self.compared.commits += (to.number() - after.number()).unsigned_abs();
+            after = to;
+            slice.adapt(self.clock.elapsed().saturating_sub(began));
+        }
+        for bucket in 0..=u8::MAX {
+            let place = usize::from(bucket);
+            let [movements, ledger] = [by_movements[place], by_ledger[place]];
+            // Hashes are signed, and so are remainders.
+            let same_hash = (movements.hash - ledger.hash).rem_euclid(HASH_MODULUS) == 0;
+            if movements.sides != ledger.sides || !same_hash {
+                self.name_bucket(bucket, newest).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Names what differs in a bucket. Read again: what a running service has added since is on both sides.
+    async fn name_bucket(&mut self, bucket: u8, newest: Version) -> Result<(), StoreError> {
+        let mut rows: HashMap<SideId, u32> = HashMap::new();
+        let mut after = Version::ZERO;
+        while after < newest {
+            let to =
+                Version::new(after.number() + COMMITS_FIRST).map_or(newest, |to| to.min(newest));
+            for side in self.store.ledger_sides(bucket, after, to).await? {
+                *rows.entry(side).or_default() += 1;
+            }
+            after = to;
+        }
+        let mut twice: Vec<SideId> = rows
+            .iter()
+            .filter(|(_, times)| **times > 1)
+            .map(|(side, _)| *side)
+            .collect();
+        twice.sort_unstable();
+        for side in twice {
+            self.differs(&Difference::SideTwiceInLedger(side));
+        }
+        let (first, last) = bucket_bounds(bucket);
+        let mut from = (first, uuid::Uuid::nil());
+        loop {
+            let lines = self.store.line_slice(from, LINES).await?;
+            let Some(((movement, product), _)) = lines.last() else {
+                return Ok(());
+            };
+            from = (movement.uuid(), product.uuid());
+            let missing: Vec<SideId> = lines
+                .iter()
+                .filter(|(id, _)| id.0.uuid() <= last)
+                .flat_map(|(id, line)| sides_of(*id, line))
+                .filter(|side| !rows.contains_key(side))
+                .collect();
+            for side in missing {
+                if !self.has_row_since(bucket, side, newest).await? {
+                    self.differs(&Difference::SideWithoutLedgerRow(side));
+                }
+            }
+            if from.0 > last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether a side that an older cut does not have came with a commit since.
+    async fn has_row_since(
+        &self,
+        bucket: u8,
+        side: SideId,
+        cut: Version,
+    ) -> Result<bool, StoreError> {
+        let newest = self.store.newest_commit().await?.version;
+        Ok(cut < newest
+            && self
+                .store
+                .ledger_sides(bucket, cut, newest)
+                .await?
+                .contains(&side))
+    }
+
+    async fn batches(&mut self) -> Result<(), StoreError> {
+        let mut from = i64::MIN;
+        while let Some((batches, next)) = self.store.unpublished_batches(from, BATCHES).await? {
+            for batch in batches {
+                self.differs(&Difference::BatchNeverPublished { batch });
+            }
+            from = next;
+        }
+        Ok(())
+    }
+
+    /// Each line with what is expected of it, part by part, so that neither has to be held whole.
+    async fn lines(&mut self, expected: &dyn Expected) -> Result<(), StoreError> {
+        for part in 0..expected.parts() {
+            let mut wanted = expected.lines(part);
+            let mut after = (uuid::Uuid::nil(), uuid::Uuid::nil());
+            loop {
+                let lines = self.store.line_slice(after, LINES).await?;
+                let Some(((movement, product), _)) = lines.last() else {
+                    break;
+                };
+                after = (movement.uuid(), product.uuid());
+                for (id, found) in lines {
+                    if expected.part_of(id) != part {
+                        continue;
+                    }
+                    let wanted = wanted.remove(&id);
+                    if wanted != Some(found) {
+                        let found = Some(found);
+                        self.differs(&Difference::LineNotAsExpected {
+                            id,
+                            expected: wanted,
+                            found,
+                        });
+                    }
+                }
+            }
+            for (id, line) in wanted {
+                let expected = Some(line);
+                self.differs(&Difference::LineNotAsExpected {
+                    id,
+                    expected,
+                    found: None,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How much is asked for at once.
+struct Slice {
+    size: i64,
+}
+
+impl Slice {
+    fn new(size: i64) -> Self {
+        Self { size }
+    }
+
+    fn adapt(&mut self, took: Duration) {
+        if took > SLICE_TIME_MAX {
+            self.size = (self.size / 4).max(1);
+        } else if took < SLICE_TIME_MAX / 4 {
+            self.size = (self.size * 2).min(SLICE_MAX);
+        }
+    }
+}

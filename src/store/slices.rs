@@ -1,1 +1,347 @@
+//! What `verify` asks: the tables against each other, in slices of one statement each.
+//!
+//! No statement holds a snapshot for long, so dead rows do not pile up under a running service; each slice is true as of
+//! one moment, and says which where slices have to be put together.
 
+use uuid::Uuid;
+
+use super::{
+    PgTime, Store, StoreError,
+    writer::{LineRow, kind, stock_key},
+};
+use crate::domain::{MovementLine, Side, StockKey, Version, batch::LineId};
+
+/// A level beside what its ledger rows add up to.
+#[derive(Clone, Copy, Debug)]
+pub struct LevelSlice {
+    pub inventory_id: i64,
+    pub key: StockKey,
+    pub on_hand: i64,
+    pub reserved: i64,
+    pub revision: i64,
+    /// The sums of its ledger rows and their last revision; `None` where there are no rows.
+    pub ledger: Option<LedgerSums>,
+    /// The first revision whose state is not the one before plus its changes.
+    pub broken_revision: Option<i64>,
+    pub has_catalogue_rows: bool,
+}
+
+/// What the ledger rows of one key add up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerSums {
+    pub on_hand: i64,
+    pub reserved: i64,
+    pub revision: i64,
+}
+
+/// A row of the ledger that says something else than the rest of the database.
+#[derive(Clone, Copy, Debug)]
+pub struct StrayRow {
+    pub version: i64,
+    pub inventory_id: i64,
+    pub movement_id: Option<Uuid>,
+    pub kind: i16,
+    pub on_hand_delta: i64,
+}
+
+/// A number and a sum of hashes of a set of movement sides: equal sets have equal digests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest {
+    pub sides: i64,
+    pub hash: i64,
+}
+
+/// The sides in one of [`BUCKETS`] ranges of movement ids, as of that version.
+#[derive(Clone, Copy, Debug)]
+pub struct BucketSlice {
+    pub as_of: Version,
+    pub digest: Digest,
+}
+
+/// Movement ids by their first byte.
+pub const BUCKETS: usize = 256;
+
+/// A side of a line, as the ledger's rows and the movements both tell it.
+pub type SideId = (Uuid, Uuid, i16);
+
+impl Store {
+    /// At most `limit` levels after that id, each beside its ledger.
+    pub async fn level_slice(&self, after: i64, limit: i64) -> Result<Vec<LevelSlice>, StoreError> {
+        let rows = sqlx::query!(
+            r#"with slice as (
+                select * from stock_levels where inventory_id > $1 order by inventory_id limit $2
+            ), states as (
+                select inventory_id, revision, sum(on_hand_delta) as on_hand_delta, sum(reserved_delta) as reserved_delta,
+                    min(on_hand_after) as on_hand_after, max(on_hand_after) as on_hand_after_max,
+                    min(reserved_after) as reserved_after, max(reserved_after) as reserved_after_max
+                from stock_ledger
+                where inventory_id > $1 and inventory_id <= (select max(inventory_id) from slice)
+                group by inventory_id, revision
+            ), steps as (
+                select *,
+                    lag(revision, 1, 0::bigint) over by_key as revision_before,
+                    lag(on_hand_after, 1, 0::bigint) over by_key as on_hand_before,
+                    lag(reserved_after, 1, 0::bigint) over by_key as reserved_before
+                from states window by_key as (partition by inventory_id order by revision)
+            ), sums as (
+                select inventory_id, sum(on_hand_delta)::bigint as on_hand, sum(reserved_delta)::bigint as reserved,
+                    max(revision) as revision,
+                    min(revision) filter (where revision <> revision_before + 1
+                        or on_hand_after <> on_hand_before + on_hand_delta or on_hand_after <> on_hand_after_max
+                        or reserved_after <> reserved_before + reserved_delta or reserved_after <> reserved_after_max
+                    ) as broken_revision
+                from steps group by inventory_id
+            )
+            select l.inventory_id, l.warehouse_id, l.product_id, l.on_hand, l.reserved, l.revision,
+                s.on_hand as "ledger_on_hand?", s.reserved as "ledger_reserved?", s.revision as "ledger_revision?",
+                s.broken_revision as "broken_revision?",
+                (exists (select from products p where p.product_id = l.product_id)
+                    and exists (select from warehouses w where w.warehouse_id = l.warehouse_id)) as "has_catalogue_rows!"
+            from slice l left join sums s using (inventory_id) order by l.inventory_id"#,
+            after,
+            limit
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(LevelSlice {
+                    inventory_id: row.inventory_id,
+                    key: stock_key(row.warehouse_id, row.product_id)?,
+                    on_hand: row.on_hand,
+                    reserved: row.reserved,
+                    revision: row.revision,
+                    ledger: row
+                        .ledger_revision
+                        .zip(row.ledger_on_hand)
+                        .zip(row.ledger_reserved)
+                        .map(|((revision, on_hand), reserved)| LedgerSums {
+                            on_hand,
+                            reserved,
+                            revision,
+                        }),
+                    broken_revision: row.broken_revision,
+                    has_catalogue_rows: row.has_catalogue_rows,
+                })
+            })
+            .collect()
+    }
+
+    /// How many sides there are of the movements whose id begins with that byte, and their hash.
+    pub async fn movement_digest(&self, bucket: u8) -> Result<BucketSlice, StoreError> {
+        let (from, to) = bucket_bounds(bucket);
+        let row = sqlx::query!(
+            r#"select (select max(version) from stock_commits) as version,
+                count(departure_at) + count(arrival_at) as "sides!",
+                mod(
+                    coalesce(sum(uuid_hash_extended(movement_id, uuid_hash_extended(product_id, 1)))
+                        filter (where departure_at is not null), 0)
+                    + coalesce(sum(uuid_hash_extended(movement_id, uuid_hash_extended(product_id, 2)))
+                        filter (where arrival_at is not null), 0),
+                    4611686018427387904
+                )::bigint as "hash!"
+            from movements where movement_id >= $1 and movement_id <= $2"#,
+            from,
+            to
+        )
+        .fetch_one(&self.reads)
+        .await?;
+        let as_of = row
+            .version
+            .and_then(Version::new)
+            .ok_or(StoreError::Inconsistent("no commits, not even the first"))?;
+        Ok(BucketSlice {
+            as_of,
+            digest: Digest {
+                sides: row.sides,
+                hash: row.hash,
+            },
+        })
+    }
+
+    /// The same from the ledger, for the commits after `after` up to `to`: by bucket, of each only the commits up to its
+    /// cut. Sums of slices are to be added, modulo 2^62.
+    pub async fn ledger_digests(
+        &self,
+        after: Version,
+        to: Version,
+        cuts: &[i64],
+    ) -> Result<Vec<(usize, Digest)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select get_byte(uuid_send(g.movement_id), 0) as "bucket!", count(*) as "sides!",
+                mod(
+                    sum(uuid_hash_extended(g.movement_id, uuid_hash_extended(l.product_id, g.kind))),
+                    4611686018427387904
+                )::bigint as "hash!"
+            from stock_commits c
+            join stock_ledger g on g.batch = c.batch
+            join stock_levels l on l.inventory_id = g.inventory_id
+            where c.version > $1 and c.version <= $2 and g.movement_id is not null
+                and c.version <= ($3::bigint[])[get_byte(uuid_send(g.movement_id), 0) + 1]
+            group by 1"#,
+            after.number(),
+            to.number(),
+            cuts
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let digest = |bucket, digest| Some((usize::try_from(bucket).ok()?, digest));
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| {
+                digest(
+                    row.bucket,
+                    Digest {
+                        sides: row.sides,
+                        hash: row.hash,
+                    },
+                )
+            })
+            .collect())
+    }
+
+    /// The rows of the commits after `after` up to `to` that no level or no movement confirms, at most `limit`.
+    pub async fn stray_rows(
+        &self,
+        after: Version,
+        to: Version,
+        limit: i64,
+    ) -> Result<Vec<StrayRow>, StoreError> {
+        let rows = sqlx::query_as!(
+            StrayRow,
+            "select c.version, g.inventory_id, g.movement_id, g.kind, g.on_hand_delta
+            from stock_commits c
+            join stock_ledger g on g.batch = c.batch
+            left join stock_levels l on l.inventory_id = g.inventory_id
+            left join movements m on m.movement_id = g.movement_id and m.product_id = l.product_id
+            where c.version > $1 and c.version <= $2 and (
+                l.inventory_id is null
+                or m.movement_id is null
+                or g.kind = 1 and (m.departure_warehouse_id, m.departure_quantity, m.departure_at)
+                    is distinct from (l.warehouse_id, -g.on_hand_delta, g.occurred_at)
+                or g.kind = 2 and (m.arrival_warehouse_id, m.arrival_quantity, m.arrival_at)
+                    is distinct from (l.warehouse_id, g.on_hand_delta, g.occurred_at)
+                or g.kind not in (1, 2)
+            ) limit $3",
+            after.number(),
+            to.number(),
+            limit
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(rows)
+    }
+
+    /// How the commits after `after` up to `to` break the order: how many are missing, and how many do not come later
+    /// than the one before.
+    pub async fn order_faults(
+        &self,
+        after: Version,
+        to: Version,
+    ) -> Result<(i64, i64), StoreError> {
+        let row = sqlx::query!(
+            r#"select count(*) as "commits!", count(*) filter (where committed_at <= committed_before) as "late!"
+            from (
+                select version, committed_at, lag(committed_at) over (order by version) as committed_before
+                from stock_commits where version >= $1 and version <= $2
+            ) c where version > $1"#,
+            after.number(),
+            to.number()
+        )
+        .fetch_one(&self.reads)
+        .await?;
+        Ok((to.number() - after.number() - row.commits, row.late))
+    }
+
+    /// Of the `limit` batches in the ledger from `from` on: those that no commit names, and where to go on.
+    pub async fn unpublished_batches(
+        &self,
+        from: i64,
+        limit: i64,
+    ) -> Result<Option<(Vec<i64>, i64)>, StoreError> {
+        let Some(first) = sqlx::query_scalar!(
+            "select min(batch) from stock_ledger where batch >= $1",
+            from
+        )
+        .fetch_one(&self.reads)
+        .await?
+        else {
+            return Ok(None);
+        };
+        let next = first + limit;
+        let batches = sqlx::query_scalar!(
+            "select distinct g.batch from stock_ledger g
+            where g.batch >= $1 and g.batch < $2
+                and not exists (select from stock_commits c where c.batch = g.batch)",
+            first,
+            next
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(Some((batches, next)))
+    }
+
+    /// The sides of one bucket by the ledger, for the commits after `after` up to `to`.
+    pub async fn ledger_sides(
+        &self,
+        bucket: u8,
+        after: Version,
+        to: Version,
+    ) -> Result<Vec<SideId>, StoreError> {
+        let (first, last) = bucket_bounds(bucket);
+        let rows = sqlx::query!(
+            r#"select g.movement_id as "movement_id!", l.product_id, g.kind
+            from stock_commits c
+            join stock_ledger g on g.batch = c.batch
+            join stock_levels l on l.inventory_id = g.inventory_id
+            where c.version > $1 and c.version <= $2 and g.movement_id >= $3 and g.movement_id <= $4"#,
+            after.number(),
+            to.number(),
+            first,
+            last
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (row.movement_id, row.product_id, row.kind))
+            .collect())
+    }
+
+    /// At most `limit` lines after that one, in the order of their ids.
+    pub async fn line_slice(
+        &self,
+        after: (Uuid, Uuid),
+        limit: i64,
+    ) -> Result<Vec<(LineId, MovementLine)>, StoreError> {
+        let rows = sqlx::query_as!(
+            LineRow,
+            r#"select movement_id, product_id,
+                departure_at as "departure_at: PgTime", departure_quantity, departure_warehouse_id,
+                arrival_at as "arrival_at: PgTime", arrival_quantity, arrival_warehouse_id
+            from movements where (movement_id, product_id) > ($1, $2)
+            order by movement_id, product_id limit $3"#,
+            after.0,
+            after.1,
+            limit
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        rows.into_iter().map(LineRow::into_line).collect()
+    }
+}
+
+/// The sides a line has, as the ledger names them.
+pub fn sides_of((movement, product): LineId, line: &MovementLine) -> impl Iterator<Item = SideId> {
+    [Side::Departure, Side::Arrival]
+        .into_iter()
+        .filter(move |side| line.side(*side).is_some())
+        .map(move |side| (movement.uuid(), product.uuid(), kind(side)))
+}
+
+/// The least and the greatest id that begins with that byte.
+pub fn bucket_bounds(bucket: u8) -> (Uuid, Uuid) {
+    let (mut from, mut to) = ([0; 16], [0xff; 16]);
+    (from[0], to[0]) = (bucket, bucket);
+    (Uuid::from_bytes(from), Uuid::from_bytes(to))
+}

@@ -1,1 +1,30 @@
-fn main() {}
+//! Whole-service tests: one binary, real Kafka, PostgreSQL and Redis, whose addresses `scripts/with-servers.sh` gives.
+//!
+//! Each test has a database, a topic, a group and a key prefix of its own. Nothing sleeps for luck: what is to come is
+//! awaited with a deadline (`support::eventually`).
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that fails panics"
+)]
+#![expect(clippy::print_stderr, reason = "figures, for whoever looks")]
+
+mod support;
+
+mod answers;
+mod architecture;
+mod bad_messages;
+mod cache_rule;
+mod contention;
+mod dashboard;
+mod frozen_writer;
+mod generator;
+mod operations;
+mod positions;
+mod problems;
+mod redis_faults;
+mod restored;
+mod samples;
+mod schema;
+mod verifier;

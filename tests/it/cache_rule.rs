@@ -1,0 +1,489 @@
+//! The rule of use under interleavings: slow readers, joined reads, writers here and elsewhere, a lost Redis, a paused
+//! follower, a restarted process, a restored database. And each condition of the rule is needed: without it, the same
+//! exploration finds an answer that is not true.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use redis::AsyncCommands;
+use stockyard::{
+    app,
+    cache::{
+        CacheKey, Entry, Seat,
+        rule::{Conditions, FOLLOWED_WITHIN},
+    },
+    clock::Clock,
+    domain::{CommitPoint, Side, StockKey},
+    inventory::{
+        Inventory,
+        follow::Follower,
+        query::Answer,
+        record::{Recorder, Taken},
+    },
+    metrics::Metrics,
+};
+
+use crate::{
+    schema::fact,
+    support::{World, is_long},
+};
+
+const KEYS: u128 = 3;
+const STEPS: usize = 120;
+
+/// One process: an inventory, its follower (which looks only when told), and what the process may be expected to know.
+struct Process {
+    inventory: Arc<Inventory>,
+    follower: Follower,
+    recorder: Recorder,
+    clock: Clock,
+    /// The newest commit of the database when the last finished look began, and when that was.
+    known: CommitPoint,
+    looked: Duration,
+    /// Commits this process made itself: an answer to it holds them.
+    own: BTreeMap<u128, i64>,
+    /// Reads that were begun and not finished: the slow readers.
+    slow: Vec<(CacheKey, Entry)>,
+}
+
+/// What is true: at every version, what was on hand of each key, in this life of the database and in the last one.
+#[derive(Default)]
+struct Truth {
+    history: BTreeMap<i64, (CommitPoint, BTreeMap<u128, i64>)>,
+    before_restore: Option<(usize, BTreeMap<i64, (CommitPoint, BTreeMap<u128, i64>)>)>,
+}
+
+impl Truth {
+    fn newest(&self) -> CommitPoint {
+        self.history.last_key_value().unwrap().1.0
+    }
+
+    fn holds(&self, at: CommitPoint, key: u128, on_hand: i64) -> bool {
+        Self::holds_in(&self.history, at, key, on_hand)
+    }
+
+    fn holds_in(
+        history: &BTreeMap<i64, (CommitPoint, BTreeMap<u128, i64>)>,
+        at: CommitPoint,
+        key: u128,
+        on_hand: i64,
+    ) -> bool {
+        history
+            .get(&at.version.number())
+            .is_some_and(|(point, levels)| {
+                *point == at && levels.get(&key).copied().unwrap_or(0) == on_hand
+            })
+    }
+}
+
+struct Exploration {
+    world: World,
+    conditions: Conditions,
+    random: SmallRng,
+    processes: Vec<Process>,
+    truth: Truth,
+    movements: u128,
+    /// One more with each restore.
+    restores: usize,
+    /// The restore each process has noticed.
+    noticed: Vec<usize>,
+    saved: Option<BTreeMap<i64, (CommitPoint, BTreeMap<u128, i64>)>>,
+}
+
+fn stock_key(key: u128) -> StockKey {
+    let fact = fact(1, Side::Arrival, 1, key, 0);
+    StockKey {
+        warehouse: fact.report.warehouse,
+        product: fact.product,
+    }
+}
+
+impl Exploration {
+    async fn new(conditions: Conditions, seed: u64) -> Self {
+        let world = World::with(|config| config.redis.retry_after_ms = 1).await;
+        let mut exploration = Self {
+            world,
+            conditions,
+            random: SmallRng::seed_from_u64(seed),
+            processes: Vec::new(),
+            truth: Truth::default(),
+            movements: 0,
+            restores: 0,
+            noticed: Vec::new(),
+            saved: None,
+        };
+        let store = exploration.world.database.store("stockyard_app");
+        let first = store.newest_commit().await.unwrap();
+        store.close().await;
+        exploration
+            .truth
+            .history
+            .insert(0, (first, BTreeMap::new()));
+        for _ in 0..2 {
+            let process = exploration.start_process().await;
+            exploration.processes.push(process);
+            exploration.noticed.push(0);
+        }
+        exploration
+    }
+
+    async fn start_process(&self) -> Process {
+        let clock = Clock::manual();
+        let (inventory, mut follower) = app::inventory(
+            &self.world.config,
+            &clock,
+            Metrics::new().unwrap(),
+            self.conditions,
+        )
+        .unwrap();
+        follower.look().await.unwrap();
+        Process {
+            recorder: Recorder::new(Arc::clone(&inventory)),
+            inventory,
+            follower,
+            looked: clock.elapsed(),
+            clock,
+            known: self.truth.newest(),
+            own: BTreeMap::new(),
+            slow: Vec::new(),
+        }
+    }
+
+    /// Any of the things that can happen. `Err`: an answer that is not true.
+    async fn step(&mut self) -> Result<(), String> {
+        let at = self.random.random_range(0..self.processes.len());
+        let key = self.random.random_range(1..=KEYS);
+        match self.random.random_range(0..100) {
+            0..30 => self.read(at, key).await,
+            30..45 => self.write(at, key).await,
+            45..65 => self.look(at).await,
+            65..74 => self.begin_slow_read(at, key).await,
+            74..83 => self.finish_slow_read(at),
+            83..91 => self.join_a_read(at, key).await,
+            91..94 => self.pause(at),
+            94..96 => self.lose_redis().await,
+            96..98 => self.restart(at).await,
+            98 => self.save().await,
+            _ => self.restore().await,
+        }
+    }
+
+    /// A write through a process, which knows of it at once; the others do not.
+    async fn write(&mut self, at: usize, key: u128) -> Result<(), String> {
+        self.movements += 1;
+        let new = fact(self.movements, Side::Arrival, 1, key, 1);
+        let recorded = self.processes[at]
+            .recorder
+            .record(&[new], &Taken::default())
+            .await
+            .unwrap();
+        let commit = recorded.commit.unwrap();
+        let mut levels = self.truth.history.last_key_value().unwrap().1.1.clone();
+        *levels.entry(key).or_default() += 1;
+        self.truth
+            .history
+            .insert(commit.version.number(), (commit, levels));
+        self.processes[at].own.insert(key, commit.version.number());
+        Ok(())
+    }
+
+    async fn look(&mut self, at: usize) -> Result<(), String> {
+        let newest = self.truth.newest();
+        let process = &mut self.processes[at];
+        process.follower.look().await.unwrap();
+        process.known = newest;
+        process.looked = process.clock.elapsed();
+        if self.noticed[at] != self.restores {
+            self.noticed[at] = self.restores;
+            process.own.clear();
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, at: usize, key: u128) -> Result<(), String> {
+        let answer = self.processes[at]
+            .inventory
+            .stock(stock_key(key), None)
+            .await
+            .unwrap();
+        self.is_true(at, key, &answer, "read")
+    }
+
+    async fn begin_slow_read(&mut self, at: usize, key: u128) -> Result<(), String> {
+        let entry = self.read_entry(at, key).await;
+        self.processes[at]
+            .slow
+            .push((CacheKey::Stock(stock_key(key)), entry));
+        Ok(())
+    }
+
+    /// What was read long ago is stored now.
+    fn finish_slow_read(&mut self, at: usize) -> Result<(), String> {
+        let process = &mut self.processes[at];
+        if let Some((key, entry)) = process.slow.pop() {
+            process.inventory.cache().fill(key, &entry);
+        }
+        Ok(())
+    }
+
+    /// A read is under way, something is written and followed, another caller joins, the read lands.
+    async fn join_a_read(&mut self, at: usize, key: u128) -> Result<(), String> {
+        let cache_key = CacheKey::Stock(stock_key(key));
+        let flights = Arc::clone(self.processes[at].inventory.cache().flights());
+        let Seat::Leader(lead) = flights.board(cache_key) else {
+            return Err("a flight was left".to_owned());
+        };
+        let entry = self.read_entry(at, key).await;
+        let writer = self.random.random_range(0..self.processes.len());
+        if self.random.random_bool(0.7) {
+            self.write(writer, key).await?;
+        }
+        if self.random.random_bool(0.7) {
+            self.look(at).await?;
+        }
+        let inventory = Arc::clone(&self.processes[at].inventory);
+        let joining = async { inventory.stock(stock_key(key), None).await.unwrap() };
+        let landing = async {
+            // Once the other waits for it, or has an answer without it.
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            lead.land(&entry);
+        };
+        let (answer, ()) = tokio::join!(joining, landing);
+        self.is_true(at, key, &answer, "joined read")
+    }
+
+    /// Nobody looks for longer than the rule trusts.
+    fn pause(&mut self, at: usize) -> Result<(), String> {
+        self.processes[at]
+            .clock
+            .advance(FOLLOWED_WITHIN + Duration::from_millis(1));
+        Ok(())
+    }
+
+    async fn lose_redis(&mut self) -> Result<(), String> {
+        let client = redis::Client::open(self.world.config.redis.url.as_str()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let keys: Vec<String> = connection
+            .keys(format!("{}*", self.world.config.redis.prefix))
+            .await
+            .unwrap();
+        if !keys.is_empty() {
+            let _: i64 = connection.del(keys).await.unwrap();
+        }
+        Ok(())
+    }
+
+    async fn restart(&mut self, at: usize) -> Result<(), String> {
+        self.processes[at].inventory.store().close().await;
+        self.processes[at] = self.start_process().await;
+        self.noticed[at] = self.restores;
+        Ok(())
+    }
+
+    /// A backup: the tables as they are.
+    async fn save(&mut self) -> Result<(), String> {
+        let tables = [
+            "products",
+            "warehouses",
+            "movements",
+            "stock_levels",
+            "stock_ledger",
+            "stock_commits",
+        ];
+        let sql: String = tables
+            .iter()
+            .map(|table| format!("drop table if exists saved_{table}; create table saved_{table} as table {table};"))
+            .collect();
+        self.world.database.run(&sql).await;
+        self.saved = Some(self.truth.history.clone());
+        Ok(())
+    }
+
+    /// The backup is put back, and life goes on from there.
+    async fn restore(&mut self) -> Result<(), String> {
+        let Some(saved) = self.saved.clone() else {
+            return Ok(());
+        };
+        let tables = [
+            "products",
+            "warehouses",
+            "movements",
+            "stock_levels",
+            "stock_ledger",
+            "stock_commits",
+        ];
+        let sql: String = tables
+            .iter()
+            .map(|table| {
+                format!("delete from {table}; insert into {table} select * from saved_{table};")
+            })
+            .collect();
+        self.world
+            .database
+            .run(&format!("begin; {sql} commit"))
+            .await;
+        self.restores += 1;
+        let old = std::mem::replace(&mut self.truth.history, saved);
+        self.truth.before_restore = Some((self.restores, old));
+        Ok(())
+    }
+
+    async fn read_entry(&self, at: usize, key: u128) -> Entry {
+        let read = self.processes[at]
+            .inventory
+            .store()
+            .read_stock(stock_key(key))
+            .await
+            .unwrap();
+        let body = (stockyard::http::body::DOCUMENTS.stock)(stock_key(key), &read.value);
+        Entry {
+            as_of: read.as_of,
+            body: Some(body),
+        }
+    }
+
+    /// The answer is what was true at the version it names; that is not older than what the process was sure of, if it
+    /// looked within the last second, and else the present; and it holds what the process wrote itself.
+    fn is_true(&self, at: usize, key: u128, answer: &Answer, what: &str) -> Result<(), String> {
+        let process = &self.processes[at];
+        let body: serde_json::Value =
+            serde_json::from_slice(answer.body.as_ref().unwrap()).unwrap();
+        let on_hand = body["on_hand"].as_i64().unwrap();
+        let version = answer.as_of.version.number();
+        let is_fresh = process.clock.elapsed().saturating_sub(process.looked) <= FOLLOWED_WITHIN;
+        let has_noticed = self.noticed[at] == self.restores;
+        let own = process.own.get(&key).copied().unwrap_or(0);
+        let floor = if is_fresh {
+            process.known
+        } else {
+            self.truth.newest()
+        };
+
+        let now = self.truth.holds(answer.as_of, key, on_hand)
+            && (!has_noticed && is_fresh || version >= floor.version.number())
+            && (!has_noticed || version >= own);
+        // For a second after a restore nobody can know of it.
+        let just_before = is_fresh
+            && !has_noticed
+            && self.truth.before_restore.as_ref().is_some_and(|(_, old)| {
+                Truth::holds_in(old, answer.as_of, key, on_hand)
+                    && version >= process.known.version.number()
+            });
+        if now || just_before {
+            return Ok(());
+        }
+        Err(format!(
+            "{what} of key {key} in process {at}: {on_hand} as of {} ({:?}); known {}, newest {}, own {own}, fresh {is_fresh}, noticed {has_noticed}",
+            answer.as_of,
+            answer.source,
+            process.known,
+            self.truth.newest()
+        ))
+    }
+
+    async fn end(self) {
+        for process in &self.processes {
+            process.inventory.store().close().await;
+        }
+        self.world.database.remove().await;
+    }
+}
+
+/// The first answer that is not true, if there is one.
+async fn explore(conditions: Conditions, seed: u64) -> Result<(), String> {
+    let mut exploration = Exploration::new(conditions, seed).await;
+    let mut result = Ok(());
+    for step in 0..STEPS {
+        result = exploration
+            .step()
+            .await
+            .map_err(|error| format!("seed {seed} step {step}: {error}"));
+        if result.is_err() {
+            break;
+        }
+    }
+    exploration.end().await;
+    result
+}
+
+#[tokio::test]
+async fn no_answer_is_older_than_it_may_be() {
+    for seed in 0..if is_long() { 200 } else { 20 } {
+        explore(Conditions::ALL, seed).await.unwrap();
+    }
+}
+
+/// Most explorations until one shows the fault: far more than any needs.
+const SEEDS_MAX: u64 = 150;
+
+async fn is_needed(condition: &str, without: Conditions) {
+    for seed in 0..SEEDS_MAX {
+        if let Err(fault) = explore(without, seed).await {
+            eprintln!("without {condition}: {fault}");
+            return;
+        }
+    }
+    panic!("without {condition} every answer was still true");
+}
+
+#[tokio::test]
+async fn unchanged_since_is_needed() {
+    is_needed(
+        "`unchanged`",
+        Conditions {
+            unchanged: false,
+            ..Conditions::ALL
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn not_ahead_is_needed() {
+    is_needed(
+        "`not_ahead`",
+        Conditions {
+            not_ahead: false,
+            ..Conditions::ALL
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn not_before_is_needed() {
+    is_needed(
+        "`not_before`",
+        Conditions {
+            not_before: false,
+            ..Conditions::ALL
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_same_database_is_needed() {
+    is_needed(
+        "`same_database`",
+        Conditions {
+            same_database: false,
+            ..Conditions::ALL
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_recent_look_is_needed() {
+    is_needed(
+        "`followed`",
+        Conditions {
+            followed: false,
+            ..Conditions::ALL
+        },
+    )
+    .await;
+}

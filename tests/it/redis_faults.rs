@@ -1,0 +1,121 @@
+//! Redis may be lost, frozen, flushed or put back from an old dump: answers stay right.
+
+use uuid::Uuid;
+
+use crate::support::{Service, World, eventually, messages::Move, process::OwnRedis};
+
+const WAREHOUSE: Uuid = Uuid::from_u128(1);
+const PRODUCT: Uuid = Uuid::from_u128(2);
+
+async fn arrives(world: &World, service: &Service, units: i64, then: i64) {
+    world
+        .send(&Move::new(WAREHOUSE, PRODUCT, units).arrival())
+        .await;
+    service.has_on_hand(WAREHOUSE, PRODUCT, then).await;
+}
+
+#[tokio::test]
+async fn a_lost_redis_costs_time_and_no_truth() {
+    let mut redis = OwnRedis::start().await;
+    let url = redis.url();
+    let world = World::with(|config| {
+        config.redis.url = url;
+        config.redis.timeout_ms = 50;
+        config.redis.retry_after_ms = 100;
+        // Nothing stays in the process, so that every read asks Redis.
+        config.cache.memory_bytes_max = 0;
+    })
+    .await;
+    let service = world.start().await;
+    arrives(&world, &service, 10, 10).await;
+    eventually("a hit in redis", async || {
+        let answer = service.stock(WAREHOUSE, PRODUCT).await;
+        answer
+            .header("cache-status")
+            .contains("detail=redis")
+            .then_some(())
+    })
+    .await;
+    redis.save().await;
+
+    // Frozen: slower, right, and still ready.
+    redis.process().freeze();
+    arrives(&world, &service, 1, 11).await;
+    assert_eq!(service.get("/readyz").await.body["redis"], "degraded");
+    redis.process().thaw();
+
+    // Gone.
+    redis.kill();
+    arrives(&world, &service, 1, 12).await;
+    let ready = service.get("/readyz").await;
+    assert_eq!(
+        (ready.status.as_u16(), &ready.body["status"]),
+        (200, &"degraded".into())
+    );
+
+    // Back with the dump of an hour ago, so to speak: what it says is refused.
+    redis.run().await;
+    eventually("redis is in use again", async || {
+        let answer = service.stock(WAREHOUSE, PRODUCT).await;
+        assert_eq!(answer.body["on_hand"], 12, "{:?}", answer.headers);
+        answer
+            .header("cache-status")
+            .contains("detail=redis")
+            .then_some(())
+    })
+    .await;
+    service.stop().await;
+    world.database.remove().await;
+}
+
+#[tokio::test]
+async fn without_redis_the_process_caches_alone() {
+    let world = World::with(|config| config.redis.enabled = false).await;
+    let service = world.start().await;
+    arrives(&world, &service, 3, 3).await;
+    eventually("a hit", async || {
+        let answer = service.stock(WAREHOUSE, PRODUCT).await;
+        answer
+            .header("cache-status")
+            .contains("detail=memory")
+            .then_some(())
+    })
+    .await;
+    assert_eq!(service.get("/health").await.body["redis"], "off");
+    service.stop().await;
+    world.database.remove().await;
+}
+
+#[tokio::test]
+async fn processes_share_what_one_of_them_read() {
+    let world = World::new().await;
+    let one = world.start().await;
+    arrives(&world, &one, 3, 3).await;
+    let other = world
+        .start_parts(stockyard::app::Parts {
+            answers: true,
+            ingests: false,
+        })
+        .await;
+    other.is_ready().await;
+    eventually("a hit in redis", async || {
+        one.stock(WAREHOUSE, PRODUCT).await;
+        let answer = other.stock(WAREHOUSE, PRODUCT).await;
+        assert_eq!(answer.body["on_hand"], 3);
+        (other
+            .metric(r#"warehouse_cache_lookups_total{result="hit",tier="redis"}"#)
+            .await
+            > 0.0
+            || answer.header("cache-status").contains("redis"))
+        .then_some(())
+    })
+    .await;
+    // A change through the one is not hidden by what the other holds.
+    for then in 4..20 {
+        arrives(&world, &one, 1, then).await;
+        other.has_on_hand(WAREHOUSE, PRODUCT, then).await;
+    }
+    one.stop().await;
+    other.stop().await;
+    world.database.remove().await;
+}

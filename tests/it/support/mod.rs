@@ -1,0 +1,53 @@
+//! What the tests stand on: servers, a service with everything of its own, and waiting for a point.
+
+mod database;
+pub mod messages;
+pub mod process;
+mod service;
+
+use std::time::{Duration, Instant};
+
+pub use database::TestDatabase;
+pub use service::{Answer, Service, World};
+
+/// Longest a test waits for anything: far beyond what a loaded machine needs.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Waits until `look` finds something; panics with `what` when the deadline has passed.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(
+            began.elapsed() < DEADLINE,
+            "not within {DEADLINE:?}: {what}"
+        );
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether the long forms of tests were asked for.
+pub fn is_long() -> bool {
+    variable("STOCKYARD_TEST_LONG").is_some()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tests' own settings")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The address of a server, or what to do about it.
+pub fn server(name: &str) -> String {
+    variable(name).unwrap_or_else(|| {
+        panic!("{name} is not set: run the tests by `make test`, or under scripts/with-servers.sh")
+    })
+}
+
+/// A name nobody else uses.
+pub fn unique(prefix: &str) -> String {
+    format!("{prefix}_{}", uuid::Uuid::new_v4().simple())
+}

@@ -1,0 +1,146 @@
+//! Processes that a test starts, freezes and ends: only its own, by their id.
+
+use std::{
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use super::{eventually, server};
+
+/// A process that ends with its owner.
+pub struct Process(Child);
+
+impl Process {
+    pub fn start(command: &mut Command) -> Self {
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a process");
+        Self(child)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn freeze(&self) {
+        signal(self.id(), "STOP");
+    }
+
+    pub fn thaw(&self) {
+        signal(self.id(), "CONT");
+    }
+
+    pub fn kill(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub fn signal(process: u32, name: &str) {
+    let status = Command::new("kill")
+        .args([format!("-{name}"), process.to_string()])
+        .status();
+    assert!(status.expect("kill").success(), "signal {name}");
+}
+
+/// Waits until the process is stopped by a signal.
+pub async fn is_frozen(process: u32) {
+    eventually("the process is frozen", async || {
+        let output = Command::new("ps")
+            .args(["-o", "state=", "-p", &process.to_string()])
+            .output();
+        output.expect("ps").stdout.starts_with(b"T").then_some(())
+    })
+    .await;
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// A Redis of the test's own, to be lost.
+pub struct OwnRedis {
+    port: u16,
+    directory: PathBuf,
+    process: Option<Process>,
+}
+
+impl OwnRedis {
+    pub async fn start() -> Self {
+        let directory = std::env::temp_dir().join(super::unique("redis"));
+        std::fs::create_dir(&directory).expect("a directory");
+        let mut redis = Self {
+            port: free_port(),
+            directory,
+            process: None,
+        };
+        redis.run().await;
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it on the data it was left with.
+    pub async fn run(&mut self) {
+        let mut command = Command::new(server("STOCKYARD_TEST_REDIS_SERVER"));
+        command
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+            ])
+            .arg("--dir")
+            .arg(&self.directory);
+        self.process = Some(Process::start(&mut command));
+        let client = redis::Client::open(self.url()).expect("a client");
+        eventually("redis answers", async || {
+            client.get_multiplexed_async_connection().await.ok()
+        })
+        .await;
+    }
+
+    pub async fn save(&self) {
+        let client = redis::Client::open(self.url()).expect("a client");
+        let mut connection = client
+            .get_multiplexed_async_connection()
+            .await
+            .expect("redis");
+        let saved: String = redis::cmd("SAVE")
+            .query_async(&mut connection)
+            .await
+            .expect("saved");
+        assert_eq!(saved, "OK");
+    }
+
+    pub fn process(&self) -> &Process {
+        self.process.as_ref().expect("redis runs")
+    }
+
+    /// Ends it without a last save.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+}
+
+impl Drop for OwnRedis {
+    fn drop(&mut self) {
+        self.process = None;
+        drop(std::fs::remove_dir_all(&self.directory));
+    }
+}

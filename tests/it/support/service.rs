@@ -1,0 +1,332 @@
+//! A service with everything of its own, run inside the test.
+
+use std::time::Duration;
+
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::{BorrowedMessage, Headers, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+};
+use reqwest::{Client, StatusCode, header::HeaderMap};
+use serde_json::Value;
+use stockyard::{
+    app::{self, Parts},
+    config::Config,
+    inventory::verify::Verifier,
+    kafka,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{TestDatabase, eventually, server, unique};
+
+/// What a service lives in: a database, topics, a group and a prefix. Services come and go in it.
+pub struct World {
+    pub database: TestDatabase,
+    pub config: Config,
+    producer: FutureProducer,
+}
+
+/// A service under way.
+pub struct Service {
+    pub base: String,
+    client: Client,
+    stop: CancellationToken,
+    ended: JoinHandle<Result<(), app::AppError>>,
+}
+
+/// What a request got.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("text"))
+    }
+}
+
+/// A message of the dead-letter topic.
+#[derive(Debug)]
+pub struct DeadLetter {
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, String)>,
+}
+
+impl DeadLetter {
+    fn of(message: &BorrowedMessage<'_>) -> Self {
+        let headers = message.headers().into_iter().flat_map(Headers::iter);
+        Self {
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: headers
+                .map(|header| {
+                    let value = String::from_utf8_lossy(header.value.unwrap_or_default());
+                    (header.key.to_owned(), value.into_owned())
+                })
+                .collect(),
+        }
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map_or("", |(_, value)| value)
+    }
+
+    pub fn reason(&self) -> &str {
+        self.header("stockyard.reason")
+    }
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A world with settings of its own.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let database = TestDatabase::create().await;
+        let mut config = default_config();
+        let name = unique("movements");
+        config.database.url.clone_from(&database.url);
+        config.redis.url = server("STOCKYARD_TEST_REDIS_URL");
+        config.redis.prefix = format!("{name}:");
+        // On a loaded machine a slow Redis is not what these tests are about.
+        config.redis.timeout_ms = 2_000;
+        config.kafka.bootstrap_servers = server("STOCKYARD_TEST_KAFKA");
+        config.kafka.topic.clone_from(&name);
+        config.kafka.group = name;
+        config.kafka.partitions = 4;
+        config.ingest.position_check_interval_ms = 100;
+        config.ingest.retry_max_ms = 200;
+        change(&mut config);
+        kafka::make_topics(&config.kafka).await.expect("topics");
+        let mut settings = kafka::producer_config(&config.kafka);
+        let producer = settings
+            .set("message.max.bytes", "10000000")
+            .create()
+            .expect("a producer");
+        Self {
+            database,
+            config,
+            producer,
+        }
+    }
+
+    /// Starts a service that does everything, and waits until it is ready.
+    pub async fn start(&self) -> Service {
+        let service = self
+            .start_parts(Parts {
+                answers: true,
+                ingests: true,
+            })
+            .await;
+        service.is_ready().await;
+        service
+    }
+
+    pub async fn start_parts(&self, parts: Parts) -> Service {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let stop = CancellationToken::new();
+        let (config, told) = (self.config.clone(), stop.clone());
+        let ended =
+            tokio::spawn(async move { app::run(&config, parts, vec![listener], told).await });
+        Service {
+            base,
+            client: Client::new(),
+            stop,
+            ended,
+        }
+    }
+
+    /// Publishes a message, wherever Kafka puts it; returns when the broker has it.
+    pub async fn send(&self, value: &str) {
+        self.send_record(
+            FutureRecord::<[u8], [u8]>::to(&self.config.kafka.topic).payload(value.as_bytes()),
+        )
+        .await;
+    }
+
+    pub async fn send_to(&self, partition: i32, value: &str) {
+        let record =
+            FutureRecord::<[u8], [u8]>::to(&self.config.kafka.topic).payload(value.as_bytes());
+        self.send_record(record.partition(partition)).await;
+    }
+
+    /// Publishes a value as it is (`None`: a tombstone), with a key and headers.
+    pub async fn send_raw(&self, key: &[u8], value: Option<&[u8]>, headers: OwnedHeaders) {
+        let mut record = FutureRecord::<[u8], [u8]>::to(&self.config.kafka.topic).key(key);
+        record.payload = value;
+        self.send_record(record.headers(headers)).await;
+    }
+
+    async fn send_record(&self, record: FutureRecord<'_, [u8], [u8]>) {
+        self.producer
+            .send(record, Duration::from_secs(30))
+            .await
+            .expect("acknowledged");
+    }
+
+    /// Waits for that many dead letters and returns them.
+    pub async fn dead_letters(&self, count: usize) -> Vec<DeadLetter> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.config.kafka.bootstrap_servers)
+            .set("group.id", unique("dead-letters"))
+            .set("fetch.message.max.bytes", "20000000")
+            .create()
+            .expect("a consumer");
+        let mut all = TopicPartitionList::new();
+        all.add_partition_offset(&self.config.kafka.dead_letter_topic(), 0, Offset::Beginning)
+            .expect("an offset");
+        consumer.assign(&all).expect("assigned");
+        let mut letters = Vec::new();
+        eventually("dead letters", async || {
+            while let Some(message) = consumer.poll(Duration::from_millis(10)) {
+                letters.push(DeadLetter::of(&message.expect("a message")));
+            }
+            (letters.len() >= count).then_some(())
+        })
+        .await;
+        assert_eq!(letters.len(), count, "{letters:?}");
+        letters
+    }
+
+    /// What the tables' comparison with each other finds.
+    pub async fn differences(&self) -> Vec<String> {
+        let store = self.database.store("");
+        let mut found = Vec::new();
+        let mut tell = |difference: &_| found.push(format!("{difference}"));
+        let clock = stockyard::clock::Clock::system();
+        Verifier::new(&store, clock, &mut tell)
+            .run(None)
+            .await
+            .expect("compared");
+        store.close().await;
+        found
+    }
+
+    /// The next offset of each partition as the database has it, summed up.
+    pub async fn taken(&self) -> i64 {
+        self.database
+            .number("select coalesce(sum(next_offset), 0)::bigint from ingest_progress")
+            .await
+    }
+
+    /// Waits until everything published so far is taken.
+    pub async fn is_caught_up(&self, messages: i64) {
+        eventually("everything is taken", async || {
+            (self.taken().await >= messages).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Service {
+    pub async fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[]).await
+    }
+
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.client.get(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.expect(path);
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.expect("a body");
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Answer {
+            status,
+            headers,
+            body,
+        }
+    }
+
+    pub async fn movement(&self, id: impl std::fmt::Display) -> Answer {
+        self.get(&format!("/api/movements/{id}")).await
+    }
+
+    pub async fn stock(
+        &self,
+        warehouse: impl std::fmt::Display,
+        product: impl std::fmt::Display,
+    ) -> Answer {
+        self.get(&format!("/api/warehouses/{warehouse}/products/{product}"))
+            .await
+    }
+
+    /// Waits until so much is on hand.
+    pub async fn has_on_hand(
+        &self,
+        warehouse: impl std::fmt::Display,
+        product: impl std::fmt::Display,
+        units: i64,
+    ) -> Answer {
+        let path = format!("/api/warehouses/{warehouse}/products/{product}");
+        eventually(&format!("{units} on hand at {path}"), async || {
+            let answer = self.get(&path).await;
+            (answer.body["on_hand"] == units).then_some(answer)
+        })
+        .await
+    }
+
+    pub async fn is_ready(&self) {
+        eventually("the service is ready", async || {
+            let ready = self
+                .client
+                .get(format!("{}/readyz", self.base))
+                .send()
+                .await
+                .ok()?;
+            ready.status().is_success().then_some(())
+        })
+        .await;
+    }
+
+    /// The value of a series, as `/metrics` shows it.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let Value::String(text) = self.get("/metrics").await.body else {
+            panic!("no text")
+        };
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no series {series}"))
+            .parse()
+            .expect("a number")
+    }
+
+    /// Stops it in order.
+    pub async fn stop(self) {
+        self.end().await.expect("ended well");
+    }
+
+    /// Stops it, or waits until it has ended by itself; what it ended with.
+    pub async fn end(self) -> Result<(), app::AppError> {
+        self.stop.cancel();
+        self.ended.await.expect("no panic")
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ends(self) -> Result<(), app::AppError> {
+        tokio::time::timeout(super::DEADLINE, self.ended)
+            .await
+            .expect("it ends")
+            .expect("no panic")
+    }
+}
+
+fn default_config() -> Config {
+    let empty = std::collections::HashMap::new();
+    Config::from_layers(None, empty).expect("the defaults")
+}
