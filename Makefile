@@ -22,7 +22,7 @@ status: ## what runs, where, and whether it answers
 logs: ## the service's log, or NAME=kafka, postgres, redis, prometheus, grafana, build
 	@scripts/stack.sh logs $(NAME)
 
-produce: ## send movements to the running stack (ARGS="--count 1000000 --duplicates 0.1", ARGS=--help)
+produce: ## send movements to the running stack (ARGS="--count 1000000 --duplicates 10", ARGS=--help)
 	@scripts/stack.sh run produce $(ARGS)
 
 verify: ## prove that ledger, levels and movements agree (ARGS="--oracle FILE")

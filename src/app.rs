@@ -64,7 +64,7 @@ const LEDGER_ROOM_INTERVAL: Duration = Duration::from_secs(30);
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// Longest one slice of `verify` may take; they are made to be far shorter.
-const VERIFY_STATEMENT_MAX: Duration = Duration::from_secs(60);
+const VERIFY_STATEMENT_MAX: Duration = Duration::from_mins(1);
 
 /// The inventory of a process and its follower, over the servers of the configuration.
 pub fn inventory(
@@ -174,12 +174,11 @@ pub async fn run(
     tasks.spawn(http::run(listeners, routes, limits, metrics, stop.clone()));
     tasks.close();
 
-    let result = match ingest {
-        Some(ingest) => ended(ingest.ended(), &stop).await,
-        None => {
-            stop.cancelled().await;
-            Ok(())
-        }
+    let result = if let Some(ingest) = ingest {
+        ended(ingest.ended(), &stop).await
+    } else {
+        stop.cancelled().await;
+        Ok(())
     };
     stop.cancel();
     if timeout(STOP_MAX, tasks.wait()).await.is_err() {

@@ -49,6 +49,10 @@ pub enum Refusal {
 
 /// The conditions of use. A service has them all; a test switches one off to show that it is needed.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a condition of its own"
+)]
 pub struct Conditions {
     pub unchanged: bool,
     pub not_ahead: bool,
@@ -139,7 +143,7 @@ impl Rule {
         }
         let point = self.point(position).ok_or(Refusal::OtherDatabase)?;
         fence(Ordering::Acquire);
-        if generation % 2 == 1 || self.generation.load(Ordering::Relaxed) != generation {
+        if !generation.is_multiple_of(2) || self.generation.load(Ordering::Relaxed) != generation {
             return Err(Refusal::OtherDatabase);
         }
         Ok(point)
@@ -163,7 +167,7 @@ impl Rule {
         (version >= changed || !self.conditions.unchanged)
             && (version >= seen.position || !self.conditions.not_before)
             && (self.is_followed() || !self.conditions.followed)
-            && seen.generation % 2 == 0
+            && seen.generation.is_multiple_of(2)
             && self.generation.load(Ordering::Acquire) == seen.generation
     }
 

@@ -189,6 +189,10 @@ mod tests {
     use super::*;
     use uuid::Uuid;
 
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "it stands where a side may be missing"
+    )]
     fn report(warehouse: u128, at_us: i64, units: i64) -> Option<SideReport> {
         Some(SideReport {
             warehouse: WarehouseId::new(Uuid::from_u128(warehouse)).unwrap(),

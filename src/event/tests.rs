@@ -86,6 +86,7 @@ fn binary_mode_has_the_data_as_the_value() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of values")]
 fn every_field_is_needed_and_checked() {
     let wrong: [(&str, &[Value]); 6] = [
         (

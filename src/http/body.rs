@@ -166,7 +166,11 @@ pub(super) struct MovementBody {
 
 /// The movement document as bytes.
 fn movement_json(movement: &Movement) -> Bytes {
-    let warehouse = |side| movement.warehouse(side).map_or(Uuid::nil(), |id| id.uuid());
+    let warehouse = |side| {
+        movement
+            .warehouse(side)
+            .map_or(Uuid::nil(), crate::domain::WarehouseId::uuid)
+    };
     let only = movement.only_line();
     json(&MovementBody {
         id: movement.id.uuid(),

@@ -96,7 +96,8 @@ impl Lane {
         let mut from = batch.from();
         let mut letters = Vec::new();
         // The next part is the last of these: parts are taken in the order of their offsets.
-        let mut parts: Vec<Range<usize>> = vec![0..messages.len()];
+        let whole = 0..messages.len();
+        let mut parts: Vec<Range<usize>> = vec![whole];
         while let Some(part) = parts.pop() {
             let slice = &messages[part.clone()];
             let mut behind = from.clone();

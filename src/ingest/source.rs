@@ -101,7 +101,7 @@ impl ConsumerContext for Heard {
         let partitions = partitions
             .elements()
             .iter()
-            .map(|element| element.partition())
+            .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
             .collect();
         let rebalance = match event {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assigned(partitions),

@@ -216,17 +216,14 @@ impl Inventory {
         let Some(tag) = wanted.tag else {
             return Ok(reached);
         };
-        let known = match reached {
+        let mut known = match reached {
             Reached::Followed => rule.tag_of(wanted.version),
             Reached::InDatabase => None,
         };
-        let known = match known {
-            Some(tag) => Some(tag),
-            None => {
-                let commit = retried(|| self.store.commit(wanted.version)).await?;
-                commit.map(|commit| commit.tag)
-            }
-        };
+        if known.is_none() {
+            let commit = retried(|| self.store.commit(wanted.version)).await?;
+            known = commit.map(|commit| commit.tag);
+        }
         if known == Some(tag) {
             Ok(reached)
         } else {

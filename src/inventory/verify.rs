@@ -64,6 +64,7 @@ pub enum Difference {
 }
 
 impl fmt::Display for Difference {
+    #[expect(clippy::too_many_lines, reason = "one sentence for each")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = |key: &StockKey| format!("warehouse {} product {}", key.warehouse, key.product);
         let side = |(movement, product, kind): &SideId| {

@@ -29,7 +29,7 @@ const QUEUE_KBYTES: &str = "65536";
 /// How long a full queue is left to drain.
 const QUEUE_WAIT: Duration = Duration::from_millis(5);
 /// Longest the last messages may take.
-const FLUSH_MAX: Duration = Duration::from_secs(60);
+const FLUSH_MAX: Duration = Duration::from_mins(1);
 /// How often the pace is checked, in messages.
 const PACE_STEP: u64 = 50;
 

@@ -1,4 +1,4 @@
-//! PostgreSQL: the only state. One function per statement, arrays in, the order of locks stated.
+//! `PostgreSQL`: the only state. One function per statement, arrays in, the order of locks stated.
 //!
 //! Invariants: nothing but this module names sqlx; a transaction that writes goes through [`writer::Writer`]; a read is
 //! one statement, so what it returns is one moment of the database and carries the commit it is true as of.

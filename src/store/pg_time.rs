@@ -15,9 +15,9 @@ use crate::domain::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PgTime(pub Timestamp);
 
-/// 2000-01-01T00:00:00Z: the wire format counts from there (PostgreSQL, `src/include/datatype/timestamp.h`).
+/// 2000-01-01T00:00:00Z: the wire format counts from there (`PostgreSQL`, `src/include/datatype/timestamp.h`).
 const EPOCH_US: i64 = 946_684_800_000_000;
-/// From `pg_type.dat`; fixed in every PostgreSQL.
+/// From `pg_type.dat`; fixed in every `PostgreSQL`.
 const TIMESTAMPTZ: Oid = Oid(1184);
 const TIMESTAMPTZ_ARRAY: Oid = Oid(1185);
 

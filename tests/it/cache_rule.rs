@@ -46,11 +46,14 @@ struct Process {
     slow: Vec<(CacheKey, Entry)>,
 }
 
+/// By version: the commit, and what was on hand of each key then.
+type History = BTreeMap<i64, (CommitPoint, BTreeMap<u128, i64>)>;
+
 /// What is true: at every version, what was on hand of each key, in this life of the database and in the last one.
 #[derive(Default)]
 struct Truth {
-    history: BTreeMap<i64, (CommitPoint, BTreeMap<u128, i64>)>,
-    before_restore: Option<(usize, BTreeMap<i64, (CommitPoint, BTreeMap<u128, i64>)>)>,
+    history: History,
+    before_restore: Option<History>,
 }
 
 impl Truth {
@@ -62,12 +65,7 @@ impl Truth {
         Self::holds_in(&self.history, at, key, on_hand)
     }
 
-    fn holds_in(
-        history: &BTreeMap<i64, (CommitPoint, BTreeMap<u128, i64>)>,
-        at: CommitPoint,
-        key: u128,
-        on_hand: i64,
-    ) -> bool {
+    fn holds_in(history: &History, at: CommitPoint, key: u128, on_hand: i64) -> bool {
         history
             .get(&at.version.number())
             .is_some_and(|(point, levels)| {
@@ -87,7 +85,7 @@ struct Exploration {
     restores: usize,
     /// The restore each process has noticed.
     noticed: Vec<usize>,
-    saved: Option<BTreeMap<i64, (CommitPoint, BTreeMap<u128, i64>)>>,
+    saved: Option<History>,
 }
 
 fn stock_key(key: u128) -> StockKey {
@@ -154,22 +152,23 @@ impl Exploration {
         let at = self.random.random_range(0..self.processes.len());
         let key = self.random.random_range(1..=KEYS);
         match self.random.random_range(0..100) {
-            0..30 => self.read(at, key).await,
+            0..30 => return self.read(at, key).await,
             30..45 => self.write(at, key).await,
             45..65 => self.look(at).await,
             65..74 => self.begin_slow_read(at, key).await,
             74..83 => self.finish_slow_read(at),
-            83..91 => self.join_a_read(at, key).await,
+            83..91 => return self.join_a_read(at, key).await,
             91..94 => self.pause(at),
             94..96 => self.lose_redis().await,
             96..98 => self.restart(at).await,
             98 => self.save().await,
             _ => self.restore().await,
         }
+        Ok(())
     }
 
     /// A write through a process, which knows of it at once; the others do not.
-    async fn write(&mut self, at: usize, key: u128) -> Result<(), String> {
+    async fn write(&mut self, at: usize, key: u128) {
         self.movements += 1;
         let new = fact(self.movements, Side::Arrival, 1, key, 1);
         let recorded = self.processes[at]
@@ -184,10 +183,9 @@ impl Exploration {
             .history
             .insert(commit.version.number(), (commit, levels));
         self.processes[at].own.insert(key, commit.version.number());
-        Ok(())
     }
 
-    async fn look(&mut self, at: usize) -> Result<(), String> {
+    async fn look(&mut self, at: usize) {
         let newest = self.truth.newest();
         let process = &mut self.processes[at];
         process.follower.look().await.unwrap();
@@ -197,7 +195,6 @@ impl Exploration {
             self.noticed[at] = self.restores;
             process.own.clear();
         }
-        Ok(())
     }
 
     async fn read(&mut self, at: usize, key: u128) -> Result<(), String> {
@@ -209,21 +206,19 @@ impl Exploration {
         self.is_true(at, key, &answer, "read")
     }
 
-    async fn begin_slow_read(&mut self, at: usize, key: u128) -> Result<(), String> {
+    async fn begin_slow_read(&mut self, at: usize, key: u128) {
         let entry = self.read_entry(at, key).await;
         self.processes[at]
             .slow
             .push((CacheKey::Stock(stock_key(key)), entry));
-        Ok(())
     }
 
     /// What was read long ago is stored now.
-    fn finish_slow_read(&mut self, at: usize) -> Result<(), String> {
+    fn finish_slow_read(&mut self, at: usize) {
         let process = &mut self.processes[at];
         if let Some((key, entry)) = process.slow.pop() {
             process.inventory.cache().fill(key, &entry);
         }
-        Ok(())
     }
 
     /// A read is under way, something is written and followed, another caller joins, the read lands.
@@ -236,10 +231,10 @@ impl Exploration {
         let entry = self.read_entry(at, key).await;
         let writer = self.random.random_range(0..self.processes.len());
         if self.random.random_bool(0.7) {
-            self.write(writer, key).await?;
+            self.write(writer, key).await;
         }
         if self.random.random_bool(0.7) {
-            self.look(at).await?;
+            self.look(at).await;
         }
         let inventory = Arc::clone(&self.processes[at].inventory);
         let joining = async { inventory.stock(stock_key(key), None).await.unwrap() };
@@ -255,14 +250,13 @@ impl Exploration {
     }
 
     /// Nobody looks for longer than the rule trusts.
-    fn pause(&mut self, at: usize) -> Result<(), String> {
+    fn pause(&mut self, at: usize) {
         self.processes[at]
             .clock
             .advance(FOLLOWED_WITHIN + Duration::from_millis(1));
-        Ok(())
     }
 
-    async fn lose_redis(&mut self) -> Result<(), String> {
+    async fn lose_redis(&mut self) {
         let client = redis::Client::open(self.world.config.redis.url.as_str()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         let keys: Vec<String> = connection
@@ -272,18 +266,16 @@ impl Exploration {
         if !keys.is_empty() {
             let _: i64 = connection.del(keys).await.unwrap();
         }
-        Ok(())
     }
 
-    async fn restart(&mut self, at: usize) -> Result<(), String> {
+    async fn restart(&mut self, at: usize) {
         self.processes[at].inventory.store().close().await;
         self.processes[at] = self.start_process().await;
         self.noticed[at] = self.restores;
-        Ok(())
     }
 
     /// A backup: the tables as they are.
-    async fn save(&mut self) -> Result<(), String> {
+    async fn save(&mut self) {
         let tables = [
             "products",
             "warehouses",
@@ -292,19 +284,15 @@ impl Exploration {
             "stock_ledger",
             "stock_commits",
         ];
-        let sql: String = tables
-            .iter()
-            .map(|table| format!("drop table if exists saved_{table}; create table saved_{table} as table {table};"))
-            .collect();
-        self.world.database.run(&sql).await;
+        let sql: Vec<String> = tables.iter().map(|table| format!("drop table if exists saved_{table}; create table saved_{table} as table {table};")).collect();
+        self.world.database.run(&sql.concat()).await;
         self.saved = Some(self.truth.history.clone());
-        Ok(())
     }
 
     /// The backup is put back, and life goes on from there.
-    async fn restore(&mut self) -> Result<(), String> {
+    async fn restore(&mut self) {
         let Some(saved) = self.saved.clone() else {
-            return Ok(());
+            return;
         };
         let tables = [
             "products",
@@ -314,7 +302,7 @@ impl Exploration {
             "stock_ledger",
             "stock_commits",
         ];
-        let sql: String = tables
+        let sql: Vec<String> = tables
             .iter()
             .map(|table| {
                 format!("delete from {table}; insert into {table} select * from saved_{table};")
@@ -322,12 +310,11 @@ impl Exploration {
             .collect();
         self.world
             .database
-            .run(&format!("begin; {sql} commit"))
+            .run(&format!("begin; {} commit", sql.concat()))
             .await;
         self.restores += 1;
         let old = std::mem::replace(&mut self.truth.history, saved);
-        self.truth.before_restore = Some((self.restores, old));
-        Ok(())
+        self.truth.before_restore = Some(old);
     }
 
     async fn read_entry(&self, at: usize, key: u128) -> Entry {
@@ -367,7 +354,7 @@ impl Exploration {
         // For a second after a restore nobody can know of it.
         let just_before = is_fresh
             && !has_noticed
-            && self.truth.before_restore.as_ref().is_some_and(|(_, old)| {
+            && self.truth.before_restore.as_ref().is_some_and(|old| {
                 Truth::holds_in(old, answer.as_of, key, on_hand)
                     && version >= process.known.version.number()
             });

@@ -1,9 +1,6 @@
 //! Several writers on the same keys: each fact once, no deadlock, and the tables agree.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use stockyard::{
@@ -34,14 +31,15 @@ async fn eight_writers_on_overlapping_keys_never_deadlock() {
     )
     .unwrap();
     let time = Duration::from_secs(if is_long() { 60 } else { 10 });
-    let until = Instant::now() + time;
+    let clock = Clock::system();
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..8 {
         let mut recorder = Recorder::new(Arc::clone(&inventory));
+        let clock = clock.clone();
         writers.spawn(async move {
             let mut random = SmallRng::seed_from_u64(writer);
             let (mut batches, mut applied) = (0, 0_u64);
-            while Instant::now() < until {
+            while clock.elapsed() < time {
                 // All writers draw from the same movements, warehouses and products, so that most facts are
                 // duplicates of another writer's and every batch locks what others lock.
                 let mut facts: Vec<_> = (0..random.random_range(1..60))
@@ -58,8 +56,8 @@ async fn eight_writers_on_overlapping_keys_never_deadlock() {
                     .collect();
                 facts.shuffle(&mut random);
                 match recorder.record(&facts, &Taken::default()).await {
-                    Ok(recorded) => {
-                        applied += recorded
+                    Ok(done) => {
+                        applied += done
                             .outcomes
                             .iter()
                             .filter(|outcome| {
@@ -77,9 +75,9 @@ async fn eight_writers_on_overlapping_keys_never_deadlock() {
     }
     let (mut batches, mut applied) = (0, 0);
     while let Some(writer) = writers.join_next().await {
-        let (of_writer, of_facts) = writer.unwrap();
-        batches += of_writer;
-        applied += of_facts;
+        let (more_batches, more_facts) = writer.unwrap();
+        batches += more_batches;
+        applied += more_facts;
     }
     eprintln!("{batches} batches with {applied} new facts in {time:?}");
     assert_eq!(world.database.number(DEADLOCKS).await, 0);

@@ -1,10 +1,6 @@
 //! A writer that stops at any step of its transaction delays the others by three seconds at most.
 
-use std::{
-    process::Command,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{process::Command, sync::Arc, time::Duration};
 
 use stockyard::{
     app,
@@ -143,18 +139,15 @@ async fn a_writer_frozen_at_any_step_delays_others_by_three_seconds_at_most() {
         let frozen = Process::start(&mut command);
         is_frozen(frozen.id()).await;
 
-        let began = Instant::now();
+        let began = Clock::system();
         let facts = [
             fact(1, Side::Departure, 1, 1, 5),
             fact(1, Side::Arrival, 2, 1, 5),
         ];
-        let recorded = recorder.record(&facts, &Taken::default()).await.unwrap();
+        let done = recorder.record(&facts, &Taken::default()).await.unwrap();
         let delay = began.elapsed();
         eprintln!("frozen after {step}: the other writer waited {delay:?}");
-        assert!(
-            recorded.commit.is_some(),
-            "what the frozen one did is undone"
-        );
+        assert!(done.commit.is_some(), "what the frozen one did is undone");
         assert!(delay <= DELAY_MAX, "frozen after {step}: {delay:?}");
         drop(frozen);
         assert_eq!(world.differences().await, [""; 0]);
@@ -234,7 +227,7 @@ async fn a_process_frozen_anywhere_delays_others_by_three_seconds_at_most() {
         .await;
         ingest.freeze();
         is_frozen(ingest.id()).await;
-        let began = Instant::now();
+        let began = Clock::system();
         // The keys that every batch of the frozen process touches.
         let facts = [
             fact(1_000 + round, Side::Departure, from, product, 1),

@@ -1,7 +1,5 @@
 //! What `produce` publishes is what `verify` finds.
 
-use std::time::Instant;
-
 use stockyard::{
     clock::Clock,
     inventory::verify::{Compared, Expected, Verifier},
@@ -36,7 +34,7 @@ async fn what_is_published_is_what_the_tables_hold() {
         seed: 42,
     };
     let (kafka, plan) = (world.config.kafka.clone(), options.clone());
-    let began = Instant::now();
+    let began = Clock::system();
     let produced = tokio::task::spawn_blocking(move || {
         produce(
             &kafka,
@@ -76,14 +74,14 @@ async fn what_is_published_is_what_the_tables_hold() {
             r#"warehouse_kafka_consumer_messages_processed_total{{status="{status}",topic="{topic}"}}"#
         );
         eventually(&format!("{expected} {status}"), async || {
-            (service.metric(&series).await as u64 == expected).then_some(())
+            (service.count(&series).await == expected).then_some(())
         })
         .await;
     }
     for (reason, expected) in &totals.dead_letters {
         let series = format!(r#"warehouse_ingest_dead_letters_total{{reason="{reason}"}}"#);
         eventually(&format!("{expected} {reason}"), async || {
-            (service.metric(&series).await as u64 == *expected).then_some(())
+            (service.count(&series).await == *expected).then_some(())
         })
         .await;
     }
@@ -115,7 +113,6 @@ async fn what_is_published_is_what_the_tables_hold() {
         "{found:#?}"
     );
     assert_eq!(said("side without a ledger row"), 1, "{found:#?}");
-    assert_eq!(said("product") - said("warehouse") >= 1, true, "{found:#?}");
     assert_eq!(
         found
             .iter()

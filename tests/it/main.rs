@@ -1,4 +1,4 @@
-//! Whole-service tests: one binary, real Kafka, PostgreSQL and Redis, whose addresses `scripts/with-servers.sh` gives.
+//! Whole-service tests: one binary, real Kafka, `PostgreSQL` and Redis, whose addresses `scripts/with-servers.sh` gives.
 //!
 //! Each test has a database, a topic, a group and a key prefix of its own. Nothing sleeps for luck: what is to come is
 //! awaited with a deadline (`support::eventually`).
@@ -9,6 +9,8 @@
     reason = "a test that fails panics"
 )]
 #![expect(clippy::print_stderr, reason = "figures, for whoever looks")]
+#![expect(clippy::too_many_lines, reason = "a test is a story")]
+#![expect(unreachable_pub, reason = "a binary of tests has no outside")]
 
 mod support;
 

@@ -52,7 +52,8 @@ async fn every_error_is_a_problem_document() {
         format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{more}\r\n")
     };
     let long = "x".repeat(20_000);
-    let headers: String = (0..150).map(|n| format!("x-{n}: y\r\n")).collect();
+    let headers: Vec<String> = (0..150).map(|n| format!("x-{n}: y\r\n")).collect();
+    let headers = headers.concat();
     let large = format!("content-length: 100000\r\n\r\n{}", "x".repeat(100_000));
     let cases: Vec<(u16, String)> = vec![
         (404, ask("GET /nowhere", "")),

@@ -105,7 +105,7 @@ async fn while_the_service_runs() {
     world.database.restore(&copy).await;
 
     eventually("the restore is noticed", async || {
-        let noticed = service.metric("warehouse_feed_resyncs_total").await >= 1.0;
+        let noticed = service.count("warehouse_feed_resyncs_total").await >= 1;
         (noticed && service.get("/readyz").await.status == 200).then_some(())
     })
     .await;

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use sqlx::{Connection, Row};
 use stockyard::{
     app,
     cache::rule::Conditions,
@@ -44,7 +45,6 @@ async fn the_role_that_serves_cannot_touch_what_was_written() {
         "the service's connections are told by their name"
     );
 
-    use sqlx::{Connection, Row};
     let mut connection = world.database.connect().await;
     sqlx::raw_sql("set role stockyard_app")
         .execute(&mut connection)
@@ -66,7 +66,7 @@ async fn the_role_that_serves_cannot_touch_what_was_written() {
             .unwrap_err();
         let code = error
             .as_database_error()
-            .and_then(|error| error.code().map(|c| c.into_owned()));
+            .and_then(|error| error.code().map(std::borrow::Cow::into_owned));
         assert_eq!(code.as_deref(), Some("42501"), "{statement}");
     }
     let rows = sqlx::raw_sql("select count(*) from stock_ledger")

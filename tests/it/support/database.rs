@@ -49,7 +49,7 @@ impl TestDatabase {
             role: role.to_owned(),
             read_connections_max: 8,
             acquire_timeout: Duration::from_secs(30),
-            read_timeout: Duration::from_secs(60),
+            read_timeout: Duration::from_mins(1),
         })
         .expect("a store")
     }

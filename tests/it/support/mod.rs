@@ -5,26 +5,32 @@ pub mod messages;
 pub mod process;
 mod service;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use stockyard::clock::Clock;
 
 pub use database::TestDatabase;
 pub use service::{Answer, Service, World};
 
 /// Longest a test waits for anything: far beyond what a loaded machine needs.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub fn deadline() -> Duration {
+    Duration::from_mins(if is_long() { 10 } else { 1 })
+}
+
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Waits until `look` finds something; panics with `what` when the deadline has passed.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let began = Instant::now();
+    let began = Clock::system();
     loop {
         if let Some(found) = look().await {
             return found;
         }
         assert!(
-            began.elapsed() < DEADLINE,
-            "not within {DEADLINE:?}: {what}"
+            began.elapsed() < deadline(),
+            "not within {:?}: {what}",
+            deadline()
         );
         tokio::time::sleep(LOOK_EVERY).await;
     }

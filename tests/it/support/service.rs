@@ -293,8 +293,8 @@ impl Service {
         .await;
     }
 
-    /// The value of a series, as `/metrics` shows it.
-    pub async fn metric(&self, series: &str) -> f64 {
+    /// The value of a counter, as `/metrics` shows it.
+    pub async fn count(&self, series: &str) -> u64 {
         let Value::String(text) = self.get("/metrics").await.body else {
             panic!("no text")
         };
@@ -303,7 +303,7 @@ impl Service {
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no series {series}"))
             .parse()
-            .expect("a number")
+            .expect("a whole number")
     }
 
     /// Stops it in order.
@@ -319,7 +319,7 @@ impl Service {
 
     /// Waits until it ends by itself.
     pub async fn ends(self) -> Result<(), app::AppError> {
-        tokio::time::timeout(super::DEADLINE, self.ended)
+        tokio::time::timeout(super::deadline(), self.ended)
             .await
             .expect("it ends")
             .expect("no panic")
