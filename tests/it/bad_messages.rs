@@ -4,7 +4,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{World, messages::Move};
+use crate::support::{World, eventually, messages::Move, unique};
 
 /// A good arrival with one field of its data replaced.
 fn spoilt(field: &str, value: Value) -> String {
@@ -283,24 +283,50 @@ async fn what_the_database_refuses_is_found_by_halving() {
 
 #[tokio::test]
 async fn a_message_too_large_to_decode_is_no_exception() {
-    let world = World::with(|config| {
-        config.ingest.max_message_bytes = 10_000;
-        // The dead-letter topic takes less than what will come: the value has to stay behind.
-        config.kafka.message_bytes_max = 50_000;
-    })
-    .await;
+    let world = World::with(|config| config.ingest.max_message_bytes = 10_000).await;
     let service = world.start().await;
+    let large = vec![b' '; 20_000];
     world
-        .send_raw(b"large", Some(&vec![b' '; 20_000]), OwnedHeaders::new())
+        .send_raw(b"large", Some(&large), OwnedHeaders::new())
         .await;
     let letters = world.dead_letters(1).await;
     assert_eq!(
-        (letters[0].reason(), letters[0].value.as_ref().map(Vec::len)),
-        ("too_large", Some(20_000))
+        (letters[0].reason(), letters[0].value.as_ref()),
+        ("too_large", Some(&large))
     );
     let good = Move::new(Uuid::new_v4(), Uuid::new_v4(), 3);
     world.send(&good.arrival()).await;
     service.has_on_hand(good.warehouse, good.product, 3).await;
+    service.stop().await;
+    world.database.remove().await;
+}
+
+#[tokio::test]
+async fn what_the_dead_letter_topic_refuses_goes_without_its_value() {
+    let topic = unique("small");
+    let world = World::with(|config| config.kafka.dead_letter_topic.clone_from(&topic)).await;
+    world.limit_message_bytes(&topic, 5_000).await;
+    let service = world.start().await;
+    world
+        .send_raw(b"key", Some(&vec![b'x'; 100_000]), OwnedHeaders::new())
+        .await;
+    world
+        .send_raw(b"small", Some(b"x"), OwnedHeaders::new())
+        .await;
+    let letters = world.dead_letters(2).await;
+    let large = letters
+        .iter()
+        .find(|letter| letter.key.as_deref() == Some(b"key"))
+        .unwrap();
+    assert_eq!(
+        (large.reason(), large.value.as_deref()),
+        ("not_json", Some(b"".as_slice()))
+    );
+    assert_eq!(large.header("stockyard.value_omitted"), "100000");
+    eventually("both are taken", async || {
+        (world.taken().await == 2).then_some(())
+    })
+    .await;
     service.stop().await;
     world.database.remove().await;
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
+    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::{BorrowedMessage, Headers, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
@@ -175,6 +177,24 @@ impl World {
             .send(record, Duration::from_secs(30))
             .await
             .expect("acknowledged");
+    }
+
+    /// Makes a topic refuse what is larger.
+    pub async fn limit_message_bytes(&self, topic: &str, bytes: u32) {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", &self.config.kafka.bootstrap_servers)
+            .create()
+            .expect("an admin client");
+        let bytes = bytes.to_string();
+        let limit =
+            AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
+        for result in admin
+            .alter_configs(&[limit], &AdminOptions::new())
+            .await
+            .expect("asked")
+        {
+            result.expect("altered");
+        }
     }
 
     /// Waits for that many dead letters and returns them.
