@@ -57,7 +57,7 @@ pub fn producer_config(kafka: &Kafka) -> ClientConfig {
     let mut config = client(kafka);
     let largest = kafka.message_bytes_max + DEAD_LETTER_ROOM_BYTES;
     config
-        .set("enable.idempotence", "true")
+        // Not the idempotent producer: a letter may come twice, and that one fails for good after some broker faults.
         .set("acks", "all")
         .set("message.max.bytes", largest.to_string())
         .set("linger.ms", "1")

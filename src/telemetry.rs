@@ -1,5 +1,7 @@
 //! Logs: text for people, JSON for machines, on standard error, because standard output belongs to the commands.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, prelude::*};
 
 use crate::config::{Log, LogFormat};
@@ -10,7 +12,12 @@ pub fn start(log: &Log) -> Result<(), ParseError> {
     let registry = tracing_subscriber::registry().with(filter);
     let started = match log.format {
         LogFormat::Text => registry
-            .with(fmt::layer().with_writer(std::io::stderr))
+            .with(
+                fmt::layer()
+                    // Colours are for people who watch, not for files.
+                    .with_ansi(std::io::stderr().is_terminal())
+                    .with_writer(std::io::stderr),
+            )
             .try_init(),
         LogFormat::Json => registry
             .with(fmt::layer().json().with_writer(std::io::stderr))

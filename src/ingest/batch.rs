@@ -78,12 +78,15 @@ impl Batch {
         self.messages.is_empty()
     }
 
-    /// Leaves out what is there of these partitions. Their bytes stay until the batch goes.
+    /// Leaves out what is there of these partitions. Their bytes stay as long as there is something beside them.
     pub(super) fn forget(&mut self, partitions: &[i32]) {
         self.messages
             .retain(|message| !partitions.contains(&message.partition));
         self.first
             .retain(|partition, _| !partitions.contains(partition));
+        if self.messages.is_empty() {
+            *self = Self::default();
+        }
     }
 
     pub(super) fn key(&self, message: &Message) -> Option<&[u8]> {

@@ -78,14 +78,15 @@ impl Buffer {
         self.eased.notify_all();
     }
 
-    /// Waits until the lane works on nothing, at most that long; whether it does not.
-    pub(super) fn is_idle_within(&self, wait: Duration) -> bool {
+    /// Waits until the lane works on nothing of these partitions, at most that long; whether it does not.
+    pub(super) fn is_free_of(&self, partitions: &[i32], wait: Duration) -> bool {
+        let is_at_one = |state: &State| state.out.keys().any(|out| partitions.contains(out));
         let state = self.state();
         let (state, _) = self
             .eased
-            .wait_timeout_while(state, wait, |state| !state.out.is_empty())
+            .wait_timeout_while(state, wait, |state| is_at_one(state))
             .unwrap_or_else(PoisonError::into_inner);
-        state.out.is_empty()
+        !is_at_one(&state)
     }
 
     /// Nothing will come any more.
@@ -223,11 +224,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_forgotten_leaves_its_room() {
+        let buffer = Buffer::new(LIMITS);
+        push(&buffer, 0, &[0; 1_000]);
+        assert!(!buffer.has_room_within(Duration::ZERO));
+        buffer.forget(&[0]);
+        assert!(buffer.has_room_within(Duration::ZERO));
+    }
+
+    #[tokio::test]
     async fn after_the_end_nothing_is_taken() {
         let buffer = Buffer::new(LIMITS);
         push(&buffer, 0, b"a");
         assert_eq!(buffer.take().await.unwrap().messages.len(), 1);
-        assert!(!buffer.is_idle_within(Duration::ZERO));
+        assert!(!buffer.is_free_of(&[0], Duration::ZERO));
+        assert!(buffer.is_free_of(&[1], Duration::ZERO));
         push(&buffer, 1, b"b");
         buffer.forget(&[0]);
         assert!(buffer.has_room_within(Duration::ZERO));
@@ -235,6 +246,6 @@ mod tests {
         buffer.close();
         assert!(!buffer.is_open());
         assert!(buffer.take().await.is_none(), "what was pending is gone");
-        assert!(buffer.is_idle_within(Duration::ZERO));
+        assert!(buffer.is_free_of(&[0], Duration::ZERO));
     }
 }

@@ -1,7 +1,7 @@
 //! Writes dead letters: the bytes as they came, why, and from where.
 //!
 //! Invariant: when writing returns well, the broker has every letter. A letter it refuses for its size goes without the
-//! value, and says so.
+//! value, and says so; if that is still too large, without its key and the headers it came with.
 
 use std::time::Duration;
 
@@ -112,31 +112,44 @@ impl DeadLetters {
     async fn send(&self, batch: &Batch, letter: &Letter<'_>) -> Result<(), KafkaError> {
         let message = letter.message;
         let (key, value) = (batch.key(message), batch.value(message));
-        let mut all = message.headers.as_deref().cloned().unwrap_or_default();
         let origin = Origin {
             topic: &self.source_topic,
             partition: message.partition,
             offset: message.offset,
         };
-        for (name, text) in &headers(&origin, letter.reason, &letter.detail) {
-            all = all.insert(Header {
-                key: name,
-                value: Some(text),
-            });
+        let headers = headers(&origin, letter.reason, &letter.detail);
+        let with_ours = |before: OwnedHeaders| {
+            headers.iter().fold(before, |all, (name, text)| {
+                let header = Header {
+                    key: name,
+                    value: Some(text),
+                };
+                all.insert(header)
+            })
+        };
+        let ours = with_ours(OwnedHeaders::new());
+        let all = message
+            .headers
+            .as_deref()
+            .map_or_else(|| ours.clone(), |before| with_ours(before.clone()));
+        let bytes = value.map_or(0, <[u8]>::len).to_string();
+        let omitted = |headers: OwnedHeaders| {
+            let header = Header {
+                key: VALUE_OMITTED,
+                value: Some(&bytes),
+            };
+            headers.insert(header)
+        };
+        let result = self.produce(key, value, all.clone()).await;
+        if !is_too_large(&result) {
+            return result;
         }
-        match self.produce(key, value, all.clone()).await {
-            Err(KafkaError::MessageProduction(
-                RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize,
-            )) => {
-                let bytes = value.map_or(0, <[u8]>::len).to_string();
-                let all = all.insert(Header {
-                    key: VALUE_OMITTED,
-                    value: Some(&bytes),
-                });
-                self.produce(key, Some(&[]), all).await
-            }
-            result => result,
+        let result = self.produce(key, Some(&[]), omitted(all)).await;
+        if !is_too_large(&result) {
+            return result;
         }
+        // The key, or headers that came with it, are too large by themselves.
+        self.produce(None, Some(&[]), omitted(ours)).await
     }
 
     async fn produce(
@@ -154,4 +167,13 @@ impl DeadLetters {
             Err((error, _)) => Err(error),
         }
     }
+}
+
+fn is_too_large(result: &Result<(), KafkaError>) -> bool {
+    matches!(
+        result,
+        Err(KafkaError::MessageProduction(
+            RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize
+        ))
+    )
 }

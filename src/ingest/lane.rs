@@ -60,8 +60,12 @@ impl Lane {
     pub(super) async fn run(mut self) {
         let buffer = Arc::clone(&self.buffer);
         while let Some(batch) = buffer.take().await {
-            // What is given up comes again from Kafka: the positions say from where.
-            let _: Result<(), GivenUp> = self.settle(&batch).await;
+            if self.settle(&batch).await.is_err() {
+                // All of it comes again from Kafka: the positions say from where.
+                for partition in batch.first.keys() {
+                    self.progress.moved(*partition);
+                }
+            }
         }
     }
 
@@ -158,10 +162,6 @@ impl Lane {
                     return Ok(Err(format!("{message} (SQLSTATE {code})")));
                 }
                 Err(StoreError::PositionMoved { .. }) => {
-                    // With this batch goes what it holds of the other partitions.
-                    for advance in &taken.advances {
-                        self.progress.moved(advance.partition);
-                    }
                     return Err(GivenUp);
                 }
                 Err(_) if !self.buffer.is_open() => return Err(GivenUp),

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +18,7 @@ use rdkafka::{
     ClientContext, Message as _, Offset, Statistics, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
-    message::{BorrowedMessage, Headers},
+    message::{BorrowedHeaders, BorrowedMessage, Headers},
     types::RDKafkaRespErr,
 };
 use tokio::{runtime::Handle, time::timeout};
@@ -61,6 +62,8 @@ struct Heard {
     rebalances: Mutex<Vec<Rebalance>>,
     /// By partition, the offset after the newest message.
     ends: Mutex<BTreeMap<i32, i64>>,
+    /// Kafka did not take offsets that it was told: it has to be told again.
+    has_lost_commit: AtomicBool,
     /// The loop is over: nobody will carry out what is noted.
     is_closing: AtomicBool,
 }
@@ -112,6 +115,12 @@ impl ConsumerContext for Heard {
             .unwrap_or_else(PoisonError::into_inner)
             .push(rebalance);
     }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if result.is_err() {
+            self.has_lost_commit.store(true, Ordering::Release);
+        }
+    }
 }
 
 /// The polling thread's state.
@@ -162,6 +171,7 @@ impl Source {
             topic: settings.topic.clone(),
             rebalances: Mutex::default(),
             ends: Mutex::default(),
+            has_lost_commit: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
         };
         let mut kafka = kafka.clone();
@@ -299,7 +309,7 @@ impl Source {
                         .inc();
                     self.is_given = true;
                     if partitions.is_empty() {
-                        self.assign(&TopicPartitionList::new())?;
+                        self.assign_at(&BTreeMap::new())?;
                     }
                     self.to_begin.extend(partitions);
                     self.position_again_at = Duration::ZERO;
@@ -330,7 +340,7 @@ impl Source {
             buffer.forget(partitions);
         }
         for buffer in &self.buffers {
-            buffer.is_idle_within(FINISH_WAIT);
+            buffer.is_free_of(partitions, FINISH_WAIT);
         }
         if !self.consumer.assignment_lost() {
             self.commit(CommitMode::Sync);
@@ -371,24 +381,19 @@ impl Source {
         {
             return Ok(());
         }
-        let seeking: Vec<i32> = self.to_seek.iter().copied().collect();
-        for partition in &seeking {
+        for partition in &self.to_seek {
             self.next.remove(partition);
         }
+        let open: Vec<i32> = self.to_begin.union(&self.to_seek).copied().collect();
         for buffer in &self.buffers {
-            buffer.forget(&seeking);
-            if !seeking.is_empty() && !buffer.is_idle_within(ROOM_WAIT) {
+            buffer.forget(&open);
+            // What a lane still does of them would count for the wrong beginning.
+            if !buffer.is_free_of(&open, ROOM_WAIT) {
                 return Ok(());
             }
         }
-        let beginning: Vec<i32> = self.to_begin.iter().copied().collect();
-        let all: Vec<i32> = seeking.iter().chain(&beginning).copied().collect();
-        match self.begin_at_positions(&all, &beginning, &seeking) {
-            Ok(()) => {
-                self.to_begin.clear();
-                self.to_seek.clear();
-                Ok(())
-            }
+        match self.begin_at_positions(&open) {
+            Ok(()) => Ok(()),
             Err(Unpositioned::Stop(error)) => Err(error),
             Err(Unpositioned::NotNow(why)) => {
                 tracing::warn!(why, "positions cannot be found yet; trying again");
@@ -402,34 +407,45 @@ impl Source {
         }
     }
 
-    fn begin_at_positions(
-        &mut self,
-        all: &[i32],
-        beginning: &[i32],
-        seeking: &[i32],
-    ) -> Result<(), Unpositioned> {
+    fn begin_at_positions(&mut self, open: &[i32]) -> Result<(), Unpositioned> {
         // What is done counts as committed, so that the smaller position is not older than need be.
         self.commit(CommitMode::Sync);
-        let starts = self.starts(all)?;
-        if !beginning.is_empty() {
-            self.assign(&self.list(starts.iter().filter(|(p, _)| beginning.contains(p))))?;
-        }
-        if !seeking.is_empty() {
-            let seeks = self.list(starts.iter().filter(|(p, _)| seeking.contains(p)));
-            let sought = self.consumer.seek_partitions(seeks, POSITION_TIMEOUT)?;
-            for element in sought.elements() {
-                element.error()?;
-            }
-        }
+        let starts = self.starts(open)?;
+        self.assign_at(&starts)?;
         for (partition, start) in starts {
             self.progress.begin(partition, start);
             self.committed.insert(partition, start);
             self.next.insert(partition, start);
+            self.to_begin.remove(&partition);
+            self.to_seek.remove(&partition);
         }
+        // A partition that was paused when it was taken away comes back paused.
+        let all = self.all();
         if self.is_paused {
-            self.consumer.pause(&self.all())?;
+            self.consumer.pause(&all)?;
+        } else {
+            self.consumer.resume(&all)?;
         }
         Ok(())
+    }
+
+    /// Fetches these partitions from there on. By assigning them, not by seeking: a partition whose offset was out of
+    /// range is fetched no more, and only an assignment starts it again.
+    fn assign_at(&mut self, starts: &BTreeMap<i32, i64>) -> KafkaResult<()> {
+        match self.consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => {
+                let moved: Vec<i32> = std::mem::take(&mut self.to_seek).into_iter().collect();
+                if !moved.is_empty() {
+                    // From here on they are like the ones that were never begun.
+                    self.to_begin.extend(&moved);
+                    self.unassign(&moved)?;
+                }
+                self.consumer.incremental_assign(&self.list(starts))
+            }
+            _ => self
+                .consumer
+                .assign(&self.list(self.next.iter().chain(starts))),
+        }
     }
 
     /// Where to begin each partition; the database and Kafka both know it afterwards.
@@ -540,6 +556,10 @@ impl Source {
 
     /// Tells Kafka what is done.
     fn commit(&mut self, mode: CommitMode) {
+        let lost = &self.consumer.context().has_lost_commit;
+        if lost.swap(false, Ordering::AcqRel) {
+            self.committed.clear();
+        }
         let done = self.progress.done();
         let news: Vec<(&i32, &i64)> = done
             .iter()
@@ -560,24 +580,19 @@ impl Source {
         }
     }
 
-    /// While nothing is under way, the database must hold the positions as they were left: else it was restored. (While
-    /// something is, the batch itself finds out.)
+    /// While nothing is under way of a partition, the database must hold its position as it was left: else it was
+    /// restored. (While something is, the batch itself finds out.)
     fn check_positions(&self) {
-        let done = self.progress.done();
-        let is_idle = self
-            .buffers
-            .iter()
-            .all(|buffer| buffer.is_idle_within(Duration::ZERO));
-        if !is_idle || self.next.is_empty() || self.next != done {
-            return;
-        }
+        let before = self.progress.done();
         // A database that does not answer is not one that was restored.
         let Ok(stored) = self.within_timeout(self.store.positions(&self.settings.topic)) else {
             return;
         };
         let stored: BTreeMap<i32, i64> = stored.into_iter().collect();
-        for (partition, offset) in done {
-            if stored.get(&partition) != Some(&offset) {
+        for (partition, done) in self.progress.done() {
+            let is_quiet =
+                self.next.get(&partition) == Some(&done) && before.get(&partition) == Some(&done);
+            if is_quiet && stored.get(&partition) != Some(&done) {
                 self.progress.moved(partition);
             }
         }
@@ -612,20 +627,10 @@ impl Source {
         }
     }
 
-    /// Lets the lanes finish, tells Kafka, and leaves the group.
-    fn finish(mut self) {
+    /// Lets the lanes finish, and tells Kafka.
+    fn finish(&mut self) {
         let all: Vec<i32> = self.next.keys().chain(&self.to_begin).copied().collect();
         self.give_up(&all);
-        for buffer in &self.buffers {
-            buffer.close();
-        }
-        self.status.has_partitions.store(false, Ordering::Release);
-        self.consumer
-            .context()
-            .is_closing
-            .store(true, Ordering::Release);
-        // What is dropped now leaves the group, so that the others need not wait for it to be missed.
-        drop(self.consumer.unassign());
     }
 
     fn within_timeout<T, E: ToString>(
@@ -640,13 +645,6 @@ impl Source {
                 )),
             }
         })
-    }
-
-    fn assign(&self, partitions: &TopicPartitionList) -> KafkaResult<()> {
-        match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => self.consumer.incremental_assign(partitions),
-            _ => self.consumer.assign(partitions),
-        }
     }
 
     fn unassign(&self, partitions: &[i32]) -> KafkaResult<()> {
@@ -687,6 +685,21 @@ impl Source {
     }
 }
 
+impl Drop for Source {
+    /// Leaves the group, also when the thread panics: a member that only seems to live would keep its partitions.
+    fn drop(&mut self) {
+        for buffer in &self.buffers {
+            buffer.close();
+        }
+        self.status.has_partitions.store(false, Ordering::Release);
+        self.consumer
+            .context()
+            .is_closing
+            .store(true, Ordering::Release);
+        drop(self.consumer.unassign());
+    }
+}
+
 /// Why a position is not known.
 enum Unpositioned {
     /// Somebody does not answer.
@@ -716,9 +729,7 @@ fn accept<'b>(
     let from = std::mem::replace(expected, message.offset() + 1);
     let value = message.payload();
     let headers = message.headers();
-    let form = headers.map_or(Form::Structured, |headers| {
-        Form::of_headers(headers.iter().map(|header| (header.key, header.value)))
-    });
+    let form = headers.map_or(Form::Structured, form_of);
     let content = match value {
         Some(bytes) if bytes.len() > message_bytes_max => Err(BadMessage {
             reason: Reason::TooLarge,
@@ -735,12 +746,21 @@ fn accept<'b>(
         timestamp_ms: message.timestamp().to_millis(),
         key: message.key(),
         value,
-        headers: headers.map(rdkafka::message::BorrowedHeaders::detach),
+        headers: headers.map(BorrowedHeaders::detach),
         content,
     };
     let lane = lane_of(buffers, partition);
     lane.push(received, from);
     Some(lane)
+}
+
+/// The form that the headers tell. The client library panics over a header whose name is not UTF-8, which any producer can
+/// send; such headers tell nothing.
+fn form_of(headers: &BorrowedHeaders) -> Form<'_> {
+    let read = AssertUnwindSafe(|| {
+        Form::of_headers(headers.iter().map(|header| (header.key, header.value)))
+    });
+    catch_unwind(read).unwrap_or(Form::Structured)
 }
 
 fn lane_of(buffers: &[Arc<Buffer>], partition: i32) -> &Buffer {

@@ -38,18 +38,18 @@ pub(super) fn decide(known: Known) -> Start {
     if stored.max(known.committed.unwrap_or(0)) > known.end {
         return Start::Anew(known.first);
     }
-    // Without a committed position the group was removed or has expired: the database knows best.
+    if stored < known.first {
+        return Start::Gap {
+            from: stored,
+            to: known.first,
+        };
+    }
+    // Without a committed position the group was removed or has expired: the database knows best. What the group has not
+    // and the log has no more, the database has.
     let at = known
         .committed
         .map_or(stored, |committed| committed.min(stored));
-    if at < known.first {
-        Start::Gap {
-            from: at,
-            to: known.first,
-        }
-    } else {
-        Start::At(at)
-    }
+    Start::At(at.max(known.first))
 }
 
 #[cfg(test)]
@@ -99,6 +99,12 @@ mod tests {
         assert_eq!(start(Some(121), Some(121), (0, 120)), Start::Anew(0));
         assert_eq!(start(Some(120), Some(120), (0, 120)), Start::At(120));
         assert_eq!(start(Some(60), Some(200), (0, 120)), Start::Anew(0));
+    }
+
+    #[test]
+    fn what_was_dropped_after_it_was_taken_is_none() {
+        assert_eq!(start(Some(100), Some(95), (100, 100)), Start::At(100));
+        assert_eq!(start(Some(100), Some(95), (97, 120)), Start::At(97));
     }
 
     #[test]

@@ -17,11 +17,13 @@ use crate::{
     cache::CacheKey,
     clock::Clock,
     domain::{CommitPoint, Timestamp, Version, batch::Change},
-    store::{StoreError, writer::Published},
+    store::{StoreError, commits::Commit, writer::Published},
 };
 
 /// Most of its own commits a process holds for the follower; what does not fit is found by looking.
 pub const HANDED_MAX: usize = 64;
+/// Commits whose changes are read at once: a large batch is 4,000 rows.
+const COMMITS_PER_READ: usize = 32;
 /// Longest one look may take before it counts as failed: a frozen server answers nothing.
 const LOOK_MAX: Duration = Duration::from_secs(5);
 /// How long after a failure the follower tries to listen again. A standby refuses for as long as it is one.
@@ -30,7 +32,7 @@ const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug)]
 pub struct FollowSettings {
     pub poll_interval: Duration,
-    /// Most commits read at once.
+    /// Further behind than this many commits, the follower begins anew instead.
     pub commits_max: i64,
 }
 
@@ -102,7 +104,7 @@ impl Follower {
         loop {
             let began = self.clock.elapsed();
             let Some(at) = self.position else {
-                let newest = self.inventory.store.newest_commit().await?;
+                let newest = self.inventory.store.newest_to_follow().await?;
                 self.begin_at(newest);
                 self.inventory.cache.rule().confirm(began);
                 return Ok(());
@@ -114,30 +116,41 @@ impl Follower {
                 self.notice_restore(at);
                 continue;
             };
-            if let Some(last) = newer.last() {
-                let touched = self
-                    .inventory
-                    .store
-                    .touched(at.version, last.point.version)
-                    .await?;
-                let rule = self.inventory.cache.rule();
-                for touch in touched {
-                    rule.mark(CacheKey::Stock(touch.key), touch.version);
-                    if let Some(movement) = touch.movement {
-                        rule.mark(CacheKey::Movement(movement), touch.version);
-                    }
-                }
-                for commit in newer {
-                    self.move_to(commit.point, commit.committed_at);
-                }
-                self.take_what_follows();
+            if i64::try_from(commits.len()).unwrap_or(limit) >= limit {
+                tracing::warn!(position = %at, "too far behind to follow commit by commit; beginning anew");
+                self.position = None;
+                continue;
             }
-            let has_reached_the_newest = i64::try_from(commits.len()).unwrap_or(limit) < limit;
-            if has_reached_the_newest {
-                self.inventory.cache.rule().confirm(began);
-                return Ok(());
+            for some in newer.chunks(COMMITS_PER_READ) {
+                self.follow_commits(some).await?;
+            }
+            self.take_what_follows();
+            self.inventory.cache.rule().confirm(began);
+            return Ok(());
+        }
+    }
+
+    /// Marks what these commits, right after the position, touched, and moves on.
+    async fn follow_commits(&mut self, commits: &[Commit]) -> Result<(), StoreError> {
+        let Some((at, last)) = self.position.zip(commits.last()) else {
+            return Ok(());
+        };
+        let touched = self
+            .inventory
+            .store
+            .touched(at.version, last.point.version)
+            .await?;
+        let rule = self.inventory.cache.rule();
+        for touch in touched {
+            rule.mark(CacheKey::Stock(touch.key), touch.version);
+            if let Some(movement) = touch.movement {
+                rule.mark(CacheKey::Movement(movement), touch.version);
             }
         }
+        for commit in commits {
+            self.move_to(commit.point, commit.committed_at);
+        }
+        Ok(())
     }
 
     async fn look_and_tell(&mut self) {

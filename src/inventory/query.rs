@@ -19,6 +19,8 @@ use crate::{
 
 /// How long a caller waits for a commit it wants.
 pub const WAIT_FOR_COMMIT_MAX: Duration = Duration::from_secs(1);
+/// Most stale connections that one read may come upon.
+const STALE_CONNECTIONS_MAX: usize = 10;
 /// How often a caller joins another's read before it reads by itself.
 const JOINS_MAX: usize = 2;
 
@@ -240,12 +242,15 @@ fn from_entry(entry: Entry, source: Source) -> Answer {
     }
 }
 
-/// Once more on a fresh connection if this one had gone stale.
+/// Again on another connection if this one had gone stale: after a restart of the database all of the pool's have.
 async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
     read: impl Fn() -> F,
 ) -> Result<T, StoreError> {
-    match read().await {
-        Err(error) if error.is_lost_connection() => read().await,
-        result => result,
+    for _ in 0..STALE_CONNECTIONS_MAX {
+        match read().await {
+            Err(error) if error.is_lost_connection() => {}
+            result => return result,
+        }
     }
+    read().await
 }

@@ -3,8 +3,9 @@
 //! Invariants: ledger, levels, movements, positions and the published version change in one transaction or not at all;
 //! a batch in which nothing was new publishes nothing; no fact is refused, a conflicting one changes nothing.
 
-use std::{collections::HashMap, future::Future, sync::Arc};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{Inventory, follow::Handed};
@@ -21,6 +22,10 @@ use crate::{
         writer::{LevelAfter, WriteTx, Writer},
     },
 };
+
+/// Longest one transaction may take before its connection counts as lost: every statement of it has a limit of its own
+/// on the server, so this is for a server that cannot be heard any more.
+const TRANSACTION_MAX: Duration = Duration::from_mins(1);
 
 /// Records one batch at a time, over a connection of its own.
 #[derive(Debug)]
@@ -62,6 +67,14 @@ impl Recorder {
     /// Applies what is new of `facts` and moves the positions on. Sending the same again is safe, also when the answer
     /// to a commit was lost.
     pub async fn record(&mut self, facts: &[Fact], taken: &Taken) -> Result<Recorded, StoreError> {
+        // The connection goes with the transaction that is given up.
+        match timeout(TRANSACTION_MAX, self.transact(facts, taken)).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::NoAnswer(TRANSACTION_MAX)),
+        }
+    }
+
+    async fn transact(&mut self, facts: &[Fact], taken: &Taken) -> Result<Recorded, StoreError> {
         let metrics = &self.inventory.metrics;
         let merged = batch::merge(facts);
         let mut tx = staged(metrics, "begin", self.writer.begin()).await?;

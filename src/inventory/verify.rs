@@ -204,11 +204,13 @@ pub struct Compared {
 
 /// Levels in the first slice; later ones grow or shrink with the time they take.
 const LEVELS_FIRST: i64 = 500;
-const SLICE_MAX: i64 = 50_000;
+const LEVELS_MAX: i64 = 50_000;
 /// A slice that takes longer than this is followed by a smaller one: far below the 5 s a snapshot may be held.
 const SLICE_TIME_MAX: Duration = Duration::from_millis(800);
 const COMMITS_FIRST: i64 = 10;
-const BATCHES: i64 = 10_000;
+const BATCHES: i64 = 500;
+/// Commits are of very different sizes: the next ones may be large.
+const COMMITS_MAX: i64 = 200;
 const LINES: i64 = 10_000;
 /// Most stray rows named of one slice.
 const STRAYS_MAX: i64 = 1_000;
@@ -263,7 +265,7 @@ impl<'v> Verifier<'v> {
         &mut self,
         mut expected: Option<&mut BTreeMap<StockKey, i64>>,
     ) -> Result<(), StoreError> {
-        let mut slice = Slice::new(LEVELS_FIRST);
+        let mut slice = Slice::new(LEVELS_FIRST, LEVELS_MAX);
         let mut after = 0;
         loop {
             let began = self.clock.elapsed();
@@ -328,7 +330,7 @@ impl<'v> Verifier<'v> {
             .and_then(Version::new)
             .unwrap_or(Version::ZERO);
         let mut by_ledger = vec![Digest::default(); BUCKETS];
-        let mut slice = Slice::new(COMMITS_FIRST);
+        let mut slice = Slice::new(COMMITS_FIRST, COMMITS_MAX);
         let mut after = Version::ZERO;
         while after < newest {
             let began = self.clock.elapsed();
@@ -478,18 +480,19 @@ impl<'v> Verifier<'v> {
 /// How much is asked for at once.
 struct Slice {
     size: i64,
+    most: i64,
 }
 
 impl Slice {
-    fn new(size: i64) -> Self {
-        Self { size }
+    fn new(size: i64, most: i64) -> Self {
+        Self { size, most }
     }
 
     fn adapt(&mut self, took: Duration) {
         if took > SLICE_TIME_MAX {
             self.size = (self.size / 4).max(1);
         } else if took < SLICE_TIME_MAX / 4 {
-            self.size = (self.size * 2).min(SLICE_MAX);
+            self.size = (self.size * 2).min(self.most);
         }
     }
 }

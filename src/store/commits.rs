@@ -1,6 +1,6 @@
 //! The order of commits, as a follower reads it.
 
-use sqlx::postgres::PgListener;
+use sqlx::{PgPool, postgres::PgListener};
 
 use super::{
     PgTime, Store, StoreError,
@@ -24,14 +24,14 @@ pub struct Touched {
 }
 
 impl Store {
-    /// The newest commit.
+    /// The newest commit, for an answer.
     pub async fn newest_commit(&self) -> Result<CommitPoint, StoreError> {
-        let row =
-            sqlx::query!("select version, tag from stock_commits order by version desc limit 1")
-                .fetch_optional(&self.follow)
-                .await?
-                .ok_or(StoreError::Inconsistent("no commits, not even the first"))?;
-        commit_point(row.version, row.tag)
+        newest(&self.reads).await
+    }
+
+    /// The newest commit, for the follower.
+    pub async fn newest_to_follow(&self) -> Result<CommitPoint, StoreError> {
+        newest(&self.follow).await
     }
 
     /// The commit with this version, if it was reached and is still there.
@@ -40,7 +40,7 @@ impl Store {
             "select tag from stock_commits where version = $1",
             version.number()
         )
-        .fetch_optional(&self.follow)
+        .fetch_optional(&self.reads)
         .await?;
         tag.map(|tag| commit_point(version.number(), tag))
             .transpose()
@@ -100,6 +100,14 @@ impl Store {
             own: self.name.clone(),
         })
     }
+}
+
+async fn newest(pool: &PgPool) -> Result<CommitPoint, StoreError> {
+    let row = sqlx::query!("select version, tag from stock_commits order by version desc limit 1")
+        .fetch_optional(pool)
+        .await?
+        .ok_or(StoreError::Inconsistent("no commits, not even the first"))?;
+    commit_point(row.version, row.tag)
 }
 
 /// Hears of commits.

@@ -18,6 +18,9 @@ pub enum StoreError {
     /// Everything else: away, too slow, stopped, or a statement it does not understand.
     #[error("database: {0}")]
     Failed(#[from] sqlx::Error),
+    /// The database took the request and did not answer.
+    #[error("the database did not answer within {0:?}")]
+    NoAnswer(std::time::Duration),
     #[error("migration: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
 }

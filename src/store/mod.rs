@@ -14,10 +14,11 @@ pub mod writer;
 use std::time::Duration;
 
 use sqlx::{
-    PgPool,
+    Connection, PgPool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::timeout;
 
 pub use error::StoreError;
 pub use pg_time::PgTime;
@@ -27,6 +28,10 @@ pub static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// One that listens, one that looks.
 const FOLLOW_CONNECTIONS: u32 = 2;
+/// Longest a connection that comes back may take to say that it is well.
+const RELEASE_CHECK_MAX: Duration = Duration::from_secs(1);
+/// Longest the pools may take to close: a connection that answers nothing is left to the system.
+const CLOSE_MAX: Duration = Duration::from_secs(3);
 /// A writer that stops between two steps holds its locks until the server ends it: the others' wait is this and the
 /// time to roll back.
 const WRITER_IDLE_MAX: &str = "2s";
@@ -82,6 +87,15 @@ impl Store {
                 .acquire_timeout(settings.acquire_timeout)
                 // A read on a connection that went stale is tried once more instead.
                 .test_before_acquire(false)
+                // A query that was given up may have left a connection that answers nothing: it must not hold its place.
+                .after_release(|connection, _| {
+                    Box::pin(async move {
+                        match timeout(RELEASE_CHECK_MAX, connection.ping()).await {
+                            Ok(answer) => answer.map(|()| true),
+                            Err(_) => Err(sqlx::Error::PoolTimedOut),
+                        }
+                    })
+                })
                 .connect_lazy_with(reading.clone())
         };
         let (reads, follow) = (
@@ -109,7 +123,7 @@ impl Store {
 
     /// Brings the schema up to date, as the owner.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        use sqlx::{ConnectOptions, Connection};
+        use sqlx::ConnectOptions;
         let mut connection = self.login.connect().await?;
         MIGRATOR.run(&mut connection).await?;
         connection.close().await?;
@@ -140,7 +154,7 @@ impl Store {
     }
 
     pub async fn close(&self) {
-        self.reads.close().await;
-        self.follow.close().await;
+        let both = async { tokio::join!(self.reads.close(), self.follow.close()) };
+        drop(timeout(CLOSE_MAX, both).await);
     }
 }

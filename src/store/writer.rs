@@ -150,12 +150,12 @@ impl WriteTx<'_> {
                 select distinct on (code) id, code
                 from (
                     select distinct on (id) id, code from unnest($1::uuid[], $2::text[]) o (id, code)
+                    where not exists (select from warehouses other where other.code = o.code)
                     order by id, code
                 ) one_each
                 order by code, id
             ) offer
-            where w.warehouse_id = offer.id and w.code is null
-                and not exists (select from warehouses other where other.code = offer.code)",
+            where w.warehouse_id = offer.id and w.code is null",
             &ids,
             &texts
         )
