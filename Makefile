@@ -31,6 +31,10 @@ verify: ## prove that ledger, levels and movements agree (ARGS="--oracle FILE")
 test: ## all tests, on servers of their own (ARGS="name of a test")
 	@scripts/with-servers.sh cargo test --locked $(ARGS)
 
+test-slow: ## the long forms of the tests, and all of them on the oldest PostgreSQL that is supported
+	@STOCKYARD_TEST_LONG=1 scripts/with-servers.sh cargo test --locked $(ARGS)
+	@STOCKYARD_POSTGRES_VERSION=15.15.0 scripts/with-servers.sh cargo test --locked $(ARGS)
+
 check: ## what CI runs: format, lints, generated files, licences, Compose, and all tests
 	@scripts/with-servers.sh scripts/check.sh
 
@@ -43,4 +47,4 @@ prepare: ## write .sqlx, after a changed query or migration
 openapi: ## write openapi.json, after a changed route
 	@cargo run --locked --quiet -- openapi >openapi.json.new && mv openapi.json.new openapi.json
 
-.PHONY: help start stop status logs produce verify test check fmt prepare openapi
+.PHONY: help start stop status logs produce verify test test-slow check fmt prepare openapi

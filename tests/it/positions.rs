@@ -241,6 +241,54 @@ async fn facts_that_are_gone_stop_the_service_until_told_to_go_on() {
 }
 
 #[tokio::test]
+async fn a_topic_made_anew_is_taken_from_its_start() {
+    let world = World::new().await;
+    let service = world.start().await;
+    for _ in 0..10 {
+        world
+            .send_to(
+                0,
+                &Move::new(Uuid::from_u128(1), Uuid::from_u128(2), 1).arrival(),
+            )
+            .await;
+    }
+    service
+        .has_on_hand(Uuid::from_u128(1), Uuid::from_u128(2), 10)
+        .await;
+    let admin: rdkafka::admin::AdminClient<_> = ClientConfig::new()
+        .set("bootstrap.servers", &world.config.kafka.bootstrap_servers)
+        .create()
+        .unwrap();
+    let options = rdkafka::admin::AdminOptions::new().operation_timeout(Some(TIMEOUT));
+    admin
+        .delete_topics(&[world.config.kafka.topic.as_str()], &options)
+        .await
+        .unwrap();
+    eventually("the topic is made anew", async || {
+        let made = stockyard::kafka::make_topics(&world.config.kafka)
+            .await
+            .ok()?;
+        made.contains(&world.config.kafka.topic).then_some(())
+    })
+    .await;
+    world
+        .send_to(
+            0,
+            &Move::new(Uuid::from_u128(1), Uuid::from_u128(2), 1).arrival(),
+        )
+        .await;
+    service
+        .has_on_hand(Uuid::from_u128(1), Uuid::from_u128(2), 11)
+        .await;
+    eventually("its own positions", async || {
+        (world.taken().await == 1).then_some(())
+    })
+    .await;
+    service.stop().await;
+    world.database.remove().await;
+}
+
+#[tokio::test]
 async fn two_consumers_share_and_hand_over() {
     let world = World::new().await;
     let one = world.start().await;
