@@ -14,8 +14,8 @@ use rdkafka::{
 };
 
 use super::{
+    backoff::Backoff,
     batch::{Batch, Message},
-    lane::Backoff,
 };
 use crate::{
     config::Kafka,

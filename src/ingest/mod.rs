@@ -4,9 +4,11 @@
 //! database commit (with the positions), dead letters acknowledged by the broker, Kafka offset commit; a crash anywhere
 //! between means that the same facts come again and change nothing. What is not here: what a fact does.
 
+mod backoff;
 mod batch;
 mod buffer;
 mod dead_letter;
+mod heard;
 mod lane;
 mod progress;
 mod source;
@@ -30,9 +32,10 @@ use crate::{
     inventory::{Inventory, record::Recorder},
     metrics::MESSAGE_STATUSES,
 };
+use backoff::Backoff;
 use buffer::{Buffer, Limits};
 use dead_letter::DeadLetters;
-use lane::{Backoff, Lane};
+use lane::Lane;
 use progress::Progress;
 use source::Source;
 

@@ -3,6 +3,7 @@
 //! Invariant: only this module begins a transaction, marks the cache or moves the follower. What is not here: SQL, the
 //! wire formats, and who calls.
 
+pub mod difference;
 pub mod follow;
 pub mod query;
 pub mod record;

@@ -10,7 +10,11 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use super::{PgTime, StoreError, positions::Advance};
+use super::{
+    PgTime, StoreError,
+    columns::{LedgerColumns, LineColumns},
+    positions::Advance,
+};
 use crate::domain::{
     CommitPoint, MovementId, MovementLine, ProductId, Revision, Side, SideReport, Sides, StockKey,
     Tag, Timestamp, Version, WarehouseCode, WarehouseId, batch::Change, batch::LineId,
@@ -351,92 +355,6 @@ impl WriteTx<'_> {
     /// Closes the connection at once, as a client that dies would.
     pub async fn abandon(self) {
         drop(self.connection.close_hard().await);
-    }
-}
-
-/// The columns that `upsert_movements` sends.
-struct LineColumns {
-    movements: Vec<Uuid>,
-    products: Vec<Uuid>,
-    departed_at: Vec<Option<PgTime>>,
-    departed: Vec<Option<i64>>,
-    departed_from: Vec<Option<Uuid>>,
-    arrived_at: Vec<Option<PgTime>>,
-    arrived: Vec<Option<i64>>,
-    arrived_in: Vec<Option<Uuid>>,
-    sides: Vec<i16>,
-}
-
-impl LineColumns {
-    fn with_capacity(rows: usize) -> Self {
-        Self {
-            movements: Vec::with_capacity(rows),
-            products: Vec::with_capacity(rows),
-            departed_at: Vec::with_capacity(rows),
-            departed: Vec::with_capacity(rows),
-            departed_from: Vec::with_capacity(rows),
-            arrived_at: Vec::with_capacity(rows),
-            arrived: Vec::with_capacity(rows),
-            arrived_in: Vec::with_capacity(rows),
-            sides: Vec::with_capacity(rows),
-        }
-    }
-
-    fn push(&mut self, (movement, product): LineId, line: &MovementLine) {
-        self.movements.push(movement.uuid());
-        self.products.push(product.uuid());
-        self.departed_at
-            .push(line.departure.map(|side| PgTime(side.at)));
-        self.departed
-            .push(line.departure.map(|side| side.quantity.units()));
-        self.departed_from
-            .push(line.departure.map(|side| side.warehouse.uuid()));
-        self.arrived_at
-            .push(line.arrival.map(|side| PgTime(side.at)));
-        self.arrived
-            .push(line.arrival.map(|side| side.quantity.units()));
-        self.arrived_in
-            .push(line.arrival.map(|side| side.warehouse.uuid()));
-        self.sides
-            .push(i16::from(line.departure.is_some()) | i16::from(line.arrival.is_some()) << 1);
-    }
-}
-
-/// The columns that `append_ledger` sends.
-struct LedgerColumns {
-    inventory_ids: Vec<i64>,
-    revisions: Vec<i64>,
-    deltas: Vec<i64>,
-    on_hand: Vec<i64>,
-    reserved: Vec<i64>,
-    occurred_at: Vec<PgTime>,
-    movements: Vec<Uuid>,
-    kinds: Vec<i16>,
-}
-
-impl LedgerColumns {
-    fn with_capacity(rows: usize) -> Self {
-        Self {
-            inventory_ids: Vec::with_capacity(rows),
-            revisions: Vec::with_capacity(rows),
-            deltas: Vec::with_capacity(rows),
-            on_hand: Vec::with_capacity(rows),
-            reserved: Vec::with_capacity(rows),
-            occurred_at: Vec::with_capacity(rows),
-            movements: Vec::with_capacity(rows),
-            kinds: Vec::with_capacity(rows),
-        }
-    }
-
-    fn push(&mut self, change: &Change, level: &LevelAfter) {
-        self.inventory_ids.push(level.inventory_id);
-        self.revisions.push(level.revision.0);
-        self.deltas.push(change.on_hand_delta);
-        self.on_hand.push(level.on_hand);
-        self.reserved.push(level.reserved);
-        self.occurred_at.push(PgTime(change.occurred_at));
-        self.movements.push(change.movement.uuid());
-        self.kinds.push(kind(change.side));
     }
 }
 

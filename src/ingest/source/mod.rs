@@ -4,6 +4,8 @@
 //! is dropped. Room in the lanes' buffers is made before a message is taken, so memory is bounded; while there is none
 //! for long, partitions are paused and polling goes on, or the group would take them away.
 
+mod positions;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -15,25 +17,24 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, Message as _, Offset, Statistics, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol},
+    Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{BorrowedHeaders, BorrowedMessage, Headers},
-    types::RDKafkaRespErr,
 };
-use tokio::{runtime::Handle, time::timeout};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     IngestError, Settings, Status,
     batch::Received,
     buffer::Buffer,
+    heard::{Heard, Rebalance},
     progress::Progress,
-    start::{Known, Start, decide},
 };
 use crate::{
     clock::Clock,
-    config::{Kafka, OnGap},
+    config::Kafka,
     event::{self, BadMessage, Form, dead_letter::Reason},
     kafka,
     metrics::Metrics,
@@ -55,73 +56,6 @@ const FINISH_WAIT: Duration = Duration::from_secs(3);
 const POSITION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the broker's offsets are reported, for the lag.
 const STATISTICS_INTERVAL_MS: &str = "1000";
-
-/// What the client library tells between messages.
-struct Heard {
-    topic: String,
-    rebalances: Mutex<Vec<Rebalance>>,
-    /// By partition, the offset after the newest message.
-    ends: Mutex<BTreeMap<i32, i64>>,
-    /// Kafka did not take offsets that it was told: it has to be told again.
-    has_lost_commit: AtomicBool,
-    /// The loop is over: nobody will carry out what is noted.
-    is_closing: AtomicBool,
-}
-
-enum Rebalance {
-    Assigned(Vec<i32>),
-    Revoked(Vec<i32>),
-}
-
-impl ClientContext for Heard {
-    fn stats(&self, statistics: Statistics) {
-        let Some(topic) = statistics.topics.get(&self.topic) else {
-            return;
-        };
-        let ends = topic
-            .partitions
-            .iter()
-            .filter(|(_, partition)| partition.hi_offset >= 0);
-        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends
-            .map(|(number, partition)| (*number, partition.hi_offset))
-            .collect();
-    }
-}
-
-impl ConsumerContext for Heard {
-    /// Only noted: the loop carries it out, because positions must be found first.
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        event: RDKafkaRespErr,
-        partitions: &mut TopicPartitionList,
-    ) {
-        if self.is_closing.load(Ordering::Acquire) {
-            // Closing waits until this is agreed to; there is nobody left to tell if it is not.
-            drop(consumer.unassign());
-            return;
-        }
-        let partitions = partitions
-            .elements()
-            .iter()
-            .map(rdkafka::topic_partition_list::TopicPartitionListElem::partition)
-            .collect();
-        let rebalance = match event {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Rebalance::Assigned(partitions),
-            _ => Rebalance::Revoked(partitions),
-        };
-        self.rebalances
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(rebalance);
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if result.is_err() {
-            self.has_lost_commit.store(true, Ordering::Release);
-        }
-    }
-}
 
 /// The polling thread's state.
 pub(super) struct Source {
@@ -368,178 +302,6 @@ impl Source {
         self.is_given = !self.next.is_empty() || !self.to_begin.is_empty();
     }
 
-    /// Begins the partitions that have no position yet, and moves those whose position changed under us. While Kafka or
-    /// the database cannot say, polling goes on.
-    fn find_positions(&mut self) -> Result<(), IngestError> {
-        let moved = self.progress.take_moved();
-        if !moved.is_empty() {
-            tracing::warn!(partitions = ?moved, "the database holds other positions than were left there");
-            self.to_seek.extend(moved);
-        }
-        if self.to_begin.is_empty() && self.to_seek.is_empty()
-            || self.clock.elapsed() < self.position_again_at
-        {
-            return Ok(());
-        }
-        for partition in &self.to_seek {
-            self.next.remove(partition);
-        }
-        let open: Vec<i32> = self.to_begin.union(&self.to_seek).copied().collect();
-        for buffer in &self.buffers {
-            buffer.forget(&open);
-            // What a lane still does of them would count for the wrong beginning.
-            if !buffer.is_free_of(&open, ROOM_WAIT) {
-                return Ok(());
-            }
-        }
-        match self.begin_at_positions(&open) {
-            Ok(()) => Ok(()),
-            Err(Unpositioned::Stop(error)) => Err(error),
-            Err(Unpositioned::NotNow(why)) => {
-                tracing::warn!(why, "positions cannot be found yet; trying again");
-                self.metrics
-                    .retries_total
-                    .with_label_values(&["position"])
-                    .inc();
-                self.position_again_at = self.clock.elapsed() + self.settings.backoff.max;
-                Ok(())
-            }
-        }
-    }
-
-    fn begin_at_positions(&mut self, open: &[i32]) -> Result<(), Unpositioned> {
-        // What is done counts as committed, so that the smaller position is not older than need be.
-        self.commit(CommitMode::Sync);
-        let starts = self.starts(open)?;
-        self.assign_at(&starts)?;
-        for (partition, start) in starts {
-            self.progress.begin(partition, start);
-            self.committed.insert(partition, start);
-            self.next.insert(partition, start);
-            self.to_begin.remove(&partition);
-            self.to_seek.remove(&partition);
-        }
-        // A partition that was paused when it was taken away comes back paused.
-        let all = self.all();
-        if self.is_paused {
-            self.consumer.pause(&all)?;
-        } else {
-            self.consumer.resume(&all)?;
-        }
-        Ok(())
-    }
-
-    /// Fetches these partitions from there on. By assigning them, not by seeking: a partition whose offset was out of
-    /// range is fetched no more, and only an assignment starts it again.
-    fn assign_at(&mut self, starts: &BTreeMap<i32, i64>) -> KafkaResult<()> {
-        match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => {
-                let moved: Vec<i32> = std::mem::take(&mut self.to_seek).into_iter().collect();
-                if !moved.is_empty() {
-                    // From here on they are like the ones that were never begun.
-                    self.to_begin.extend(&moved);
-                    self.unassign(&moved)?;
-                }
-                self.consumer.incremental_assign(&self.list(starts))
-            }
-            _ => self
-                .consumer
-                .assign(&self.list(self.next.iter().chain(starts))),
-        }
-    }
-
-    /// Where to begin each partition; the database and Kafka both know it afterwards.
-    fn starts(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, Unpositioned> {
-        let topic = &self.settings.topic;
-        let stored = self.within_timeout(self.store.positions(topic))?;
-        let stored: BTreeMap<i32, i64> = stored.into_iter().collect();
-        let mut asked = TopicPartitionList::new();
-        for partition in partitions {
-            asked.add_partition(topic, *partition);
-        }
-        let committed = self.consumer.committed_offsets(asked, POSITION_TIMEOUT)?;
-
-        let (mut starts, mut unknown_to_the_group) = (BTreeMap::new(), Vec::new());
-        for &partition in partitions {
-            let (first, end) =
-                self.consumer
-                    .fetch_watermarks(topic, partition, POSITION_TIMEOUT)?;
-            let committed = committed
-                .find_partition(topic, partition)
-                .and_then(|element| match element.offset() {
-                    Offset::Offset(offset) => Some(offset),
-                    _ => None,
-                });
-            let known = Known {
-                stored: stored.get(&partition).copied(),
-                committed,
-                first,
-                end,
-            };
-            let start = self.settle_start(partition, known)?;
-            starts.insert(partition, start);
-            if committed.is_none() {
-                unknown_to_the_group.push(partition);
-            }
-        }
-        let changed: Vec<(i32, i64)> = starts
-            .iter()
-            .filter(|(partition, start)| stored.get(partition) != Some(start))
-            .map(|(partition, start)| (*partition, *start))
-            .collect();
-        if !changed.is_empty() {
-            self.within_timeout(self.store.set_positions(topic, &changed))?;
-        }
-        // From now on a group without a position is one that was removed, not one that had not got so far.
-        if !unknown_to_the_group.is_empty() {
-            let begun = self.list(
-                starts
-                    .iter()
-                    .filter(|(p, _)| unknown_to_the_group.contains(p)),
-            );
-            self.consumer.commit(&begun, CommitMode::Sync)?;
-        }
-        Ok(starts)
-    }
-
-    fn settle_start(&self, partition: i32, known: Known) -> Result<i64, Unpositioned> {
-        let topic = &self.settings.topic;
-        match decide(known) {
-            Start::At(offset) => {
-                tracing::info!(topic, partition, offset, ?known, "consuming");
-                Ok(offset)
-            }
-            Start::Anew(offset) => {
-                tracing::warn!(
-                    topic,
-                    partition,
-                    offset,
-                    ?known,
-                    "the topic was made anew; beginning with it"
-                );
-                Ok(offset)
-            }
-            Start::Gap { from, to } => match self.settings.on_gap {
-                OnGap::Stop => Err(Unpositioned::Stop(IngestError::Gap {
-                    topic: topic.clone(),
-                    partition,
-                    from,
-                    to,
-                })),
-                OnGap::Continue => {
-                    tracing::error!(
-                        topic,
-                        partition,
-                        from,
-                        to,
-                        "facts are gone; going on without them"
-                    );
-                    Ok(to)
-                }
-            },
-        }
-    }
-
     /// What is due from time to time: offsets to Kafka, a look at the positions, the lag.
     fn tend(&mut self) {
         let now = self.clock.elapsed();
@@ -580,24 +342,6 @@ impl Source {
         }
     }
 
-    /// While nothing is under way of a partition, the database must hold its position as it was left: else it was
-    /// restored. (While something is, the batch itself finds out.)
-    fn check_positions(&self) {
-        let before = self.progress.done();
-        // A database that does not answer is not one that was restored.
-        let Ok(stored) = self.within_timeout(self.store.positions(&self.settings.topic)) else {
-            return;
-        };
-        let stored: BTreeMap<i32, i64> = stored.into_iter().collect();
-        for (partition, done) in self.progress.done() {
-            let is_quiet =
-                self.next.get(&partition) == Some(&done) && before.get(&partition) == Some(&done);
-            if is_quiet && stored.get(&partition) != Some(&done) {
-                self.progress.moved(partition);
-            }
-        }
-    }
-
     fn measure_lag(&self) {
         let ends = self
             .consumer
@@ -631,20 +375,6 @@ impl Source {
     fn finish(&mut self) {
         let all: Vec<i32> = self.next.keys().chain(&self.to_begin).copied().collect();
         self.give_up(&all);
-    }
-
-    fn within_timeout<T, E: ToString>(
-        &self,
-        question: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, Unpositioned> {
-        self.runtime.block_on(async {
-            match timeout(POSITION_TIMEOUT, question).await {
-                Ok(answer) => answer.map_err(|error| Unpositioned::NotNow(error.to_string())),
-                Err(_) => Err(Unpositioned::NotNow(
-                    "the database does not answer".to_owned(),
-                )),
-            }
-        })
     }
 
     fn unassign(&self, partitions: &[i32]) -> KafkaResult<()> {
@@ -697,20 +427,6 @@ impl Drop for Source {
             .is_closing
             .store(true, Ordering::Release);
         drop(self.consumer.unassign());
-    }
-}
-
-/// Why a position is not known.
-enum Unpositioned {
-    /// Somebody does not answer.
-    NotNow(String),
-    /// There is an answer, and it ends everything.
-    Stop(IngestError),
-}
-
-impl From<KafkaError> for Unpositioned {
-    fn from(error: KafkaError) -> Self {
-        Self::NotNow(error.to_string())
     }
 }
 

@@ -1,0 +1,164 @@
+//! What `verify` may find, and how it says it.
+
+use std::fmt;
+
+use crate::{
+    domain::{MovementLine, StockKey, Version, batch::LineId},
+    store::slices::{LedgerSums, LevelSlice, SideId, StrayRow},
+};
+
+/// One way in which the tables contradict each other, or the generator.
+#[derive(Debug)]
+pub enum Difference {
+    LevelIsNotItsLedger {
+        level: LevelSlice,
+    },
+    RevisionDoesNotFollow {
+        key: StockKey,
+        revision: i64,
+    },
+    LevelWithoutCatalogue {
+        key: StockKey,
+    },
+    LedgerRowWithoutSide(StrayRow),
+    SideWithoutLedgerRow(SideId),
+    SideTwiceInLedger(SideId),
+    BatchNeverPublished {
+        batch: i64,
+    },
+    VersionsMissing {
+        after: Version,
+        to: Version,
+        missing: i64,
+    },
+    TimesGoBack {
+        after: Version,
+        to: Version,
+        late: i64,
+    },
+    LevelNotAsExpected {
+        key: StockKey,
+        expected: i64,
+        found: i64,
+    },
+    LineNotAsExpected {
+        id: LineId,
+        expected: Option<MovementLine>,
+        found: Option<MovementLine>,
+    },
+}
+
+impl fmt::Display for Difference {
+    #[expect(clippy::too_many_lines, reason = "one sentence for each")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = |key: &StockKey| format!("warehouse {} product {}", key.warehouse, key.product);
+        let side = |(movement, product, kind): &SideId| {
+            let side = if *kind == 1 { "departure" } else { "arrival" };
+            format!("movement {movement} product {product} {side}")
+        };
+        match self {
+            Self::LevelIsNotItsLedger { level } => {
+                write!(
+                    f,
+                    "level is not the sum of its ledger: {}: level on hand {} reserved {} revision {}, ledger ",
+                    key(&level.key),
+                    level.on_hand,
+                    level.reserved,
+                    level.revision
+                )?;
+                match level.ledger {
+                    Some(LedgerSums {
+                        on_hand,
+                        reserved,
+                        revision,
+                    }) => {
+                        write!(
+                            f,
+                            "on hand {on_hand} reserved {reserved} revision {revision}"
+                        )
+                    }
+                    None => f.write_str("has no rows"),
+                }
+            }
+            Self::RevisionDoesNotFollow { key: of, revision } => {
+                write!(
+                    f,
+                    "revision {revision} is not the one before plus its changes: {}",
+                    key(of)
+                )
+            }
+            Self::LevelWithoutCatalogue { key: of } => {
+                write!(f, "level without its product or warehouse: {}", key(of))
+            }
+            Self::LedgerRowWithoutSide(row) => {
+                let movement = row
+                    .movement_id
+                    .map_or("none".to_owned(), |id| id.to_string());
+                write!(
+                    f,
+                    "ledger row that no movement confirms: version {} inventory_id {} movement {movement} kind {} change {}",
+                    row.version, row.inventory_id, row.kind, row.on_hand_delta
+                )
+            }
+            Self::SideWithoutLedgerRow(of) => write!(f, "side without a ledger row: {}", side(of)),
+            Self::SideTwiceInLedger(of) => {
+                write!(f, "side more than once in the ledger: {}", side(of))
+            }
+            Self::BatchNeverPublished { batch } => {
+                write!(f, "batch {batch} is in the ledger and was never published")
+            }
+            Self::VersionsMissing { after, to, missing } => {
+                write!(f, "{missing} versions are missing between {after} and {to}")
+            }
+            Self::TimesGoBack { after, to, late } => {
+                write!(
+                    f,
+                    "{late} commits between {after} and {to} are not later than the one before"
+                )
+            }
+            Self::LevelNotAsExpected {
+                key: of,
+                expected,
+                found,
+            } => {
+                write!(
+                    f,
+                    "level is not as expected: {}: expected {expected}, found {found}",
+                    key(of)
+                )
+            }
+            Self::LineNotAsExpected {
+                id: (movement, product),
+                expected,
+                found,
+            } => {
+                write!(
+                    f,
+                    "movement {movement} product {product} is not as expected: expected {}, found {}",
+                    shown(expected.as_ref()),
+                    shown(found.as_ref())
+                )
+            }
+        }
+    }
+}
+
+fn shown(line: Option<&MovementLine>) -> String {
+    let side = |report: Option<crate::domain::SideReport>| {
+        report.map_or("-".to_owned(), |side| {
+            format!(
+                "{} of {} at {}",
+                side.quantity.units(),
+                side.warehouse,
+                side.at
+            )
+        })
+    };
+    line.map_or("nothing".to_owned(), |line| {
+        format!(
+            "(departed {}, arrived {})",
+            side(line.departure),
+            side(line.arrival)
+        )
+    })
+}
