@@ -60,8 +60,14 @@ pub struct Parts {
 
 /// How often room in the ledger is looked after.
 const LEDGER_ROOM_INTERVAL: Duration = Duration::from_secs(30);
-/// Longest the parts may take to end once they were told to.
-const STOP_MAX: Duration = Duration::from_secs(10);
+/// Longest ingest, and then everything else, may take to end once told to. All of it is told at once, so with the pools it
+/// is 10 s in all; who stops the process waits for 15.
+const INGEST_STOP_MAX: Duration = Duration::from_secs(5);
+const REST_STOP_MAX: Duration = Duration::from_secs(6);
+/// Longest a health check waits for its answer.
+const HEALTHCHECK_MAX: Duration = Duration::from_secs(10);
+/// Longest `verify` waits for a connection.
+const VERIFY_ACQUIRE_MAX: Duration = Duration::from_secs(5);
 
 /// Longest one slice of `verify` may take; they are made to be far shorter.
 const VERIFY_STATEMENT_MAX: Duration = Duration::from_mins(1);
@@ -147,6 +153,7 @@ pub async fn run(
     let status = ingest.as_ref().map(|ingest| Arc::clone(&ingest.status));
     let context = http::Context {
         inventory: Arc::clone(&inventory),
+        follows: parts.answers,
         ingest_is_ready: status.map(|status| {
             Arc::new(move || status.has_partitions()) as Arc<dyn Fn() -> bool + Send + Sync>
         }),
@@ -181,7 +188,7 @@ pub async fn run(
         Ok(())
     };
     stop.cancel();
-    if timeout(STOP_MAX, tasks.wait()).await.is_err() {
+    if timeout(REST_STOP_MAX, tasks.wait()).await.is_err() {
         tracing::warn!("not everything ended in time");
     }
     inventory.store().close().await;
@@ -214,7 +221,7 @@ pub fn store_for_verify(config: &Config) -> Result<Store, AppError> {
         url: config.database.url.clone(),
         role: config.database.role.clone(),
         read_connections_max: 1,
-        acquire_timeout: VERIFY_STATEMENT_MAX,
+        acquire_timeout: VERIFY_ACQUIRE_MAX,
         read_timeout: VERIFY_STATEMENT_MAX,
     })?)
 }
@@ -226,7 +233,7 @@ pub async fn healthcheck(url: &str) -> Result<(), AppError> {
         .strip_prefix("http://")
         .ok_or_else(|| unhealthy("only http:// can be asked".to_owned()))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let answer = timeout(STOP_MAX, async {
+    let answer = timeout(HEALTHCHECK_MAX, async {
         let mut stream = TcpStream::connect(host).await?;
         let request = format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
@@ -255,7 +262,7 @@ async fn ended(
     tokio::pin!(ingest);
     tokio::select! {
         result = &mut ingest => result,
-        () = stop.cancelled() => timeout(STOP_MAX, ingest).await.unwrap_or_else(|_| {
+        () = stop.cancelled() => timeout(INGEST_STOP_MAX, ingest).await.unwrap_or_else(|_| {
             tracing::warn!("ingest did not end in time; what it had taken comes again");
             Ok(())
         }),

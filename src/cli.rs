@@ -65,26 +65,26 @@ pub struct ProduceArgs {
     /// Messages per second; 0: as fast as Kafka takes them.
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub warehouses: u32,
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub products: u32,
     /// How unevenly products are moved: the exponent of Zipf's law; 0: evenly.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = exponent)]
     pub skew: f64,
     /// Percentage of messages that repeat an earlier one.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = percentage)]
     pub duplicates: f64,
     /// Percentage of movements whose arrival is published before their departure.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = percentage)]
     pub out_of_order: f64,
     /// Percentage of movements that never arrive.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = percentage)]
     pub losses: f64,
     /// Percentage of messages that are none.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = percentage)]
     pub poison: f64,
-    /// What the random choices begin with; another seed, other movements.
+    /// What the random choices begin with; another seed, other movements. The same options again publish duplicates only.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Write what the tables should hold afterwards to this file, for `verify --oracle`.
@@ -93,4 +93,18 @@ pub struct ProduceArgs {
     /// Show no progress.
     #[arg(long)]
     pub quiet: bool,
+}
+
+fn percentage(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (0.0..=100.0).contains(&number) => Ok(number),
+        _ => Err("a percentage is from 0 to 100".to_owned()),
+    }
+}
+
+fn exponent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (0.0..=10.0).contains(&number) => Ok(number),
+        _ => Err("the exponent is from 0 to 10".to_owned()),
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! This is the only place that reads the environment.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, path::Path, time::Duration};
 
 use config::{Config as Layers, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
@@ -161,7 +161,11 @@ const KNOWN_VARIABLES: [(&str, &str); 4] = [
 impl Config {
     /// The configuration of this process: defaults, then the file if one is given, then the environment.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::from_layers(file, std::env::vars().collect())
+        // A variable that is no text is none of ours.
+        let text = |(name, value): (OsString, OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self::from_layers(file, std::env::vars_os().filter_map(text).collect())
     }
 
     /// The same from an environment that is given.
@@ -292,18 +296,33 @@ fn leaves(path: String, value: config::Value) -> Vec<(String, config::Value)> {
     }
 }
 
-/// `scheme://user:***@host`: everything but the password.
+/// The address with `***` for the password, wherever an address may hold one.
 fn hide_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
+    let (address, query) = url
+        .split_once('?')
+        .map_or((url, None), |(a, q)| (a, Some(q)));
+    let mut shown = match address.split_once("://").and_then(|(scheme, rest)| {
+        let (login, host) = rest.rsplit_once('@')?;
+        let (user, _) = login.split_once(':')?;
+        Some(format!("{scheme}://{user}:***@{host}"))
+    }) {
+        Some(hidden) => hidden,
+        None => address.to_owned(),
     };
-    let Some((login, host)) = rest.rsplit_once('@') else {
-        return url.to_owned();
-    };
-    match login.split_once(':') {
-        Some((user, _)) => format!("{scheme}://{user}:***@{host}"),
-        None => url.to_owned(),
+    if let Some(query) = query {
+        let pairs: Vec<&str> = query
+            .split('&')
+            .map(|pair| {
+                if pair.starts_with("password=") {
+                    "password=***"
+                } else {
+                    pair
+                }
+            })
+            .collect();
+        shown = format!("{shown}?{}", pairs.join("&"));
     }
+    shown
 }
 
 #[cfg(test)]
@@ -372,6 +391,11 @@ mod tests {
         assert!(
             !shown.contains("hunter2") && shown.contains("user:***@host"),
             "{shown}"
+        );
+        let hidden = hide_password("postgres://host/db?user=x&password=hunter2&sslmode=disable");
+        assert_eq!(
+            hidden,
+            "postgres://host/db?user=x&password=***&sslmode=disable"
         );
     }
 }

@@ -8,7 +8,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
-/// Seconds from 50 µs to about 50 s, doubling.
+/// Seconds from 50 µs to a minute, in steps of 1, 2 and 5.
 const FINE_SECONDS: [f64; 20] = [
     0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
     2.0, 5.0, 10.0, 20.0, 30.0, 60.0,

@@ -62,7 +62,12 @@ fn document(body: Bytes, request: &HeaderMap) -> Response {
         .filter_map(|value| value.to_str().ok())
         .any(|known| matches_etag(known, &etag));
     let mut response = if is_known {
-        StatusCode::NOT_MODIFIED.into_response()
+        // What it varies by, as the answer that it stands for would say.
+        (
+            StatusCode::NOT_MODIFIED,
+            [(header::VARY, "accept-encoding")],
+        )
+            .into_response()
     } else {
         let mut response = Body::from(body).into_response();
         response.headers_mut().insert(
@@ -76,6 +81,20 @@ fn document(body: Bytes, request: &HeaderMap) -> Response {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if let Ok(etag) = HeaderValue::try_from(etag) {
         headers.insert(header::ETAG, etag);
+    }
+    response
+}
+
+/// A compressed body is another representation of the same thing: its tag is weak (RFC 9110, 8.8.3).
+pub(super) async fn weaken_etag(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    if headers.contains_key(header::CONTENT_ENCODING)
+        && let Some(strong) = headers
+            .get(header::ETAG)
+            .and_then(|etag| etag.to_str().ok())
+        && let Ok(weak) = HeaderValue::try_from(format!("W/{strong}"))
+    {
+        headers.insert(header::ETAG, weak);
     }
     response
 }

@@ -39,7 +39,6 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 pub(super) enum ApiError {
     /// The request says something that has no meaning.
     BadRequest(&'static str),
-    NotFound(&'static str),
     Query(QueryError),
 }
 
@@ -59,7 +58,6 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         match self {
             Self::BadRequest(detail) => problem(StatusCode::BAD_REQUEST, detail),
-            Self::NotFound(detail) => problem(StatusCode::NOT_FOUND, detail),
             Self::Query(error @ QueryError::Undone(_)) => {
                 problem(StatusCode::GONE, &error.to_string())
             }
@@ -168,4 +166,40 @@ pub(super) fn after_a_panic(panic: Box<dyn Any + Send>) -> Response {
         StatusCode::INTERNAL_SERVER_ERROR,
         "The request could not be answered",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::to_bytes, middleware, routing::get};
+    use tower_http::catch_panic::CatchPanicLayer;
+    use tower_service::Service;
+
+    use super::*;
+
+    async fn panics() {
+        panic!("a secret")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_and_a_silence_are_problems_too() {
+        let mut routes: Router = Router::new()
+            .route("/panics", get(panics))
+            .route("/silent", get(std::future::pending::<()>))
+            .layer(middleware::from_fn_with_state(
+                Duration::from_secs(10),
+                answer_in_time,
+            ))
+            .layer(CatchPanicLayer::custom(after_a_panic));
+        for (path, status) in [("/panics", 500), ("/silent", 503)] {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let response = routes.call(request).await.unwrap();
+            assert_eq!(response.status().as_u16(), status);
+            assert_eq!(response.headers()[header::CONTENT_TYPE], PROBLEM_JSON);
+            let body = to_bytes(response.into_body(), 10_000).await.unwrap();
+            assert!(
+                !body.windows(6).any(|window| window == b"secret"),
+                "nothing of the inside"
+            );
+        }
+    }
 }

@@ -36,6 +36,8 @@ pub type IngestReadiness = Option<Arc<dyn Fn() -> bool + Send + Sync>>;
 pub struct Context {
     pub inventory: Arc<Inventory>,
     pub ingest_is_ready: IngestReadiness,
+    /// Whether this process follows the commits: only one that answers queries does.
+    pub follows: bool,
 }
 
 /// What the routes need to be told.
@@ -93,8 +95,9 @@ fn with_layers(routes: Router<Context>, context: Context, settings: &Settings) -
             settings.request_timeout,
             error::answer_in_time,
         ))
-        .layer(middleware::map_response(error::as_problem))
         .layer(CompressionLayer::new())
+        .layer(middleware::map_response(answer::weaken_etag))
+        .layer(middleware::map_response(error::as_problem))
         .layer(origins::cors(&settings.allowed_origins))
         .layer(CatchPanicLayer::custom(error::after_a_panic))
         .layer(middleware::from_fn_with_state(metrics, measure::measure))

@@ -13,7 +13,10 @@ use super::{
     body::MovementBody,
     error::{ApiError, Problem},
 };
-use crate::domain::MovementId;
+use crate::{
+    domain::MovementId,
+    inventory::query::{Answer, Source},
+};
 
 const INVALID: &str = "Invalid movement ID";
 const NOT_FOUND: &str = "Movement not found";
@@ -48,7 +51,14 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = Uuid::try_parse(&movement).map_err(|_| ApiError::BadRequest(INVALID))?;
-    let id = MovementId::new(id).ok_or(ApiError::NotFound(NOT_FOUND))?;
-    let answer = context.inventory.movement(id, wanted).await?;
+    let answer = match MovementId::new(id) {
+        Some(id) => context.inventory.movement(id, wanted).await?,
+        // The nil UUID names nothing.
+        None => Answer {
+            body: None,
+            as_of: context.inventory.reached_commit(wanted).await?,
+            source: Source::Bypass,
+        },
+    };
     Ok(respond(answer, &headers, NOT_FOUND))
 }

@@ -117,7 +117,7 @@ pub(super) async fn metrics(State(context): State<Context>) -> Response {
 async fn check(context: &Context) -> HealthBody {
     let inventory = &context.inventory;
     let (database, redis) = tokio::join!(
-        timeout(CHECK_MAX, inventory.store().is_migrated()),
+        timeout(CHECK_MAX, inventory.is_migrated()),
         timeout(CHECK_MAX, inventory.cache().redis_answers()),
     );
     let database = match database {
@@ -134,10 +134,10 @@ async fn check(context: &Context) -> HealthBody {
         Some(is_ready) if is_ready() => Health::Ok,
         Some(_) => Health::Failing,
     };
-    let follower = if inventory.cache().rule().is_followed() {
-        Health::Ok
-    } else {
-        Health::Degraded
+    let follower = match inventory.cache().rule().is_followed() {
+        _ if !context.follows => Health::Off,
+        true => Health::Ok,
+        false => Health::Degraded,
     };
     let parts = [database, redis, ingest, follower];
     let status = [Health::Failing, Health::Degraded]

@@ -56,6 +56,13 @@ pub(super) async fn show(
 ) -> Result<Response, ApiError> {
     let inventory = &context.inventory;
     let unknown = || ApiError::BadRequest(INVALID);
+    let is_named = [&warehouse, &product]
+        .iter()
+        .any(|text| Uuid::try_parse(text).is_err());
+    if is_named && wanted.is_some() {
+        // The wanted commit may be the one that gave the name.
+        inventory.reached_commit(wanted).await?;
+    }
     let warehouse = match Uuid::try_parse(&warehouse) {
         Ok(id) => id,
         Err(_) => inventory

@@ -19,8 +19,6 @@ use crate::{
 
 /// How long a caller waits for a commit it wants.
 pub const WAIT_FOR_COMMIT_MAX: Duration = Duration::from_secs(1);
-/// Most stale connections that one read may come upon.
-const STALE_CONNECTIONS_MAX: usize = 10;
 /// How often a caller joins another's read before it reads by itself.
 const JOINS_MAX: usize = 2;
 
@@ -92,12 +90,12 @@ impl Inventory {
 
     /// The warehouse with this code in the catalogue.
     pub async fn warehouse_by_code(&self, code: &str) -> Result<Option<WarehouseId>, StoreError> {
-        retried(|| self.store.warehouse_by_code(code)).await
+        self.retried(|| self.store.warehouse_by_code(code)).await
     }
 
     /// The product with this sku in the catalogue.
     pub async fn product_by_sku(&self, sku: &str) -> Result<Option<ProductId>, StoreError> {
-        retried(|| self.store.product_by_sku(sku)).await
+        self.retried(|| self.store.product_by_sku(sku)).await
     }
 
     /// The newest commit, once the wanted one is reached.
@@ -111,8 +109,13 @@ impl Inventory {
         Ok(self.newest_commit().await?)
     }
 
+    /// Whether the database answers and its schema is that of this program or a later one.
+    pub async fn is_migrated(&self) -> Result<bool, StoreError> {
+        self.retried(|| self.store.is_migrated()).await
+    }
+
     async fn newest_commit(&self) -> Result<CommitPoint, StoreError> {
-        retried(|| self.store.newest_commit()).await
+        self.retried(|| self.store.newest_commit()).await
     }
 
     async fn answer(
@@ -176,7 +179,7 @@ impl Inventory {
     async fn read(&self, key: CacheKey) -> Result<Entry, StoreError> {
         match key {
             CacheKey::Stock(key) => {
-                let read = retried(|| self.store.read_stock(key)).await?;
+                let read = self.retried(|| self.store.read_stock(key)).await?;
                 let body = (self.documents.stock)(key, &read.value);
                 Ok(Entry {
                     as_of: read.as_of,
@@ -184,7 +187,7 @@ impl Inventory {
                 })
             }
             CacheKey::Movement(id) => {
-                let read = retried(|| self.store.read_movement(id)).await?;
+                let read = self.retried(|| self.store.read_movement(id)).await?;
                 let body = read.value.as_ref().map(self.documents.movement);
                 Ok(Entry {
                     as_of: read.as_of,
@@ -223,7 +226,7 @@ impl Inventory {
             Reached::InDatabase => None,
         };
         if known.is_none() {
-            let commit = retried(|| self.store.commit(wanted.version)).await?;
+            let commit = self.retried(|| self.store.commit(wanted.version)).await?;
             known = commit.map(|commit| commit.tag);
         }
         if known == Some(tag) {
@@ -231,6 +234,20 @@ impl Inventory {
         } else {
             Err(QueryError::Undone(wanted))
         }
+    }
+
+    /// Again on another connection if this one had gone stale: after a restart of the database all of the pool's have.
+    async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        read: impl Fn() -> F,
+    ) -> Result<T, StoreError> {
+        for _ in 0..self.store.read_connections_max() {
+            match read().await {
+                Err(error) if error.is_lost_connection() => {}
+                result => return result,
+            }
+        }
+        read().await
     }
 }
 
@@ -240,17 +257,4 @@ fn from_entry(entry: Entry, source: Source) -> Answer {
         as_of: entry.as_of,
         source,
     }
-}
-
-/// Again on another connection if this one had gone stale: after a restart of the database all of the pool's have.
-async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
-    read: impl Fn() -> F,
-) -> Result<T, StoreError> {
-    for _ in 0..STALE_CONNECTIONS_MAX {
-        match read().await {
-            Err(error) if error.is_lost_connection() => {}
-            result => return result,
-        }
-    }
-    read().await
 }

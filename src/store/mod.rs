@@ -149,6 +149,11 @@ impl Store {
         Ok(())
     }
 
+    /// Most read connections.
+    pub fn read_connections_max(&self) -> u32 {
+        self.reads.options().get_max_connections()
+    }
+
     /// Read connections: (all, idle ones).
     pub fn read_connections(&self) -> (u32, usize) {
         (self.reads.size(), self.reads.num_idle())

@@ -23,13 +23,14 @@ use crate::{
 
 const STEP: &str = "STOCKYARD_TEST_FREEZE_AFTER";
 const DATABASE: &str = "STOCKYARD_TEST_FREEZE_DATABASE";
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     "begin",
     "catalogue",
     "movements",
+    "read",
     "levels",
     "ledger",
-    "read",
+    "positions",
 ];
 /// The promise.
 const DELAY_MAX: Duration = Duration::from_secs(3);
@@ -98,6 +99,15 @@ async fn take(tx: &mut WriteTx<'_>, step: &str) {
             tx.append_ledger(changes.iter().map(|change| (change, &level)))
                 .await
                 .unwrap();
+        }
+        "positions" => {
+            let advance = stockyard::store::positions::Advance {
+                partition: 0,
+                from: 0,
+                to: 1,
+            };
+            // Nothing is stored to go on from, so nothing moves: the statement is what matters.
+            drop(tx.advance("a topic", &[advance]).await);
         }
         "read" => drop(
             tx.read_lines(&[(facts[0].movement, facts[0].product)])
@@ -179,7 +189,7 @@ async fn a_process_frozen_anywhere_delays_others_by_three_seconds_at_most() {
         );
     let ingest = Process::start(&mut command);
     let options = stockyard::produce::plan::PlanOptions {
-        count: 60_000,
+        count: 15_000,
         warehouses: 2,
         products: 3,
         skew: 0.0,
@@ -219,7 +229,7 @@ async fn a_process_frozen_anywhere_delays_others_by_three_seconds_at_most() {
         .uuid()
         .as_u128();
     let mut slowest = Duration::ZERO;
-    for round in 0..8 {
+    for round in 0..6 {
         let taken = world.taken().await;
         crate::support::eventually("the process works", async || {
             (world.taken().await > taken).then_some(())
@@ -239,8 +249,8 @@ async fn a_process_frozen_anywhere_delays_others_by_three_seconds_at_most() {
         assert!(delay <= DELAY_MAX, "round {round}: {delay:?}");
         ingest.thaw();
     }
-    eprintln!("frozen 8 times under load: the other writer waited {slowest:?} at most");
-    world.is_caught_up(60_000).await;
+    eprintln!("frozen 6 times under load: the other writer waited {slowest:?} at most");
+    world.is_caught_up(15_000).await;
     drop(ingest);
     assert_eq!(world.differences().await, [""; 0]);
     inventory.store().close().await;

@@ -60,6 +60,11 @@ async fn roles_do_their_own_part() {
         .await;
     ingest.is_ready().await;
     assert_eq!(ingest.get("/api/movements/x").await.status, 404);
+    let health = ingest.get("/health").await.body;
+    assert_eq!(
+        (&health["status"], &health["follower"]),
+        (&"ok".into(), &"off".into())
+    );
     let moved = crate::support::messages::Move::new(uuid::Uuid::new_v4(), uuid::Uuid::new_v4(), 4);
     world.send(&moved.arrival()).await;
     api.has_on_hand(moved.warehouse, moved.product, 4).await;
@@ -129,6 +134,23 @@ async fn bodies_are_compressed_when_asked_for() {
         .get_with("/openapi.json", &[("accept-encoding", "gzip")])
         .await;
     assert_eq!(answer.header("content-encoding"), "gzip");
+    // A compressed answer is another representation: its tag is weak, and good for asking again.
+    let path = format!("/api/warehouses/{0}/products/{0}", uuid::Uuid::from_u128(7));
+    let plain = service.get(&path).await.header("etag").to_owned();
+    let packed = service
+        .get_with(&path, &[("accept-encoding", "gzip")])
+        .await;
+    assert_eq!(packed.header("etag"), format!("W/{plain}"));
+    let again = service
+        .get_with(&path, &[("if-none-match", packed.header("etag"))])
+        .await;
+    assert_eq!(
+        (
+            again.status.as_u16(),
+            again.header("vary").contains("accept-encoding")
+        ),
+        (304, true)
+    );
     service.stop().await;
     world.database.remove().await;
 }

@@ -82,6 +82,7 @@ async fn every_error_is_a_problem_document() {
                 "stock-min-version: 0-00000000\r\n",
             ),
         ),
+        (406, ask("GET /livez", "accept-encoding: identity;q=0\r\n")),
         (413, ask("POST /nowhere", &large)),
         (
             503,
@@ -103,6 +104,11 @@ async fn every_error_is_a_problem_document() {
         let shown = &request[..request.len().min(120)];
         assert_eq!(got, status, "{shown}: {body}");
         is_problem(status, &head, &body);
+        assert_eq!(
+            status == 405,
+            head.contains("\r\nallow: get,head"),
+            "{head}"
+        );
     }
     let (got, head, body) = exchange(&service, ask(&format!("GET /{long}"), "").as_bytes()).await;
     assert!([414, 431].contains(&got), "{got}");

@@ -54,6 +54,8 @@ async fn a_lost_redis_costs_time_and_no_truth() {
     );
 
     // Back with the dump of an hour ago, so to speak: what it says is refused.
+    let refused = r#"warehouse_cache_lookups_total{result="refused",tier="redis"}"#;
+    let before = service.count(refused).await;
     redis.run().await;
     eventually("redis is in use again", async || {
         let answer = service.stock(WAREHOUSE, PRODUCT).await;
@@ -64,6 +66,10 @@ async fn a_lost_redis_costs_time_and_no_truth() {
             .then_some(())
     })
     .await;
+    assert!(
+        service.count(refused).await > before,
+        "the dump was met, and refused"
+    );
     service.stop().await;
     world.database.remove().await;
 }

@@ -63,7 +63,6 @@ async fn live_on_after_a_copy(world: &World, service: &Service) -> (String, Move
     let in_kafka = service.has_on_hand(WAREHOUSE, IN_KAFKA, 15).await;
     record_past_kafka(world, LOST, 11).await;
     service.has_on_hand(WAREHOUSE, LOST, 111).await;
-    // Both tiers hold it now.
     let lost = eventually("a hit", async || {
         let answer = service.stock(WAREHOUSE, LOST).await;
         answer
@@ -73,6 +72,14 @@ async fn live_on_after_a_copy(world: &World, service: &Service) -> (String, Move
     })
     .await;
     assert_eq!(lost.body["on_hand"], 111);
+    // Both tiers hold it now.
+    let key = format!("s:{}:{}", WAREHOUSE.simple(), LOST.simple());
+    eventually("redis holds it too", async || {
+        let held = world.redis_value(&key).await;
+        held.is_some_and(|value| String::from_utf8_lossy(&value).contains(":111,"))
+            .then_some(())
+    })
+    .await;
     (copy, since, [in_kafka, lost])
 }
 
@@ -135,17 +142,31 @@ async fn while_the_service_does_not_run() {
     service.stop().await;
     world.database.restore(&copy).await;
 
-    // Redis still holds what was read of the database that is gone.
+    // Redis still holds what was read of the database that is gone, and the numbers of the versions that are gone come
+    // again, with other tags, before anybody reads.
     let service = world.start().await;
-    is_of_the_restored_database(&service, &lost).await;
-    service.has_on_hand(WAREHOUSE, IN_KAFKA, 15).await;
-    assert_eq!(service.movement(since.movement).await.status, 200);
-    // The numbers of the versions that are gone come again, with other tags.
     for units in 1..5 {
         record_past_kafka(&world, Uuid::from_u128(9), units).await;
     }
     service.has_on_hand(WAREHOUSE, Uuid::from_u128(9), 10).await;
+    service.has_on_hand(WAREHOUSE, IN_KAFKA, 15).await;
     is_of_the_restored_database(&service, &lost).await;
+    assert!(
+        service
+            .count(r#"warehouse_cache_lookups_total{result="refused",tier="redis"}"#)
+            .await
+            > 0,
+        "the old entry was met"
+    );
+    let path = format!("/api/warehouses/{WAREHOUSE}/products/{LOST}");
+    let undone = service
+        .get_with(
+            &path,
+            &[("stock-min-version", lost.header("stock-version"))],
+        )
+        .await;
+    assert_eq!(undone.status, 410);
+    assert_eq!(service.movement(since.movement).await.status, 200);
     assert_eq!(world.differences().await, [""; 0]);
     service.stop().await;
     world.database.remove().await;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use stockyard::clock::Clock;
 
 use crate::support::{
-    Service, World, eventually,
+    Service, World, eventually, is_quiet,
     messages::{FROM, MOVEMENT, PRODUCT, PUBLISHED_ARRIVAL, PUBLISHED_DEPARTURE, TO, bare},
 };
 
@@ -38,6 +38,7 @@ async fn a_movement_is_told_by_its_two_halves() {
     // After: it has arrived, 2 hours and 22 minutes later, whole.
     world.send(PUBLISHED_ARRIVAL).await;
     service.has_on_hand(TO, PRODUCT, 100).await;
+    assert_eq!(service.stock(FROM, PRODUCT).await.body["on_hand"], -100);
     let arrived = json!({
         "id": MOVEMENT, "warehouse_id_from": FROM, "warehouse_id_to": TO, "product_id": PRODUCT,
         "time_diff": 8520.0, "quantity_diff": 0, "status": "complete",
@@ -102,7 +103,7 @@ async fn the_arrival_may_come_first() {
 }
 
 /// Fifty times in a row: how long after the broker's acknowledgement a message is visible to both reads. The figure is
-/// printed; what is asserted is that it becomes visible, because a loaded machine keeps no time.
+/// printed; that it is 100 ms at most is asserted on a machine that is said to be quiet.
 #[tokio::test]
 async fn a_message_is_visible_to_both_reads_soon() {
     let world = World::new().await;
@@ -123,6 +124,12 @@ async fn a_message_is_visible_to_both_reads_soon() {
         slowest = slowest.max(acknowledged.elapsed());
     }
     eprintln!("visible to both reads within {slowest:?} of the acknowledgement, 50 times in a row");
+    if is_quiet() {
+        assert!(
+            slowest <= std::time::Duration::from_millis(100),
+            "{slowest:?}"
+        );
+    }
     service.stop().await;
     world.database.remove().await;
 }

@@ -41,6 +41,11 @@ pub fn is_long() -> bool {
     variable("STOCKYARD_TEST_LONG").is_some()
 }
 
+/// Whether nothing else runs on this machine, so that times mean something: `STOCKYARD_TEST_QUIET=1`.
+pub fn is_quiet() -> bool {
+    variable("STOCKYARD_TEST_QUIET").is_some()
+}
+
 #[expect(clippy::disallowed_methods, reason = "the tests' own settings")]
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())

@@ -197,6 +197,20 @@ impl World {
         }
     }
 
+    /// What Redis holds under that key of this world.
+    pub async fn redis_value(&self, key: &str) -> Option<Vec<u8>> {
+        use redis::AsyncCommands;
+        let client = redis::Client::open(self.config.redis.url.as_str()).expect("a client");
+        let mut connection = client
+            .get_multiplexed_async_connection()
+            .await
+            .expect("redis");
+        connection
+            .get(format!("{}{key}", self.config.redis.prefix))
+            .await
+            .expect("an answer")
+    }
+
     /// Waits for that many dead letters and returns them.
     pub async fn dead_letters(&self, count: usize) -> Vec<DeadLetter> {
         let consumer: BaseConsumer = ClientConfig::new()
