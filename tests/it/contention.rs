@@ -4,12 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use stockyard::{
-    app,
-    cache::rule::Conditions,
     clock::Clock,
     domain::Side,
     inventory::record::{Recorder, Taken},
-    metrics::Metrics,
 };
 
 use crate::{
@@ -22,13 +19,7 @@ const DEADLOCKS: &str = "select deadlocks from pg_stat_database where datname = 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_writers_on_overlapping_keys_never_deadlock() {
     let world = World::new().await;
-    let (inventory, _follower) = app::inventory(
-        &world.config,
-        &Clock::system(),
-        Metrics::new().unwrap(),
-        Conditions::ALL,
-    )
-    .unwrap();
+    let inventory = world.inventory();
     let time = Duration::from_secs(if is_long() { 60 } else { 10 });
     let clock = Clock::system();
     let mut writers = tokio::task::JoinSet::new();

@@ -122,13 +122,7 @@ async fn take(tx: &mut WriteTx<'_>, step: &str) {
 async fn a_writer_frozen_at_any_step_delays_others_by_three_seconds_at_most() {
     for step in STEPS {
         let world = World::new().await;
-        let (inventory, _follower) = app::inventory(
-            &world.config,
-            &Clock::system(),
-            Metrics::new().unwrap(),
-            Conditions::ALL,
-        )
-        .unwrap();
+        let inventory = world.inventory();
         let mut recorder = Recorder::new(Arc::clone(&inventory));
         // Its connection is there already: what is measured is the wait for the frozen one.
         recorder
@@ -210,13 +204,7 @@ async fn a_process_frozen_anywhere_delays_others_by_three_seconds_at_most() {
     .await
     .unwrap();
 
-    let (inventory, _follower) = app::inventory(
-        &world.config,
-        &Clock::system(),
-        Metrics::new().unwrap(),
-        Conditions::ALL,
-    )
-    .unwrap();
+    let inventory = world.inventory();
     let mut recorder = Recorder::new(Arc::clone(&inventory));
     let [from, to] = [0, 1].map(|n| {
         stockyard::produce::plan::warehouse(n)

@@ -4,12 +4,8 @@
 use std::sync::Arc;
 
 use stockyard::{
-    app,
-    cache::rule::Conditions,
-    clock::Clock,
     domain::{Fact, MovementId, ProductId, Quantity, Side, SideReport, Timestamp, WarehouseId},
     inventory::record::{Recorder, Taken},
-    metrics::Metrics,
 };
 use uuid::Uuid;
 
@@ -23,13 +19,7 @@ const LOST: Uuid = Uuid::from_u128(3);
 
 /// Writes an arrival past Kafka, as another process would.
 async fn record_past_kafka(world: &World, product: Uuid, units: i64) {
-    let (inventory, _follower) = app::inventory(
-        &world.config,
-        &Clock::system(),
-        Metrics::new().unwrap(),
-        Conditions::ALL,
-    )
-    .unwrap();
+    let inventory = world.inventory();
     let fact = Fact {
         movement: MovementId::new(Uuid::new_v4()).unwrap(),
         product: ProductId::new(product).unwrap(),

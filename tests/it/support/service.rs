@@ -1,6 +1,6 @@
 //! A service with everything of its own, run inside the test.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -14,9 +14,12 @@ use reqwest::{Client, StatusCode, header::HeaderMap};
 use serde_json::Value;
 use stockyard::{
     app::{self, Parts},
+    cache::rule::Conditions,
+    clock::Clock,
     config::Config,
-    inventory::verify::Verifier,
+    inventory::{Inventory, verify::Verifier},
     kafka,
+    metrics::Metrics,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -122,6 +125,15 @@ impl World {
             config,
             producer,
         }
+    }
+
+    /// The use cases over this world's servers, without a service around them.
+    pub fn inventory(&self) -> Arc<Inventory> {
+        let metrics = Metrics::new().expect("metrics");
+        let (inventory, _follower) =
+            app::inventory(&self.config, &Clock::system(), metrics, Conditions::ALL)
+                .expect("an inventory");
+        inventory
     }
 
     /// Starts a service that does everything, and waits until it is ready.
@@ -240,7 +252,7 @@ impl World {
         let store = self.database.store("");
         let mut found = Vec::new();
         let mut tell = |difference: &_| found.push(format!("{difference}"));
-        let clock = stockyard::clock::Clock::system();
+        let clock = Clock::system();
         Verifier::new(&store, clock, &mut tell)
             .run(None)
             .await
