@@ -30,6 +30,15 @@ use crate::{
 
 const KEYS: u128 = 3;
 const STEPS: usize = 120;
+/// What a backup holds.
+const TABLES: [&str; 6] = [
+    "products",
+    "warehouses",
+    "movements",
+    "stock_levels",
+    "stock_ledger",
+    "stock_commits",
+];
 
 /// One process: an inventory, its follower (which looks only when told), and what the process may be expected to know.
 struct Process {
@@ -276,15 +285,7 @@ impl Exploration {
 
     /// A backup: the tables as they are.
     async fn save(&mut self) {
-        let tables = [
-            "products",
-            "warehouses",
-            "movements",
-            "stock_levels",
-            "stock_ledger",
-            "stock_commits",
-        ];
-        let sql: Vec<String> = tables.iter().map(|table| format!("drop table if exists saved_{table}; create table saved_{table} as table {table};")).collect();
+        let sql: Vec<String> = TABLES.iter().map(|table| format!("drop table if exists saved_{table}; create table saved_{table} as table {table};")).collect();
         self.world.database.run(&sql.concat()).await;
         self.saved = Some(self.truth.history.clone());
     }
@@ -294,15 +295,7 @@ impl Exploration {
         let Some(saved) = self.saved.clone() else {
             return;
         };
-        let tables = [
-            "products",
-            "warehouses",
-            "movements",
-            "stock_levels",
-            "stock_ledger",
-            "stock_commits",
-        ];
-        let sql: Vec<String> = tables
+        let sql: Vec<String> = TABLES
             .iter()
             .map(|table| {
                 format!("delete from {table}; insert into {table} select * from saved_{table};")

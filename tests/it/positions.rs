@@ -13,6 +13,15 @@ use crate::support::{Service, World, eventually, messages::Move};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+const WAREHOUSE: Uuid = Uuid::from_u128(1);
+const PRODUCT: Uuid = Uuid::from_u128(2);
+
+/// A movement of its own brings one unit, by that partition.
+async fn one_arrives(world: &World, partition: i32) {
+    let moved = Move::new(WAREHOUSE, PRODUCT, 1);
+    world.send_to(partition, &moved.arrival()).await;
+}
+
 fn group(world: &World) -> BaseConsumer {
     ClientConfig::new()
         .set("bootstrap.servers", &world.config.kafka.bootstrap_servers)
@@ -68,17 +77,9 @@ async fn a_rewound_group_replays_and_nothing_changes() {
     let world = World::new().await;
     let service = world.start().await;
     for _ in 0..20 {
-        world
-            .send_to(
-                0,
-                &Move::new(Uuid::from_u128(1), Uuid::from_u128(2), 1).arrival(),
-            )
-            .await;
+        one_arrives(&world, 0).await;
     }
-    let before = service
-        .has_on_hand(Uuid::from_u128(1), Uuid::from_u128(2), 20)
-        .await
-        .body;
+    let before = service.has_on_hand(WAREHOUSE, PRODUCT, 20).await.body;
     service.stop().await;
     group(&world)
         .commit(&partition_0(&world, Offset::Offset(5)), CommitMode::Sync)
@@ -89,10 +90,7 @@ async fn a_rewound_group_replays_and_nothing_changes() {
         (duplicates(&world, &service).await == 15).then_some(())
     })
     .await;
-    let after = service
-        .stock(Uuid::from_u128(1), Uuid::from_u128(2))
-        .await
-        .body;
+    let after = service.stock(WAREHOUSE, PRODUCT).await.body;
     assert_eq!(before, after);
     service.stop().await;
     world.database.remove().await;
@@ -103,16 +101,9 @@ async fn a_new_database_takes_everything_again() {
     let mut world = World::new().await;
     let service = world.start().await;
     for _ in 0..10 {
-        world
-            .send_to(
-                0,
-                &Move::new(Uuid::from_u128(1), Uuid::from_u128(2), 1).arrival(),
-            )
-            .await;
+        one_arrives(&world, 0).await;
     }
-    service
-        .has_on_hand(Uuid::from_u128(1), Uuid::from_u128(2), 10)
-        .await;
+    service.has_on_hand(WAREHOUSE, PRODUCT, 10).await;
     service.stop().await;
     let old = std::mem::replace(
         &mut world.database,
@@ -120,9 +111,7 @@ async fn a_new_database_takes_everything_again() {
     );
     world.config.database.url.clone_from(&world.database.url);
     let service = world.start().await;
-    service
-        .has_on_hand(Uuid::from_u128(1), Uuid::from_u128(2), 10)
-        .await;
+    service.has_on_hand(WAREHOUSE, PRODUCT, 10).await;
     service.stop().await;
     old.remove().await;
     world.database.remove().await;
@@ -133,16 +122,9 @@ async fn another_position_under_a_running_service_is_noticed() {
     let world = World::new().await;
     let service = world.start().await;
     for _ in 0..10 {
-        world
-            .send_to(
-                0,
-                &Move::new(Uuid::from_u128(1), Uuid::from_u128(2), 1).arrival(),
-            )
-            .await;
+        one_arrives(&world, 0).await;
     }
-    service
-        .has_on_hand(Uuid::from_u128(1), Uuid::from_u128(2), 10)
-        .await;
+    service.has_on_hand(WAREHOUSE, PRODUCT, 10).await;
     // Once while nothing comes, once found by the next batch itself.
     world
         .database
@@ -153,15 +135,8 @@ async fn another_position_under_a_running_service_is_noticed() {
     })
     .await;
     world.database.run("delete from ingest_progress").await;
-    world
-        .send_to(
-            0,
-            &Move::new(Uuid::from_u128(1), Uuid::from_u128(2), 1).arrival(),
-        )
-        .await;
-    service
-        .has_on_hand(Uuid::from_u128(1), Uuid::from_u128(2), 11)
-        .await;
+    one_arrives(&world, 0).await;
+    service.has_on_hand(WAREHOUSE, PRODUCT, 11).await;
     eventually("positions", async || {
         (world.taken().await == 11).then_some(())
     })
@@ -175,17 +150,10 @@ async fn another_position_under_a_running_service_is_noticed() {
 async fn facts_that_are_gone_stop_the_service_until_told_to_go_on() {
     let mut world = World::new().await;
     for _ in 0..10 {
-        world
-            .send_to(
-                0,
-                &Move::new(Uuid::from_u128(1), Uuid::from_u128(2), 1).arrival(),
-            )
-            .await;
+        one_arrives(&world, 0).await;
     }
     let service = world.start().await;
-    service
-        .has_on_hand(Uuid::from_u128(1), Uuid::from_u128(2), 10)
-        .await;
+    service.has_on_hand(WAREHOUSE, PRODUCT, 10).await;
     service.stop().await;
     // The database goes back to 3, and Kafka drops what is before 6.
     world
@@ -227,15 +195,8 @@ async fn facts_that_are_gone_stop_the_service_until_told_to_go_on() {
 
     world.config.ingest.on_gap = OnGap::Continue;
     let service = world.start().await;
-    world
-        .send_to(
-            0,
-            &Move::new(Uuid::from_u128(1), Uuid::from_u128(2), 1).arrival(),
-        )
-        .await;
-    service
-        .has_on_hand(Uuid::from_u128(1), Uuid::from_u128(2), 11)
-        .await;
+    one_arrives(&world, 0).await;
+    service.has_on_hand(WAREHOUSE, PRODUCT, 11).await;
     service.stop().await;
     world.database.remove().await;
 }
@@ -245,16 +206,9 @@ async fn a_topic_made_anew_is_taken_from_its_start() {
     let world = World::new().await;
     let service = world.start().await;
     for _ in 0..10 {
-        world
-            .send_to(
-                0,
-                &Move::new(Uuid::from_u128(1), Uuid::from_u128(2), 1).arrival(),
-            )
-            .await;
+        one_arrives(&world, 0).await;
     }
-    service
-        .has_on_hand(Uuid::from_u128(1), Uuid::from_u128(2), 10)
-        .await;
+    service.has_on_hand(WAREHOUSE, PRODUCT, 10).await;
     let admin: rdkafka::admin::AdminClient<_> = ClientConfig::new()
         .set("bootstrap.servers", &world.config.kafka.bootstrap_servers)
         .create()
@@ -271,15 +225,8 @@ async fn a_topic_made_anew_is_taken_from_its_start() {
         made.contains(&world.config.kafka.topic).then_some(())
     })
     .await;
-    world
-        .send_to(
-            0,
-            &Move::new(Uuid::from_u128(1), Uuid::from_u128(2), 1).arrival(),
-        )
-        .await;
-    service
-        .has_on_hand(Uuid::from_u128(1), Uuid::from_u128(2), 11)
-        .await;
+    one_arrives(&world, 0).await;
+    service.has_on_hand(WAREHOUSE, PRODUCT, 11).await;
     eventually("its own positions", async || {
         (world.taken().await == 1).then_some(())
     })
@@ -294,27 +241,14 @@ async fn two_consumers_share_and_hand_over() {
     let one = world.start().await;
     let other = world.start().await;
     for n in 0..200 {
-        world
-            .send_to(
-                n % 4,
-                &Move::new(Uuid::from_u128(1), Uuid::from_u128(2), 1).arrival(),
-            )
-            .await;
+        one_arrives(&world, n % 4).await;
     }
-    one.has_on_hand(Uuid::from_u128(1), Uuid::from_u128(2), 200)
-        .await;
+    one.has_on_hand(WAREHOUSE, PRODUCT, 200).await;
     one.stop().await;
     for n in 0..200 {
-        world
-            .send_to(
-                n % 4,
-                &Move::new(Uuid::from_u128(1), Uuid::from_u128(2), 1).arrival(),
-            )
-            .await;
+        one_arrives(&world, n % 4).await;
     }
-    other
-        .has_on_hand(Uuid::from_u128(1), Uuid::from_u128(2), 400)
-        .await;
+    other.has_on_hand(WAREHOUSE, PRODUCT, 400).await;
     eventually("positions", async || {
         (world.taken().await == 400).then_some(())
     })

@@ -4,16 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::{Connection, Row};
 use stockyard::{
-    app,
-    cache::rule::Conditions,
-    clock::Clock,
     domain::{Fact, MovementId, ProductId, Quantity, Side, SideReport, Timestamp, WarehouseId},
     inventory::record::{Recorder, Taken},
-    metrics::Metrics,
 };
 use uuid::Uuid;
 
-use crate::support::{TestDatabase, World, messages::Move};
+use crate::support::{World, messages::Move};
 
 pub fn fact(movement: u128, side: Side, warehouse: u128, product: u128, units: i64) -> Fact {
     Fact {
@@ -81,12 +77,8 @@ async fn the_role_that_serves_cannot_touch_what_was_written() {
 
 #[tokio::test]
 async fn the_ledger_goes_on_in_a_new_partition() {
-    let database = TestDatabase::create().await;
-    let mut config = World::new().await.config;
-    config.database.url.clone_from(&database.url);
-    let clock = Clock::system();
-    let (inventory, _follower) =
-        app::inventory(&config, &clock, Metrics::new().unwrap(), Conditions::ALL).unwrap();
+    let world = World::new().await;
+    let (inventory, database) = (world.inventory(), &world.database);
     let mut recorder = Recorder::new(Arc::clone(&inventory));
     for round in 0..3 {
         recorder
@@ -122,12 +114,8 @@ async fn the_ledger_goes_on_in_a_new_partition() {
 
 #[tokio::test]
 async fn a_duplicate_publishes_nothing() {
-    let database = TestDatabase::create().await;
-    let mut config = World::new().await.config;
-    config.database.url.clone_from(&database.url);
-    let clock = Clock::system();
-    let (inventory, _follower) =
-        app::inventory(&config, &clock, Metrics::new().unwrap(), Conditions::ALL).unwrap();
+    let world = World::new().await;
+    let (inventory, database) = (world.inventory(), &world.database);
     let mut recorder = Recorder::new(Arc::clone(&inventory));
     let facts = [
         fact(1, Side::Departure, 1, 1, 5),
