@@ -79,13 +79,7 @@ pub fn inventory(
     metrics: Metrics,
     conditions: Conditions,
 ) -> Result<(Arc<Inventory>, Follower), AppError> {
-    let store = Store::new(&StoreSettings {
-        url: config.database.url.clone(),
-        role: config.database.role.clone(),
-        read_connections_max: config.database.read_connections_max,
-        acquire_timeout: millis(config.database.acquire_timeout_ms),
-        read_timeout: millis(config.database.read_timeout_ms),
-    })?;
+    let store = Store::new(&store_settings(config))?;
     let rule = Arc::new(Rule::new(clock.clone(), conditions));
     let settings = CacheSettings {
         memory_bytes_max: config.cache.memory_bytes_max,
@@ -198,12 +192,11 @@ pub async fn run(
 
 /// Brings the schema up to date and makes the topics.
 pub async fn migrate(config: &Config) -> Result<(), AppError> {
+    // As the owner, not as the role that serves.
     let settings = StoreSettings {
-        url: config.database.url.clone(),
         role: String::new(),
         read_connections_max: 1,
-        acquire_timeout: millis(config.database.acquire_timeout_ms),
-        read_timeout: millis(config.database.read_timeout_ms),
+        ..store_settings(config)
     };
     let store = Store::new(&settings)?;
     store.migrate().await?;
@@ -218,12 +211,21 @@ pub async fn migrate(config: &Config) -> Result<(), AppError> {
 /// The store as `verify` reads it: one connection, and slices that may take their time.
 pub fn store_for_verify(config: &Config) -> Result<Store, AppError> {
     Ok(Store::new(&StoreSettings {
-        url: config.database.url.clone(),
-        role: config.database.role.clone(),
         read_connections_max: 1,
         acquire_timeout: VERIFY_ACQUIRE_MAX,
         read_timeout: VERIFY_STATEMENT_MAX,
+        ..store_settings(config)
     })?)
+}
+
+fn store_settings(config: &Config) -> StoreSettings {
+    StoreSettings {
+        url: config.database.url.clone(),
+        role: config.database.role.clone(),
+        read_connections_max: config.database.read_connections_max,
+        acquire_timeout: millis(config.database.acquire_timeout_ms),
+        read_timeout: millis(config.database.read_timeout_ms),
+    }
 }
 
 /// Asks a running service, over plain HTTP, whether it is well.
