@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use rdkafka::message::OwnedHeaders;
 
-use crate::{domain::Fact, event::BadMessage, store::positions::Advance};
+use crate::{domain::Fact, event::BadMessage};
 
 /// One message: what it says, and where its bytes are kept in case it becomes a dead letter.
 #[derive(Debug)]
@@ -36,27 +36,22 @@ pub(super) struct Received<'m> {
 pub(super) struct Batch {
     pub(super) messages: Vec<Message>,
     bytes: Vec<u8>,
-    /// For each partition, what its first message here tells.
-    pub(super) first: BTreeMap<i32, First>,
+    /// The first message of each partition here.
+    first: BTreeMap<i32, First>,
 }
 
-/// Where a batch goes on in a partition.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct First {
-    /// The offset this consumer had reached.
-    pub(super) from: i64,
-    pub(super) timestamp_ms: Option<i64>,
+struct First {
+    offset: i64,
+    timestamp_ms: Option<i64>,
 }
 
 impl Batch {
-    /// `from` is the offset this consumer had reached in the partition: it is below the message's own where the log has
-    /// holes (compaction, transactions).
-    pub(super) fn push(&mut self, received: Received<'_>, from: i64) {
-        let first = First {
-            from,
+    pub(super) fn push(&mut self, received: Received<'_>) {
+        self.first.entry(received.partition).or_insert(First {
+            offset: received.offset,
             timestamp_ms: received.timestamp_ms,
-        };
-        self.first.entry(received.partition).or_insert(first);
+        });
         let key = self.keep(received.key);
         let value = self.keep(received.value);
         self.messages.push(Message {
@@ -89,38 +84,28 @@ impl Batch {
         }
     }
 
+    /// The offset of the partition's first message here.
+    pub(super) fn first_offset(&self, partition: i32) -> Option<i64> {
+        Some(self.first.get(&partition)?.offset)
+    }
+
+    /// When it was sent, in milliseconds since 1970.
+    pub(super) fn first_ms(&self, partition: i32) -> Option<i64> {
+        self.first.get(&partition)?.timestamp_ms
+    }
+
+    /// The offsets after the last messages, by partition.
+    pub(super) fn ends(&self) -> BTreeMap<i32, i64> {
+        let end = |message: &Message| (message.partition, message.offset + 1);
+        self.messages.iter().map(end).collect()
+    }
+
     pub(super) fn key(&self, message: &Message) -> Option<&[u8]> {
         Some(&self.bytes[message.key.clone()?])
     }
 
     pub(super) fn value(&self, message: &Message) -> Option<&[u8]> {
         Some(&self.bytes[message.value.clone()?])
-    }
-
-    /// Where the batch goes on, by partition.
-    pub(super) fn from(&self) -> BTreeMap<i32, i64> {
-        self.first
-            .iter()
-            .map(|(partition, first)| (*partition, first.from))
-            .collect()
-    }
-
-    /// The steps of each partition that taking `messages` makes, going on from `from`, which then stands behind them.
-    pub(super) fn advances(messages: &[Message], from: &mut BTreeMap<i32, i64>) -> Vec<Advance> {
-        let mut to: BTreeMap<i32, i64> = BTreeMap::new();
-        for message in messages {
-            to.insert(message.partition, message.offset + 1);
-        }
-        to.into_iter()
-            .map(|(partition, to)| {
-                let from = from.insert(partition, to).unwrap_or(to);
-                Advance {
-                    partition,
-                    from,
-                    to,
-                }
-            })
-            .collect()
     }
 
     fn keep(&mut self, bytes: Option<&[u8]>) -> Option<Range<usize>> {
@@ -135,9 +120,9 @@ mod tests {
     use super::*;
     use crate::event::dead_letter::Reason;
 
-    fn batch(messages: &[(i32, i64, i64)]) -> Batch {
+    fn batch(messages: &[(i32, i64)]) -> Batch {
         let mut batch = Batch::default();
-        for &(partition, offset, from) in messages {
+        for &(partition, offset) in messages {
             let content = Err(BadMessage {
                 reason: Reason::NotJson,
                 detail: String::new(),
@@ -146,37 +131,33 @@ mod tests {
             let received = Received {
                 partition,
                 offset,
-                timestamp_ms: None,
+                timestamp_ms: Some(offset),
                 key: None,
                 value: Some(&value),
                 headers: None,
                 content,
             };
-            batch.push(received, from);
+            batch.push(received);
         }
         batch
     }
 
     #[test]
-    fn parts_of_a_batch_go_on_from_each_other() {
-        let batch = batch(&[(0, 5, 5), (1, 9, 7), (0, 6, 6), (0, 8, 7)]);
-        let mut from = batch.from();
-        let (left, right) = batch.messages.split_at(2);
-        let step = |partition, from, to| Advance {
-            partition,
-            from,
-            to,
-        };
+    fn the_first_and_the_last_of_each_partition_count() {
+        let mut batch = batch(&[(0, 5), (1, 9), (0, 6), (0, 8)]);
+        assert_eq!(batch.ends(), [(0, 9), (1, 10)].into());
+        assert_eq!((batch.first_ms(0), batch.first_ms(2)), (Some(5), None));
+        batch.forget(&[0]);
+        assert_eq!(batch.ends(), [(1, 10)].into());
         assert_eq!(
-            Batch::advances(left, &mut from),
-            [step(0, 5, 6), step(1, 7, 10)]
+            (batch.first_offset(0), batch.first_offset(1)),
+            (None, Some(9))
         );
-        assert_eq!(Batch::advances(right, &mut from), [step(0, 6, 9)]);
     }
 
     #[test]
     fn bytes_are_kept_as_they_came() {
-        let batch = batch(&[(0, 5, 5), (0, 6, 6)]);
+        let batch = batch(&[(0, 5), (0, 6)]);
         assert_eq!(
             batch.value(&batch.messages[1]),
             Some(6_i64.to_be_bytes().as_slice())

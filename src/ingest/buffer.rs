@@ -1,17 +1,21 @@
 //! Natural batching: what came while a lane was busy is its next batch, up to a bound; an idle lane takes what is there.
 //!
 //! Invariants: the buffer holds at most its limits and one message; a batch that is out for work is counted as such
-//! until the lane comes for the next.
+//! until the lane comes for the next; a partition's position is beyond nothing that is here or out.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{sync::Notify, time::timeout};
 
-use super::batch::{Batch, First, Received};
+use super::{
+    batch::{Batch, Received},
+    progress::Progress,
+};
+use crate::store::positions::Advance;
 
 /// The bounds of one batch.
 #[derive(Clone, Copy, Debug)]
@@ -33,12 +37,34 @@ pub(super) struct Buffer {
     filled: Notify,
 }
 
+/// What a lane gets to do: messages, and how far that brings each partition.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) batch: Batch,
+    pub(super) advances: Vec<Advance>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     pending: Batch,
-    /// What the lane works on: by partition, its first message. Empty: it is idle.
-    out: BTreeMap<i32, First>,
+    progress: Progress,
+    /// What the lane works on: by partition, when the first message was sent. Empty: it is idle.
+    out: BTreeMap<i32, Option<i64>>,
+    /// The lane is to go on over other lanes' messages although it has none itself.
+    is_nudged: bool,
+    /// Partitions of which something did not get done: to be begun anew.
+    lost: BTreeSet<i32>,
     is_closed: bool,
+}
+
+impl State {
+    fn has_work(&self) -> bool {
+        !self.pending.is_empty() || self.is_nudged && self.progress.is_behind()
+    }
+
+    fn is_at(&self, partitions: &[i32]) -> bool {
+        self.out.keys().any(|out| partitions.contains(out))
+    }
 }
 
 impl Buffer {
@@ -51,10 +77,19 @@ impl Buffer {
         }
     }
 
-    /// Adds a message. The caller has seen that there is room.
-    pub(super) fn push(&self, received: Received<'_>, from: i64) {
+    // --- the polling thread's side ---
+
+    /// The partition is consumed from this offset on. The lane has nothing of it.
+    pub(super) fn begin(&self, partition: i32, offset: i64) {
         let mut state = self.state();
-        state.pending.push(received, from);
+        state.progress.begin(partition, offset);
+        state.lost.remove(&partition);
+    }
+
+    /// Adds a message. The caller has seen that there is room.
+    pub(super) fn push(&self, received: Received<'_>) {
+        let mut state = self.state();
+        state.pending.push(received);
         let is_awaited = state.out.is_empty();
         drop(state);
         if is_awaited {
@@ -62,31 +97,95 @@ impl Buffer {
         }
     }
 
+    /// Every message of these partitions below these offsets was pushed, here or to another lane.
+    pub(super) fn route(&self, offsets: &BTreeMap<i32, i64>) {
+        let mut state = self.state();
+        for (partition, offset) in offsets {
+            state.progress.route(*partition, *offset);
+        }
+    }
+
+    /// Lets the lane go on over other lanes' messages, so that its positions in the database do not stay behind.
+    pub(super) fn nudge(&self) {
+        self.state().is_nudged = true;
+        self.filled.notify_one();
+    }
+
     /// Waits until there is room, at most that long; whether there is.
     pub(super) fn has_room_within(&self, wait: Duration) -> bool {
-        let state = self.state();
-        let (state, _) = self
-            .eased
-            .wait_timeout_while(state, wait, |state| self.is_full(state))
-            .unwrap_or_else(PoisonError::into_inner);
-        !self.is_full(&state)
+        self.is_over_within(wait, |state| self.is_full(state))
     }
 
     /// Forgets what is pending of these partitions.
     pub(super) fn forget(&self, partitions: &[i32]) {
-        self.state().pending.forget(partitions);
+        let mut state = self.state();
+        for partition in partitions {
+            if let Some(first) = state.pending.first_offset(*partition) {
+                state.progress.forget(*partition, first);
+            }
+        }
+        state.pending.forget(partitions);
+        drop(state);
         self.eased.notify_all();
     }
 
     /// Waits until the lane works on nothing of these partitions, at most that long; whether it does not.
     pub(super) fn is_free_of(&self, partitions: &[i32], wait: Duration) -> bool {
-        let is_at_one = |state: &State| state.out.keys().any(|out| partitions.contains(out));
+        self.is_over_within(wait, |state| state.is_at(partitions))
+    }
+
+    /// Lets the lane go on to the end of what is routed of these partitions, and waits until it has, at most that long.
+    pub(super) fn finish(&self, partitions: &[i32], wait: Duration) {
+        self.nudge();
+        self.is_over_within(wait, |state| {
+            state.is_at(partitions) || state.progress.is_behind_in(partitions)
+        });
+    }
+
+    fn is_over_within(&self, wait: Duration, goes_on: impl Fn(&State) -> bool) -> bool {
         let state = self.state();
         let (state, _) = self
             .eased
-            .wait_timeout_while(state, wait, |state| is_at_one(state))
+            .wait_timeout_while(state, wait, |state| goes_on(state))
             .unwrap_or_else(PoisonError::into_inner);
-        !is_at_one(&state)
+        !goes_on(&state)
+    }
+
+    /// The partition is no longer consumed.
+    pub(super) fn end(&self, partition: i32) {
+        let mut state = self.state();
+        state.progress.end(partition);
+        state.lost.remove(&partition);
+    }
+
+    /// Up to where this lane has nothing left to do, by partition.
+    pub(super) fn positions(&self) -> BTreeMap<i32, i64> {
+        let state = self.state();
+        state
+            .progress
+            .positions(|partition| state.pending.first_offset(partition).is_some())
+    }
+
+    /// What the database must hold for this lane, for the partitions of which nothing is under way.
+    pub(super) fn quiet(&self) -> BTreeMap<i32, i64> {
+        self.state().progress.quiet()
+    }
+
+    /// The partition has to be begun anew.
+    pub(super) fn lose(&self, partition: i32) {
+        self.state().lost.insert(partition);
+    }
+
+    /// The partitions to begin anew.
+    pub(super) fn take_lost(&self) -> BTreeSet<i32> {
+        std::mem::take(&mut self.state().lost)
+    }
+
+    /// When the oldest message of the partition that is here or with the lane was sent, in milliseconds since 1970.
+    pub(super) fn oldest_ms(&self, partition: i32) -> Option<i64> {
+        let state = self.state();
+        let out = state.out.get(&partition).copied().flatten();
+        out.or_else(|| state.pending.first_ms(partition))
     }
 
     /// Nothing will come any more.
@@ -98,12 +197,14 @@ impl Buffer {
         self.filled.notify_one();
     }
 
-    /// The next batch, at once if there is something; `None` after the end. The last batch counts as done with.
-    pub(super) async fn take(&self) -> Option<Batch> {
+    // --- the lane's side ---
+
+    /// The next batch, at once if there is something; `None` after the end. The last batch counts as over with.
+    pub(super) async fn take(&self) -> Option<Work> {
         self.state().out.clear();
         self.eased.notify_all();
         loop {
-            self.filled_until(|state| !state.pending.is_empty()).await;
+            self.filled_until(State::has_work).await;
             if !self.limits.wait.is_zero() {
                 // Company or not, after the wait it is taken.
                 drop(
@@ -118,24 +219,24 @@ impl Buffer {
             if state.is_closed {
                 return None;
             }
-            if !state.pending.is_empty() {
+            if state.has_work() {
                 let batch = std::mem::take(&mut state.pending);
-                state.out.clone_from(&batch.first);
+                let advances = state.progress.take(&batch.ends());
+                let out = advances
+                    .iter()
+                    .map(|advance| (advance.partition, batch.first_ms(advance.partition)));
+                state.out = out.collect();
+                state.is_nudged = false;
                 drop(state);
                 self.eased.notify_all();
-                return Some(batch);
+                return Some(Work { batch, advances });
             }
         }
     }
 
-    /// When the oldest message of the partition that is here or with the lane was sent, in milliseconds since 1970.
-    pub(super) fn oldest_ms(&self, partition: i32) -> Option<i64> {
-        let state = self.state();
-        state
-            .out
-            .get(&partition)
-            .or_else(|| state.pending.first.get(&partition))?
-            .timestamp_ms
+    /// What these steps stand for is recorded, and its dead letters are acknowledged.
+    pub(super) fn settle(&self, advances: &[Advance]) {
+        self.state().progress.settle(advances);
     }
 
     /// Whether the work goes on.
@@ -192,26 +293,32 @@ mod tests {
             headers: None,
             content,
         };
-        buffer.push(received, offset);
+        buffer.push(received);
+    }
+
+    fn buffer() -> Buffer {
+        let buffer = Buffer::new(LIMITS);
+        buffer.begin(0, 0);
+        buffer
     }
 
     #[tokio::test]
     async fn what_came_meanwhile_is_the_next_batch() {
-        let buffer = Buffer::new(LIMITS);
+        let buffer = buffer();
         push(&buffer, 0, b"a");
         assert_eq!(
-            buffer.take().await.unwrap().messages.len(),
+            buffer.take().await.unwrap().batch.messages.len(),
             1,
             "an idle lane waits for nobody"
         );
         push(&buffer, 1, b"b");
         push(&buffer, 2, b"c");
-        assert_eq!(buffer.take().await.unwrap().messages.len(), 2);
+        assert_eq!(buffer.take().await.unwrap().batch.messages.len(), 2);
     }
 
     #[tokio::test]
     async fn there_is_no_room_beyond_the_limits() {
-        let buffer = Buffer::new(LIMITS);
+        let buffer = buffer();
         for offset in 0..3 {
             assert!(buffer.has_room_within(Duration::ZERO));
             push(&buffer, offset, b"x");
@@ -225,7 +332,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_forgotten_leaves_its_room() {
-        let buffer = Buffer::new(LIMITS);
+        let buffer = buffer();
         push(&buffer, 0, &[0; 1_000]);
         assert!(!buffer.has_room_within(Duration::ZERO));
         buffer.forget(&[0]);
@@ -233,10 +340,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_nudged_lane_goes_on_without_a_message() {
+        let buffer = buffer();
+        buffer.route(&[(0, 7)].into());
+        buffer.nudge();
+        let work = buffer.take().await.unwrap();
+        assert!(work.batch.is_empty());
+        assert_eq!(
+            work.advances,
+            [Advance {
+                partition: 0,
+                from: 0,
+                to: 7
+            }]
+        );
+        assert!(!buffer.is_free_of(&[0], Duration::ZERO));
+        assert_eq!(buffer.positions()[&0], 0, "not yet");
+        buffer.settle(&work.advances);
+        assert_eq!(buffer.positions()[&0], 7);
+    }
+
+    #[tokio::test]
     async fn after_the_end_nothing_is_taken() {
-        let buffer = Buffer::new(LIMITS);
+        let buffer = buffer();
         push(&buffer, 0, b"a");
-        assert_eq!(buffer.take().await.unwrap().messages.len(), 1);
+        assert_eq!(buffer.take().await.unwrap().batch.messages.len(), 1);
         assert!(!buffer.is_free_of(&[0], Duration::ZERO));
         assert!(buffer.is_free_of(&[1], Duration::ZERO));
         push(&buffer, 1, b"b");

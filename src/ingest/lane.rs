@@ -8,10 +8,9 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use super::{
     backoff::Backoff,
-    batch::{Batch, Message},
-    buffer::Buffer,
+    batch::Message,
+    buffer::{Buffer, Work},
     dead_letter::{DeadLetters, Letter},
-    progress::Progress,
 };
 use crate::{
     clock::Clock,
@@ -19,16 +18,19 @@ use crate::{
     event::dead_letter::Reason,
     inventory::record::{Recorded, Recorder, Taken},
     metrics::Metrics,
-    store::{StoreError, positions::Advance},
+    store::{
+        StoreError,
+        positions::{Advance, LaneNumber},
+    },
 };
 
 /// Everything one lane works with.
 pub(super) struct Lane {
     pub(super) topic: String,
+    pub(super) number: LaneNumber,
     pub(super) buffer: Arc<Buffer>,
     pub(super) recorder: Recorder,
     pub(super) dead_letters: DeadLetters,
-    pub(super) progress: Arc<Progress>,
     pub(super) backoff: Backoff,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
@@ -40,63 +42,68 @@ struct GivenUp;
 impl Lane {
     pub(super) async fn run(mut self) {
         let buffer = Arc::clone(&self.buffer);
-        while let Some(batch) = buffer.take().await {
-            if self.settle(&batch).await.is_err() {
+        while let Some(work) = buffer.take().await {
+            match self.settle(&work).await {
+                Ok(()) => buffer.settle(&work.advances),
                 // All of it comes again from Kafka: the positions say from where.
-                for partition in batch.first.keys() {
-                    self.progress.moved(*partition);
+                Err(GivenUp) => {
+                    for advance in &work.advances {
+                        buffer.lose(advance.partition);
+                    }
                 }
             }
         }
     }
 
-    /// Facts, then dead letters, then the word that it is done.
-    async fn settle(&mut self, batch: &Batch) -> Result<(), GivenUp> {
-        self.metrics
-            .batch_events
-            .observe(count(batch.messages.len()));
-        let letters = self.record(batch).await?;
-
-        if !letters.is_empty() {
-            let timer = self
-                .metrics
-                .batch_stage_seconds
-                .with_label_values(&["dead_letters"])
-                .start_timer();
-            let goes_on = || self.buffer.is_open();
-            if !self.dead_letters.write(batch, &letters, goes_on).await {
-                return Err(GivenUp);
-            }
-            timer.observe_duration();
+    /// Facts, then dead letters.
+    async fn settle(&mut self, work: &Work) -> Result<(), GivenUp> {
+        let batch = &work.batch;
+        if !batch.is_empty() {
+            self.metrics
+                .batch_events
+                .observe(count(batch.messages.len()));
         }
-        let mut from = batch.from();
-        self.progress
-            .advance(&Batch::advances(&batch.messages, &mut from));
+        let letters = self.record(work).await?;
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let timer = self
+            .metrics
+            .batch_stage_seconds
+            .with_label_values(&["dead_letters"])
+            .start_timer();
+        let goes_on = || self.buffer.is_open();
+        if !self.dead_letters.write(batch, &letters, goes_on).await {
+            return Err(GivenUp);
+        }
+        timer.observe_duration();
         Ok(())
     }
 
-    /// Records the batch, halving a part that the database refuses for its data until the culprit is alone.
-    async fn record<'b>(&mut self, batch: &'b Batch) -> Result<Vec<Letter<'b>>, GivenUp> {
-        let messages = &batch.messages;
-        let mut from = batch.from();
+    /// Records the batch, halving a part that the database refuses for its data until the culprit is alone. The
+    /// positions move with the last part, when everything before it is in.
+    async fn record<'b>(&mut self, work: &'b Work) -> Result<Vec<Letter<'b>>, GivenUp> {
+        let messages = &work.batch.messages;
         let mut letters = Vec::new();
         // The next part is the last of these: parts are taken in the order of their offsets.
         let whole = 0..messages.len();
         let mut parts: Vec<Range<usize>> = vec![whole];
         while let Some(part) = parts.pop() {
             let slice = &messages[part.clone()];
-            let mut behind = from.clone();
-            let advances = Batch::advances(slice, &mut behind);
             let facts: Vec<Fact> = slice
                 .iter()
                 .filter_map(|message| message.content.as_ref().ok())
                 .copied()
                 .collect();
-            match self.record_part(&facts, advances.clone()).await? {
+            let advances = if parts.is_empty() {
+                work.advances.as_slice()
+            } else {
+                &[]
+            };
+            match self.record_part(&facts, advances).await? {
                 Ok(recorded) => {
                     letters.extend(letters_of(slice, &recorded.outcomes));
                     self.count(slice, &recorded);
-                    from = behind;
                 }
                 Err(refusal) if slice.len() == 1 => {
                     letters.push(Letter {
@@ -104,10 +111,11 @@ impl Lane {
                         reason: Reason::RejectedByDatabase,
                         detail: refusal,
                     });
-                    // A position alone cannot be refused for its data.
-                    drop(self.record_part(&[], advances).await?);
+                    if !advances.is_empty() {
+                        // Positions alone cannot be refused for their data.
+                        drop(self.record_part(&[], advances).await?);
+                    }
                     self.count_status("error", 1);
-                    from = behind;
                 }
                 Err(_) => {
                     let middle = part.start + slice.len() / 2;
@@ -124,15 +132,16 @@ impl Lane {
     async fn record_part(
         &mut self,
         facts: &[Fact],
-        advances: Vec<Advance>,
+        advances: &[Advance],
     ) -> Result<Result<Recorded, String>, GivenUp> {
         let taken = Taken {
-            topic: self.topic.clone(),
+            topic: &self.topic,
+            lane: self.number,
             advances,
         };
         let mut tries = 0;
         loop {
-            match self.recorder.record(facts, &taken).await {
+            match self.recorder.record(facts, taken).await {
                 Ok(recorded) => {
                     if tries > 0 {
                         tracing::info!(tries, "the database takes batches again");

@@ -1,8 +1,8 @@
 //! From Kafka to the database: a thread that polls and decodes, lanes that record.
 //!
-//! Partition p belongs to lane p mod lanes, so what a lane takes of a partition is contiguous. The order of steps is:
-//! database commit (with the positions), dead letters acknowledged by the broker, Kafka offset commit; a crash anywhere
-//! between means that the same facts come again and change nothing. What is not here: what a fact does.
+//! A lane takes the messages of its products, whatever their partition, so two lanes never want the same rows. The order
+//! of steps is: database commit (with the positions), dead letters acknowledged by the broker, Kafka offset commit; a
+//! crash anywhere between means that the same facts come again and change nothing. What is not here: what a fact does.
 
 mod backoff;
 mod batch;
@@ -31,12 +31,12 @@ use crate::{
     config::{Config, OnGap, millis},
     inventory::{Inventory, record::Recorder},
     metrics::MESSAGE_STATUSES,
+    store::positions::LaneNumber,
 };
 use backoff::Backoff;
 use buffer::{Buffer, Limits};
 use dead_letter::DeadLetters;
 use lane::Lane;
-use progress::Progress;
 use source::Source;
 
 /// Why ingest ended by itself.
@@ -125,20 +125,19 @@ impl Ingest {
                 .messages_total
                 .with_label_values(&[settings.topic.as_str(), status]);
         }
-        let progress = Arc::new(Progress::default());
         let status = Arc::new(Status::default());
 
         let lanes = TaskTracker::new();
         let mut buffers = Vec::with_capacity(config.ingest.lanes);
-        for _ in 0..config.ingest.lanes {
+        for number in 0..i16::try_from(config.ingest.lanes).unwrap_or(i16::MAX) {
             let buffer = Arc::new(Buffer::new(limits));
             buffers.push(Arc::clone(&buffer));
             let lane = Lane {
                 topic: settings.topic.clone(),
+                number: LaneNumber(number),
                 buffer,
                 recorder: Recorder::new(Arc::clone(inventory)),
                 dead_letters: dead_letters.clone(),
-                progress: Arc::clone(&progress),
                 backoff: settings.backoff,
                 clock: clock.clone(),
                 metrics: metrics.clone(),
@@ -151,7 +150,6 @@ impl Ingest {
             &config.kafka,
             settings,
             buffers,
-            progress,
             Arc::clone(&status),
             inventory.store().clone(),
             clock.clone(),

@@ -18,7 +18,7 @@ use crate::{
     metrics::Metrics,
     store::{
         StoreError,
-        positions::Advance,
+        positions::{Advance, LaneNumber},
         writer::{LevelAfter, WriteTx, Writer},
     },
 };
@@ -35,11 +35,12 @@ pub struct Recorder {
 }
 
 /// The stretch of a topic that a batch takes.
-#[derive(Clone, Debug, Default)]
-pub struct Taken {
-    pub topic: String,
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Taken<'t> {
+    pub topic: &'t str,
+    pub lane: LaneNumber,
     /// By partition.
-    pub advances: Vec<Advance>,
+    pub advances: &'t [Advance],
 }
 
 /// What became of a batch.
@@ -66,7 +67,11 @@ impl Recorder {
 
     /// Applies what is new of `facts` and moves the positions on. Sending the same again is safe, also when the answer
     /// to a commit was lost.
-    pub async fn record(&mut self, facts: &[Fact], taken: &Taken) -> Result<Recorded, StoreError> {
+    pub async fn record(
+        &mut self,
+        facts: &[Fact],
+        taken: Taken<'_>,
+    ) -> Result<Recorded, StoreError> {
         // The connection goes with the transaction that is given up.
         match timeout(TRANSACTION_MAX, self.transact(facts, taken)).await {
             Ok(result) => result,
@@ -74,7 +79,7 @@ impl Recorder {
         }
     }
 
-    async fn transact(&mut self, facts: &[Fact], taken: &Taken) -> Result<Recorded, StoreError> {
+    async fn transact(&mut self, facts: &[Fact], taken: Taken<'_>) -> Result<Recorded, StoreError> {
         let metrics = &self.inventory.metrics;
         let merged = batch::merge(facts);
         let mut tx = staged(metrics, "begin", self.writer.begin()).await?;
@@ -126,7 +131,7 @@ async fn write(
     metrics: &Metrics,
     facts: &[Fact],
     merged: &Merged,
-    taken: &Taken,
+    taken: Taken<'_>,
 ) -> Result<Written, StoreError> {
     let codes_given = staged(metrics, "catalogue", ensure_catalogue(tx, facts)).await?;
 
@@ -155,7 +160,7 @@ async fn write(
         staged(metrics, "ledger", tx.append_ledger(rows)).await?;
     }
     if !taken.advances.is_empty() {
-        tx.advance(&taken.topic, &taken.advances).await?;
+        tx.advance(taken.topic, taken.lane, taken.advances).await?;
     }
     Ok(Written {
         outcomes,
@@ -192,7 +197,7 @@ fn sorted(ids: impl Iterator<Item = Uuid>) -> Vec<Uuid> {
 }
 
 /// Each change beside its level, in the order of the ledger's index, so that a batch touches each page of it once.
-fn ledger_rows(
+pub fn ledger_rows(
     changes: &[Change],
     mut levels: Vec<LevelAfter>,
 ) -> Result<Vec<(&Change, LevelAfter)>, StoreError> {

@@ -1,4 +1,9 @@
-//! How far each partition has been taken, as the database knows it.
+//! How far each lane has taken its share of each partition, as the database knows it.
+//!
+//! A partition is taken up to the smallest position of its lanes. The number of lanes may change between two runs:
+//! [`Store::set_positions`] says anew whose they are.
+
+use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
 
@@ -12,10 +17,15 @@ pub struct Advance {
     pub to: i64,
 }
 
+/// Which of a process's lanes: each takes the messages of some products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LaneNumber(pub i16);
+
 /// Moves each position on, but only from where it was left: a restored database and another consumer are noticed here.
 pub(super) async fn advance(
     connection: &mut PgConnection,
     topic: &str,
+    lane: LaneNumber,
     advances: &[Advance],
 ) -> Result<(), StoreError> {
     let partitions: Vec<i32> = advances.iter().map(|advance| advance.partition).collect();
@@ -23,10 +33,11 @@ pub(super) async fn advance(
     let to: Vec<i64> = advances.iter().map(|advance| advance.to).collect();
     let moved = sqlx::query_scalar!(
         "update ingest_progress p set next_offset = a.next_offset
-        from unnest($2::integer[], $3::bigint[], $4::bigint[]) as a (partition, left_at, next_offset)
-        where p.topic = $1 and p.partition = a.partition and p.next_offset = a.left_at
+        from unnest($3::integer[], $4::bigint[], $5::bigint[]) as a (partition, left_at, next_offset)
+        where p.topic = $1 and p.lane = $2 and p.partition = a.partition and p.next_offset = a.left_at
         returning p.partition",
         topic,
+        lane.0,
         &partitions,
         &from,
         &to
@@ -46,34 +57,44 @@ pub(super) async fn advance(
 }
 
 impl Store {
-    /// The next offset of each partition that has one: (partition, offset).
-    pub async fn positions(&self, topic: &str) -> Result<Vec<(i32, i64)>, StoreError> {
+    /// The next offset of each lane in each partition that has one: by partition and lane.
+    pub async fn positions(
+        &self,
+        topic: &str,
+    ) -> Result<BTreeMap<(i32, LaneNumber), i64>, StoreError> {
         let rows = sqlx::query!(
-            "select partition, next_offset from ingest_progress where topic = $1",
+            "select partition, lane, next_offset from ingest_progress where topic = $1",
             topic
         )
         .fetch_all(&self.reads)
         .await?;
-        Ok(rows
+        let position = rows
             .into_iter()
-            .map(|row| (row.partition, row.next_offset))
-            .collect())
+            .map(|row| ((row.partition, LaneNumber(row.lane)), row.next_offset));
+        Ok(position.collect())
     }
 
-    /// Sets positions outright: where a consumer that was just given the partitions begins.
+    /// Sets positions outright, for so many lanes: where a consumer that was just given the partitions begins.
     pub async fn set_positions(
         &self,
         topic: &str,
+        lanes: LaneNumber,
         positions: &[(i32, i64)],
     ) -> Result<(), StoreError> {
         let partitions: Vec<i32> = positions.iter().map(|(partition, _)| *partition).collect();
         let offsets: Vec<i64> = positions.iter().map(|(_, offset)| *offset).collect();
         sqlx::query!(
-            "insert into ingest_progress (topic, partition, next_offset)
-            select $1, partition, next_offset
-            from unnest($2::integer[], $3::bigint[]) as p (partition, next_offset) order by partition
-            on conflict (topic, partition) do update set next_offset = excluded.next_offset",
+            "with fewer as (
+                delete from ingest_progress p
+                where p.topic = $1 and p.partition = any ($3) and p.lane >= $2::smallint
+            )
+            insert into ingest_progress (topic, partition, lane, next_offset)
+            select $1, partition, lane, next_offset
+            from unnest($3::integer[], $4::bigint[]) as p (partition, next_offset), generate_series(0, $2::smallint - 1) as lane
+            order by partition, lane
+            on conflict (topic, partition, lane) do update set next_offset = excluded.next_offset",
             topic,
+            lanes.0,
             &partitions,
             &offsets
         )

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{
     PgTime, StoreError,
     columns::{LedgerColumns, LineColumns},
-    positions::Advance,
+    positions::{Advance, LaneNumber},
 };
 use crate::domain::{
     CommitPoint, MovementId, MovementLine, ProductId, Revision, Side, SideReport, Sides, StockKey,
@@ -314,8 +314,13 @@ impl WriteTx<'_> {
     }
 
     /// Moves the ingest positions on, each only from where this consumer left it. `advances` is sorted by partition.
-    pub async fn advance(&mut self, topic: &str, advances: &[Advance]) -> Result<(), StoreError> {
-        super::positions::advance(&mut self.connection, topic, advances).await
+    pub async fn advance(
+        &mut self,
+        topic: &str,
+        lane: LaneNumber,
+        advances: &[Advance],
+    ) -> Result<(), StoreError> {
+        super::positions::advance(&mut self.connection, topic, lane, advances).await
     }
 
     /// Takes the next version, wakes the followers and commits.

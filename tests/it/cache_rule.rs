@@ -182,7 +182,7 @@ impl Exploration {
         let new = fact(self.movements, Side::Arrival, 1, key, 1);
         let recorded = self.processes[at]
             .recorder
-            .record(&[new], &Taken::default())
+            .record(&[new], Taken::default())
             .await
             .unwrap();
         let commit = recorded.commit.unwrap();

@@ -45,7 +45,7 @@ async fn eight_writers_on_overlapping_keys_never_deadlock() {
                     })
                     .collect();
                 facts.shuffle(&mut random);
-                match recorder.record(&facts, &Taken::default()).await {
+                match recorder.record(&facts, Taken::default()).await {
                     Ok(done) => {
                         applied += done
                             .outcomes

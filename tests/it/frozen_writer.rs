@@ -107,7 +107,14 @@ async fn take(tx: &mut WriteTx<'_>, step: &str) {
                 to: 1,
             };
             // Nothing is stored to go on from, so nothing moves: the statement is what matters.
-            drop(tx.advance("a topic", &[advance]).await);
+            drop(
+                tx.advance(
+                    "a topic",
+                    stockyard::store::positions::LaneNumber::default(),
+                    &[advance],
+                )
+                .await,
+            );
         }
         "read" => drop(
             tx.read_lines(&[(facts[0].movement, facts[0].product)])
@@ -126,7 +133,7 @@ async fn a_writer_frozen_at_any_step_delays_others_by_three_seconds_at_most() {
         let mut recorder = Recorder::new(Arc::clone(&inventory));
         // Its connection is there already: what is measured is the wait for the frozen one.
         recorder
-            .record(&[fact(99, Side::Arrival, 9, 9, 1)], &Taken::default())
+            .record(&[fact(99, Side::Arrival, 9, 9, 1)], Taken::default())
             .await
             .unwrap();
 
@@ -148,7 +155,7 @@ async fn a_writer_frozen_at_any_step_delays_others_by_three_seconds_at_most() {
             fact(1, Side::Departure, 1, 1, 5),
             fact(1, Side::Arrival, 2, 1, 5),
         ];
-        let done = recorder.record(&facts, &Taken::default()).await.unwrap();
+        let done = recorder.record(&facts, Taken::default()).await.unwrap();
         let delay = began.elapsed();
         eprintln!("frozen after {step}: the other writer waited {delay:?}");
         assert!(done.commit.is_some(), "what the frozen one did is undone");
@@ -231,7 +238,7 @@ async fn a_process_frozen_anywhere_delays_others_by_three_seconds_at_most() {
             fact(1_000 + round, Side::Departure, from, product, 1),
             fact(1_000 + round, Side::Arrival, to, product, 1),
         ];
-        recorder.record(&facts, &Taken::default()).await.unwrap();
+        recorder.record(&facts, Taken::default()).await.unwrap();
         let delay = began.elapsed();
         slowest = slowest.max(delay);
         assert!(delay <= DELAY_MAX, "round {round}: {delay:?}");

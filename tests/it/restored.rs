@@ -32,7 +32,7 @@ async fn record_past_kafka(world: &World, product: Uuid, units: i64) {
         code: None,
     };
     Recorder::new(Arc::clone(&inventory))
-        .record(&[fact], &Taken::default())
+        .record(&[fact], Taken::default())
         .await
         .unwrap();
     inventory.store().close().await;

@@ -82,10 +82,7 @@ async fn the_ledger_goes_on_in_a_new_partition() {
     let mut recorder = Recorder::new(Arc::clone(&inventory));
     for round in 0..3 {
         recorder
-            .record(
-                &[fact(round + 1, Side::Arrival, 1, 1, 5)],
-                &Taken::default(),
-            )
+            .record(&[fact(round + 1, Side::Arrival, 1, 1, 5)], Taken::default())
             .await
             .unwrap();
         // Any size is too large: every look moves on.
@@ -121,13 +118,13 @@ async fn a_duplicate_publishes_nothing() {
         fact(1, Side::Departure, 1, 1, 5),
         fact(1, Side::Arrival, 2, 1, 5),
     ];
-    let first = recorder.record(&facts, &Taken::default()).await.unwrap();
+    let first = recorder.record(&facts, Taken::default()).await.unwrap();
     assert_eq!(first.commit.map(|commit| commit.version.number()), Some(1));
     // Together, apart, one new beside one old: what is known changes nothing.
     for again in [&facts[..], &facts[..1], &facts[1..]] {
         assert_eq!(
             recorder
-                .record(again, &Taken::default())
+                .record(again, Taken::default())
                 .await
                 .unwrap()
                 .commit,
@@ -135,7 +132,7 @@ async fn a_duplicate_publishes_nothing() {
         );
     }
     let mixed = [facts[0], fact(2, Side::Departure, 1, 1, 7)];
-    let second = recorder.record(&mixed, &Taken::default()).await.unwrap();
+    let second = recorder.record(&mixed, Taken::default()).await.unwrap();
     assert_eq!(second.commit.map(|commit| commit.version.number()), Some(2));
     assert_eq!(
         database.number("select count(*) from stock_ledger").await,

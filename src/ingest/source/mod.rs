@@ -24,17 +24,18 @@ use rdkafka::{
 };
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     IngestError, Settings, Status,
     batch::Received,
     buffer::Buffer,
     heard::{Heard, Rebalance},
-    progress::Progress,
 };
 use crate::{
     clock::Clock,
     config::Kafka,
+    domain::Fact,
     event::{self, BadMessage, Form, dead_letter::Reason},
     kafka,
     metrics::Metrics,
@@ -62,7 +63,6 @@ pub(super) struct Source {
     consumer: BaseConsumer<Heard>,
     settings: Settings,
     buffers: Vec<Arc<Buffer>>,
-    progress: Arc<Progress>,
     status: Arc<Status>,
     store: Store,
     clock: Clock,
@@ -94,7 +94,6 @@ impl Source {
         kafka: &Kafka,
         settings: Settings,
         buffers: Vec<Arc<Buffer>>,
-        progress: Arc<Progress>,
         status: Arc<Status>,
         store: Store,
         clock: Clock,
@@ -117,7 +116,6 @@ impl Source {
             consumer: kafka::consumer(&kafka, heard)?,
             settings,
             buffers,
-            progress,
             status,
             store,
             clock,
@@ -158,8 +156,17 @@ impl Source {
 
     /// Takes what is there, at most that many messages; waits a little for the first.
     fn poll(&mut self, messages_max: usize) {
+        let taken = self.take_burst(messages_max);
+        if taken > 0 {
+            for buffer in &self.buffers {
+                buffer.route(&self.next);
+            }
+        }
+    }
+
+    fn take_burst(&mut self, messages_max: usize) -> usize {
         let mut wait = POLL_WAIT;
-        for _ in 0..messages_max {
+        for taken in 0..messages_max {
             // The message borrows the consumer: taken out of the way, so that the rest of the state can change.
             let Self {
                 consumer,
@@ -169,18 +176,19 @@ impl Source {
                 ..
             } = self;
             match consumer.poll(wait) {
-                None => return,
+                None => return taken,
                 Some(Ok(message)) => {
                     if let Some(lane) = accept(&message, next, buffers, settings.message_bytes_max)
                         && !lane.has_room_within(Duration::ZERO)
                     {
-                        return;
+                        return taken + 1;
                     }
                 }
                 Some(Err(error)) => self.hear_error(&error),
             }
             wait = Duration::ZERO;
         }
+        messages_max
     }
 
     fn hear_error(&mut self, error: &KafkaError) {
@@ -274,7 +282,7 @@ impl Source {
             buffer.forget(partitions);
         }
         for buffer in &self.buffers {
-            buffer.is_free_of(partitions, FINISH_WAIT);
+            buffer.finish(partitions, FINISH_WAIT);
         }
         if !self.consumer.assignment_lost() {
             self.commit(CommitMode::Sync);
@@ -284,7 +292,9 @@ impl Source {
             self.to_begin.remove(partition);
             self.to_seek.remove(partition);
             self.committed.remove(partition);
-            self.progress.end(*partition);
+            for buffer in &self.buffers {
+                buffer.end(*partition);
+            }
             // Whoever has it now shows its lag. Missing series are what is wanted.
             let label = partition.to_string();
             drop(
@@ -308,6 +318,9 @@ impl Source {
         if now >= self.commit_at {
             self.commit_at = now + self.settings.commit_interval;
             self.commit(CommitMode::Async);
+            for buffer in &self.buffers {
+                buffer.nudge();
+            }
         }
         if now >= self.check_at {
             self.check_at = now + self.settings.check_interval;
@@ -322,7 +335,7 @@ impl Source {
         if lost.swap(false, Ordering::AcqRel) {
             self.committed.clear();
         }
-        let done = self.progress.done();
+        let done = self.done();
         let news: Vec<(&i32, &i64)> = done
             .iter()
             .filter(|(partition, offset)| self.committed.get(partition) != Some(offset))
@@ -351,12 +364,13 @@ impl Source {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let now_ms = self.clock.unix_micros() / 1_000;
-        for (partition, done) in self.progress.done() {
+        for (partition, done) in self.done() {
             let lag = ends.get(&partition).map_or(0, |end| (end - done).max(0));
-            let oldest_ms = self
-                .lane(partition)
-                .oldest_ms(partition)
-                .filter(|_| lag > 0);
+            let oldest = self
+                .buffers
+                .iter()
+                .filter_map(|buffer| buffer.oldest_ms(partition));
+            let oldest_ms = oldest.min().filter(|_| lag > 0);
             let age_ms = oldest_ms.map_or(0, |then_ms| now_ms.saturating_sub(then_ms).max(0));
             let age = Duration::from_millis(age_ms.unsigned_abs());
             let label = partition.to_string();
@@ -410,8 +424,14 @@ impl Source {
         list
     }
 
-    fn lane(&self, partition: i32) -> &Buffer {
-        lane_of(&self.buffers, partition)
+    /// Up to where every lane has nothing left to do, by partition.
+    fn done(&self) -> BTreeMap<i32, i64> {
+        let mut done: BTreeMap<i32, i64> = BTreeMap::new();
+        for (partition, position) in self.buffers.iter().flat_map(|buffer| buffer.positions()) {
+            let smallest = done.entry(partition).or_insert(position);
+            *smallest = position.min(*smallest);
+        }
+        done
     }
 }
 
@@ -442,7 +462,7 @@ fn accept<'b>(
     let expected = next
         .get_mut(&partition)
         .filter(|expected| message.offset() >= **expected)?;
-    let from = std::mem::replace(expected, message.offset() + 1);
+    *expected = message.offset() + 1;
     let value = message.payload();
     let headers = message.headers();
     let form = headers.map_or(Form::Structured, form_of);
@@ -456,7 +476,8 @@ fn accept<'b>(
         }),
         value => event::decode(value, form),
     };
-    let received = Received {
+    let lane = lane_of(buffers, partition, &content);
+    lane.push(Received {
         partition,
         offset: message.offset(),
         timestamp_ms: message.timestamp().to_millis(),
@@ -464,9 +485,7 @@ fn accept<'b>(
         value,
         headers: headers.map(BorrowedHeaders::detach),
         content,
-    };
-    let lane = lane_of(buffers, partition);
-    lane.push(received, from);
+    });
     Some(lane)
 }
 
@@ -479,7 +498,17 @@ fn form_of(headers: &BorrowedHeaders) -> Form<'_> {
     catch_unwind(read).unwrap_or(Form::Structured)
 }
 
-fn lane_of(buffers: &[Arc<Buffer>], partition: i32) -> &Buffer {
-    let lane = usize::try_from(partition).unwrap_or(0) % buffers.len();
+/// The lane of the fact's product; a message that is no fact may go anywhere.
+fn lane_of<'b>(
+    buffers: &'b [Arc<Buffer>],
+    partition: i32,
+    content: &Result<Fact, BadMessage>,
+) -> &'b Buffer {
+    let hash = match content {
+        Ok(fact) => xxh3_64(fact.product.uuid().as_bytes()),
+        Err(_) => u64::from(partition.unsigned_abs()),
+    };
+    // A remainder is below the number of lanes.
+    let lane = usize::try_from(hash % buffers.len() as u64).unwrap_or(0);
     &buffers[lane]
 }

@@ -1,6 +1,6 @@
 //! Where the partitions are gone on with: asked of the database and of Kafka, and known to both afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -16,6 +16,7 @@ use crate::{
         IngestError,
         start::{Known, Start, decide},
     },
+    store::positions::LaneNumber,
 };
 
 /// Why a position is not known.
@@ -36,7 +37,12 @@ impl Source {
     /// Begins the partitions that have no position yet, and moves those whose position changed under us. While Kafka or
     /// the database cannot say, polling goes on.
     pub(super) fn find_positions(&mut self) -> Result<(), IngestError> {
-        let moved = self.progress.take_moved();
+        let moved: BTreeSet<i32> = self
+            .buffers
+            .iter()
+            .flat_map(|buffer| buffer.take_lost())
+            .filter(|partition| self.next.contains_key(partition))
+            .collect();
         if !moved.is_empty() {
             tracing::warn!(partitions = ?moved, "the database holds other positions than were left there");
             self.to_seek.extend(moved);
@@ -78,7 +84,9 @@ impl Source {
         let starts = self.starts(open)?;
         self.assign_at(&starts)?;
         for (partition, start) in starts {
-            self.progress.begin(partition, start);
+            for buffer in &self.buffers {
+                buffer.begin(partition, start);
+            }
             self.committed.insert(partition, start);
             self.next.insert(partition, start);
             self.to_begin.remove(&partition);
@@ -117,14 +125,15 @@ impl Source {
     fn starts(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, Unpositioned> {
         let topic = &self.settings.topic;
         let stored = self.within_timeout(self.store.positions(topic))?;
-        let stored: BTreeMap<i32, i64> = stored.into_iter().collect();
+        let lanes = LaneNumber(i16::try_from(self.buffers.len()).unwrap_or(i16::MAX));
         let mut asked = TopicPartitionList::new();
         for partition in partitions {
             asked.add_partition(topic, *partition);
         }
         let committed = self.consumer.committed_offsets(asked, POSITION_TIMEOUT)?;
 
-        let (mut starts, mut unknown_to_the_group) = (BTreeMap::new(), Vec::new());
+        let mut starts = BTreeMap::new();
+        let (mut changed, mut unknown_to_the_group) = (Vec::new(), Vec::new());
         for &partition in partitions {
             let (first, end) =
                 self.consumer
@@ -135,25 +144,30 @@ impl Source {
                     Offset::Offset(offset) => Some(offset),
                     _ => None,
                 });
+            let of_lanes = || {
+                stored
+                    .iter()
+                    .filter(|((of, _), _)| *of == partition)
+                    .map(|(_, offset)| *offset)
+            };
             let known = Known {
-                stored: stored.get(&partition).copied(),
+                stored: of_lanes().min(),
                 committed,
                 first,
                 end,
             };
             let start = self.settle_start(partition, known)?;
             starts.insert(partition, start);
+            if of_lanes().count() != self.buffers.len() || of_lanes().any(|offset| offset != start)
+            {
+                changed.push((partition, start));
+            }
             if committed.is_none() {
                 unknown_to_the_group.push(partition);
             }
         }
-        let changed: Vec<(i32, i64)> = starts
-            .iter()
-            .filter(|(partition, start)| stored.get(partition) != Some(start))
-            .map(|(partition, start)| (*partition, *start))
-            .collect();
         if !changed.is_empty() {
-            self.within_timeout(self.store.set_positions(topic, &changed))?;
+            self.within_timeout(self.store.set_positions(topic, lanes, &changed))?;
         }
         // From now on a group without a position is one that was removed, not one that had not got so far.
         if !unknown_to_the_group.is_empty() {
@@ -205,20 +219,21 @@ impl Source {
         }
     }
 
-    /// While nothing is under way of a partition, the database must hold its position as it was left: else it was
-    /// restored. (While something is, the batch itself finds out.)
+    /// While nothing is under way of a lane in a partition, the database must hold the position as it was left: else it
+    /// was restored. (While something is, the batch itself finds out.)
     pub(super) fn check_positions(&self) {
-        let before = self.progress.done();
+        let before: Vec<BTreeMap<i32, i64>> =
+            self.buffers.iter().map(|buffer| buffer.quiet()).collect();
         // A database that does not answer is not one that was restored.
         let Ok(stored) = self.within_timeout(self.store.positions(&self.settings.topic)) else {
             return;
         };
-        let stored: BTreeMap<i32, i64> = stored.into_iter().collect();
-        for (partition, done) in self.progress.done() {
-            let is_quiet =
-                self.next.get(&partition) == Some(&done) && before.get(&partition) == Some(&done);
-            if is_quiet && stored.get(&partition) != Some(&done) {
-                self.progress.moved(partition);
+        for ((lane, buffer), before) in (0..).map(LaneNumber).zip(&self.buffers).zip(before) {
+            for (partition, left_at) in buffer.quiet() {
+                let was_quiet = before.get(&partition) == Some(&left_at);
+                if was_quiet && stored.get(&(partition, lane)) != Some(&left_at) {
+                    buffer.lose(partition);
+                }
             }
         }
     }

@@ -264,7 +264,11 @@ impl World {
     /// The next offset of each partition as the database has it, summed up.
     pub async fn taken(&self) -> i64 {
         self.database
-            .number("select coalesce(sum(next_offset), 0)::bigint from ingest_progress")
+            .number(
+                "select coalesce(sum(next_offset), 0)::bigint from (
+                    select min(next_offset) as next_offset from ingest_progress group by topic, partition
+                ) p",
+            )
             .await
     }
 
