@@ -388,6 +388,15 @@ memory_mb() {
     fi
 }
 
+# postgres_sizes: sets `sizes` to what PostgreSQL gets of this machine. An eighth of the memory, for everything else runs here too.
+postgres_sizes() {
+    local mb
+    mb=$(($(memory_mb) / 8))
+    mb=$((mb < 128 ? 128 : mb > 2048 ? 2048 : mb))
+    # shellcheck disable=SC2034 # read by who calls
+    sizes=("shared_buffers=${mb}MB" "effective_cache_size=$((mb * 4))MB" max_wal_size=4GB checkpoint_timeout=15min)
+}
+
 # start_postgres <port> <auth> [name=value…]: user and password stockyard, database stockyard. What durability rests on (fsync,
 # synchronous_commit, full_page_writes) keeps its default; the sizes come as arguments.
 start_postgres() {

@@ -138,7 +138,7 @@ ensure() {
 }
 
 start_servers() {
-    local mb
+    local sizes
     if is_ours kafka; then
         fetch_kafka
         need java
@@ -146,11 +146,8 @@ start_servers() {
     fi
     if is_ours postgres; then
         fetch_postgres
-        # An eighth of the memory, for everything else runs on this machine too.
-        mb=$(($(memory_mb) / 8))
-        mb=$((mb < 128 ? 128 : mb > 2048 ? 2048 : mb))
-        ensure postgres "$POSTGRES_PORT" start_postgres scram-sha-256 max_connections=200 "shared_buffers=${mb}MB" \
-            "effective_cache_size=$((mb * 4))MB" max_wal_size=4GB checkpoint_timeout=15min || exit 1
+        postgres_sizes
+        ensure postgres "$POSTGRES_PORT" start_postgres scram-sha-256 max_connections=200 "${sizes[@]}" || exit 1
     fi
     if is_ours redis; then
         fetch_redis

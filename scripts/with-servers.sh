@@ -8,7 +8,8 @@
 #   STOCKYARD_TEST_REDIS_SERVER  the program, for tests that stop and start one
 #   STOCKYARD_TEST_PROMETHEUS    the program; not set where there is none
 #
-# One that is set already is left alone and its server not started. STOCKYARD_POSTGRES_VERSION chooses another PostgreSQL.
+# One that is set already is left alone and its server not started. STOCKYARD_POSTGRES_VERSION chooses another PostgreSQL;
+# STOCKYARD_FULL_SIZE=1 gives it what the trial stack gives it, for benchmarks.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=servers.sh
 . "$(dirname "${BASH_SOURCE[0]}")/servers.sh"
@@ -56,7 +57,9 @@ fi
 if [ -z "${STOCKYARD_TEST_DATABASE_URL:-}" ]; then
     fetch_postgres
     # Cleartext passwords, on loopback: a test opens many connections, and hashing in an unoptimised client takes longer than a test.
-    on_free_port postgres start_postgres password max_connections=300 shared_buffers=128MB max_wal_size=1GB
+    sizes=(shared_buffers=128MB max_wal_size=1GB)
+    [ -z "${STOCKYARD_FULL_SIZE:-}" ] || postgres_sizes
+    on_free_port postgres start_postgres password max_connections=300 "${sizes[@]}"
     export STOCKYARD_TEST_DATABASE_URL=postgres://stockyard:stockyard@127.0.0.1:$port/postgres
 fi
 fetch_redis

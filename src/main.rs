@@ -17,6 +17,7 @@ use stockyard::{
 #[tokio::main]
 #[expect(clippy::print_stderr, reason = "the one line for whoever called")]
 async fn main() -> ExitCode {
+    let _crash_points = fail::FailScenario::setup();
     match run(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -43,6 +43,7 @@ impl Lane {
     pub(super) async fn run(mut self) {
         let buffer = Arc::clone(&self.buffer);
         while let Some(work) = buffer.take().await {
+            crash_point!("after_hand_over");
             match self.settle(&work).await {
                 Ok(()) => buffer.settle(&work.advances),
                 // All of it comes again from Kafka: the positions say from where.
@@ -64,6 +65,7 @@ impl Lane {
                 .observe(count(batch.messages.len()));
         }
         let letters = self.record(work).await?;
+        crash_point!("after_commit");
         if letters.is_empty() {
             return Ok(());
         }
@@ -77,6 +79,7 @@ impl Lane {
             return Err(GivenUp);
         }
         timer.observe_duration();
+        crash_point!("after_dead_letters");
         Ok(())
     }
 

@@ -155,6 +155,7 @@ async fn write(
     if !changes.is_empty() {
         let deltas = batch::deltas_by_key(&changes);
         let levels = staged(metrics, "levels", tx.add_to_levels(&deltas)).await?;
+        crash_point!("within_transaction");
         let rows = ledger_rows(&changes, levels)?;
         let rows = rows.iter().map(|(change, level)| (*change, level));
         staged(metrics, "ledger", tx.append_ledger(rows)).await?;

@@ -284,6 +284,7 @@ impl Source {
         for buffer in &self.buffers {
             buffer.finish(partitions, FINISH_WAIT);
         }
+        crash_point!("during_rebalance");
         if !self.consumer.assignment_lost() {
             self.commit(CommitMode::Sync);
         }
@@ -343,6 +344,7 @@ impl Source {
         if news.is_empty() {
             return;
         }
+        crash_point!("before_offset_commit");
         match self.consumer.commit(&self.list(news), mode) {
             Ok(()) => self.committed = done,
             Err(error) => {
@@ -387,6 +389,7 @@ impl Source {
 
     /// Lets the lanes finish, and tells Kafka.
     fn finish(&mut self) {
+        crash_point!("during_shutdown");
         let all: Vec<i32> = self.next.keys().chain(&self.to_begin).copied().collect();
         self.give_up(&all);
     }
@@ -476,6 +479,7 @@ fn accept<'b>(
         }),
         value => event::decode(value, form),
     };
+    crash_point!("after_decode");
     let lane = lane_of(buffers, partition, &content);
     lane.push(Received {
         partition,

@@ -1,0 +1,166 @@
+//! How long after Kafka has a message its effect is committed, and seen over HTTP, while others stream past.
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use reqwest::StatusCode;
+use stockyard::{clock::Clock, kafka, produce::plan::PlanOptions};
+use uuid::Uuid;
+
+use super::{
+    load::micros,
+    table::{Row, print, progress, row},
+    world::{Backlog, Database, Outcome, Service, publish, unique},
+};
+
+/// How long each load lasts, and how long before the first probe.
+const LOAD: Duration = Duration::from_secs(14);
+const WARM_UP: Duration = Duration::from_secs(3);
+/// Probes of each load, one at a time, this far apart.
+const PROBES: usize = 400;
+const PROBE_EVERY: Duration = Duration::from_millis(25);
+/// How often a probe is asked for: what the figures are accurate to.
+const ASK_EVERY: Duration = Duration::from_millis(1);
+/// Longest a probe may take.
+const VISIBLE_MAX: Duration = Duration::from_secs(30);
+
+/// Part 4, at shares of `rate` events a second.
+pub async fn measure(plan: &PlanOptions, rate: u64) -> Outcome<()> {
+    let mut rows = Vec::new();
+    for percent in [5, 50, 90] {
+        progress(&format!("freshness at {percent} %"));
+        rows.push(at_load(plan, rate, percent).await?);
+    }
+    print(
+        &format!("From the acknowledgement of Kafka to the effect, at shares of {rate} events/s"),
+        &[
+            "committed, ms: p50 / p99 / max",
+            "visible over HTTP, ms: p50 / p99 / max",
+        ],
+        &rows,
+    );
+    Ok(())
+}
+
+async fn at_load(plan: &PlanOptions, rate: u64, percent: u64) -> Outcome<Row> {
+    let database = Database::create().await?;
+    let topic = Backlog::publish(&PlanOptions {
+        count: 1,
+        ..plan.clone()
+    })
+    .await?
+    .topic;
+    let service = Service::start(&topic, &database, "all")?;
+    service.ready().await?;
+    let per_second = rate * percent / 100;
+    let load = PlanOptions {
+        count: per_second * LOAD.as_secs(),
+        seed: 7,
+        ..plan.clone()
+    };
+    let config = service.config.clone();
+    let others = tokio::spawn(async move {
+        publish(&config, load, per_second)
+            .await
+            .map_err(|error| error.to_string())
+    });
+    tokio::time::sleep(WARM_UP).await;
+    let probes = probe(&service, &topic).await?;
+    others.await??;
+    let committed = committed(&database, &probes).await?;
+    service.end();
+    database.remove().await?;
+    let visible = probes
+        .iter()
+        .map(|probe| micros(probe.visible_after))
+        .collect();
+    Ok(row(
+        &format!("{percent} %: {per_second} events/s"),
+        [spread(committed), spread(visible)],
+    ))
+}
+
+struct Probe {
+    movement: Uuid,
+    acknowledged_us: i64,
+    visible_after: Duration,
+}
+
+async fn probe(service: &Service, topic: &str) -> Outcome<Vec<Probe>> {
+    let producer: Arc<FutureProducer> = Arc::new(
+        kafka::producer_config(&service.config.kafka)
+            .set("linger.ms", "0")
+            .create()?,
+    );
+    let client = reqwest::Client::new();
+    let clock = Clock::system();
+    let mut probes = Vec::with_capacity(PROBES);
+    for _ in 0..PROBES {
+        let movement = Uuid::new_v4();
+        let url = format!("http://127.0.0.1:{}/api/movements/{movement}", service.port);
+        let value = format!(
+            r#"{{"data":{{"movement_id":"{movement}","warehouse_id":"{}","product_id":"{}","timestamp":"2025-06-01T00:00:00Z","event":"arrival","quantity":1}}}}"#,
+            Uuid::new_v4(),
+            Uuid::new_v4()
+        );
+        let key = unique("probe");
+        let record = FutureRecord::to(topic).key(&key).payload(&value);
+        producer
+            .send(record, VISIBLE_MAX)
+            .await
+            .map_err(|(error, _)| error)?;
+        let (acknowledged, acknowledged_us) = (clock.elapsed(), clock.unix_micros());
+        loop {
+            let status = client.get(&url).send().await?.status();
+            let after = clock.elapsed().saturating_sub(acknowledged);
+            if status == StatusCode::OK {
+                probes.push(Probe {
+                    movement,
+                    acknowledged_us,
+                    visible_after: after,
+                });
+                break;
+            }
+            if status != StatusCode::NOT_FOUND || after > VISIBLE_MAX {
+                return Err(format!("a probe was answered {status} after {after:?}").into());
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        tokio::time::sleep(
+            PROBE_EVERY.saturating_sub(clock.elapsed().saturating_sub(acknowledged)),
+        )
+        .await;
+    }
+    Ok(probes)
+}
+
+/// How long after the acknowledgement each probe was committed, in microseconds; a commit may be sooner than the
+/// acknowledgement is heard.
+async fn committed(database: &Database, probes: &[Probe]) -> Outcome<Vec<u32>> {
+    let movements: Vec<Uuid> = probes.iter().map(|probe| probe.movement).collect();
+    let mut connection = database.connect().await?;
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+        "select movement_id, (extract(epoch from committed_at) * 1000000)::bigint
+        from stock_ledger join stock_commits using (batch) where movement_id = any ($1)",
+    )
+    .bind(&movements)
+    .fetch_all(&mut connection)
+    .await?;
+    let at: std::collections::HashMap<Uuid, i64> = rows.into_iter().collect();
+    let after = |probe: &Probe| {
+        Some(
+            u32::try_from((at.get(&probe.movement)? - probe.acknowledged_us).max(0))
+                .unwrap_or(u32::MAX),
+        )
+    };
+    probes
+        .iter()
+        .map(|probe| after(probe).ok_or_else(|| "a probe without a commit".into()))
+        .collect()
+}
+
+fn spread(mut times: Vec<u32>) -> String {
+    times.sort_unstable();
+    let at = |percent: usize| f64::from(times[(times.len() - 1) * percent / 100]) / 1_000.0;
+    format!("{:.1} / {:.1} / {:.1}", at(50), at(99), at(100))
+}

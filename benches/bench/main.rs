@@ -1,0 +1,279 @@
+//! What Stockyard reaches, beside what the machine allows and beside what one would use instead, in one run.
+//!
+//! `make bench` starts the servers (durable: fsync, synchronous commit and full page writes on) and prints Markdown
+//! tables of medians and spreads. Every ratio is taken pair by pair within a repetition, because these machines drift.
+#![expect(unreachable_pub, reason = "a binary has no outside")]
+
+mod alone;
+mod backlog;
+mod freshness;
+mod growth;
+mod load;
+mod machine;
+mod peer;
+mod reads;
+mod table;
+mod world;
+
+use std::collections::BTreeMap;
+
+use clap::{Parser, ValueEnum};
+use stockyard::{config::Config, produce::plan::PlanOptions};
+
+use alone::Statements;
+use table::{Figures, Row, against, print, progress, remark, row};
+use world::{Backlog, Database, Outcome};
+
+/// What is measured, all of it if nothing is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// From a backlog to lag 0, against the limit of the machine and a peer.
+    Backlog,
+    /// The same with a few products moved most.
+    Skewed,
+    /// Where a lane's time goes, by its stages.
+    Stages,
+    /// From Kafka's acknowledgement to the commit and the answer, under load.
+    Freshness,
+    /// Reads against a bare handler and a bare select.
+    Reads,
+    /// The backlog with a ledger of up to ten million rows behind it.
+    Growth,
+    /// The backlog beside a dump, and on a slow disk.
+    Disturbed,
+}
+
+#[derive(Debug, Parser)]
+struct Options {
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+    /// Messages of a backlog.
+    #[arg(long, default_value_t = 1_000_000)]
+    events: u64,
+    #[arg(long, default_value_t = 3)]
+    repetitions: usize,
+    /// Events a second that the shares of freshness and reads are of; measured first if it is not given.
+    #[arg(long)]
+    rate: Option<u64>,
+    #[arg(long, hide = true, requires = "bare_body")]
+    bare_port: Option<u16>,
+    #[arg(long, hide = true)]
+    bare_body: Option<String>,
+    /// What cargo passes to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let options = Options::parse();
+    if let (Some(port), Some(body)) = (options.bare_port, options.bare_body.clone()) {
+        return reads::serve_bare(port, body).await;
+    }
+    let measured = |part| options.parts.is_empty() || options.parts.contains(&part);
+    describe().await?;
+    if measured(Part::Backlog) {
+        backlog(
+            "From a backlog to lag 0, products moved evenly",
+            &plan(&options, 0.0),
+            options.repetitions,
+        )
+        .await?;
+    }
+    if measured(Part::Skewed) {
+        backlog(
+            "The same, products by Zipf's law with exponent 1.1",
+            &plan(&options, 1.1),
+            options.repetitions,
+        )
+        .await?;
+    }
+    let even = plan(&options, 0.0);
+    if measured(Part::Stages) {
+        stages(&even, options.repetitions).await?;
+    }
+    if measured(Part::Freshness) || measured(Part::Reads) {
+        let rate = match options.rate {
+            Some(rate) => rate,
+            None => rate_of(&even).await?,
+        };
+        if measured(Part::Freshness) {
+            freshness::measure(&even, rate).await?;
+        }
+        if measured(Part::Reads) {
+            reads::measure(&even, rate, options.repetitions).await?;
+        }
+    }
+    if measured(Part::Growth) {
+        growth::grown(&even, options.repetitions).await?;
+    }
+    if measured(Part::Disturbed) {
+        growth::disturbed(&even, options.repetitions).await?;
+    }
+    Ok(())
+}
+
+/// What one run reaches.
+async fn rate_of(plan: &PlanOptions) -> Outcome<u64> {
+    let backlog = Backlog::publish(plan).await?;
+    let database = Database::create().await?;
+    let run = backlog::take(&backlog, &database).await?;
+    database.remove().await?;
+    Ok(table::rounded(run.events_per_second))
+}
+
+/// Where the time of the lanes goes.
+async fn stages(plan: &PlanOptions, repetitions: usize) -> Outcome<()> {
+    let backlog = Backlog::publish(plan).await?;
+    let mut rates = Figures::default();
+    let mut seconds: BTreeMap<String, Figures> = BTreeMap::new();
+    for _ in 0..repetitions {
+        let database = Database::create().await?;
+        let run = backlog::take(&backlog, &database).await?;
+        database.remove().await?;
+        progress(&format!(
+            "{:.0} events/s, {:.1} + {:.1} s",
+            run.events_per_second, run.service_seconds, run.postgres_seconds
+        ));
+        rates.push(run.events_per_second);
+        for (stage, sum) in run.stages {
+            seconds.entry(stage).or_default().push(sum);
+        }
+    }
+    let rows: Vec<Row> = seconds
+        .iter()
+        .map(|(stage, sum)| row(stage, [sum.show(1)]))
+        .collect();
+    print(
+        "Where a million events spend the time of the lanes",
+        &["seconds of all lanes"],
+        &rows,
+    );
+    remark(&format!("At {} events/s.", rates.show(0)));
+    Ok(())
+}
+
+/// What is published: half of the messages departures, half arrivals, 100,000 stock keys.
+fn plan(options: &Options, skew: f64) -> PlanOptions {
+    PlanOptions {
+        count: options.events,
+        warehouses: 50,
+        products: 2_000,
+        skew,
+        duplicates: 10.0,
+        out_of_order: 5.0,
+        losses: 0.0,
+        poison: 0.0,
+        seed: 1,
+    }
+}
+
+/// The machine, the server's settings, the flush time.
+async fn describe() -> Outcome<()> {
+    remark(&machine::describe());
+    let mut settings = Vec::new();
+    for name in [
+        "server_version",
+        "shared_buffers",
+        "max_wal_size",
+        "checkpoint_timeout",
+        "wal_compression",
+        "commit_delay",
+    ] {
+        settings.push(format!("{name} {}", world::setting(name).await?));
+    }
+    for name in ["fsync", "synchronous_commit", "full_page_writes"] {
+        if world::setting(name).await? != "on" {
+            return Err(format!("{name} is off: no figure would mean anything").into());
+        }
+        settings.push(format!("{name} on"));
+    }
+    remark(&format!("PostgreSQL: {}", settings.join(", ")));
+    let flushes = machine::flush_times(&std::env::temp_dir())?;
+    let at = |part: usize| flushes[(flushes.len() - 1) * part / 100].as_secs_f64() * 1e6;
+    remark(&format!(
+        "A flush of 8 KiB: {:.0} µs (p50), {:.0} µs (p99)",
+        at(50),
+        at(99)
+    ));
+    Ok(())
+}
+
+/// Parts 1, 2 and 3.
+async fn backlog(title: &str, plan: &PlanOptions, repetitions: usize) -> Outcome<()> {
+    let batch = Config::from_layers(None, std::collections::HashMap::new())?
+        .ingest
+        .max_batch_events;
+    progress("publishing");
+    let backlog = Backlog::publish(plan).await?;
+    let (mut k, mut d, mut p1, mut p2, mut p0) =
+        <(Figures, Figures, Figures, Figures, Figures)>::default();
+    let (mut own, mut peers, mut service_cpu, mut postgres_cpu, mut memory) =
+        <(Figures, Figures, Figures, Figures, Figures)>::default();
+    for repetition in 1..=repetitions {
+        progress(&format!("{title}: {repetition} of {repetitions}"));
+        k.push(alone::kafka_alone(&backlog)?);
+        d.push(alone::decoding_alone(plan, batch)?);
+        p1.push(alone::postgres_alone(plan, batch, 1, Statements::All).await?);
+        p2.push(alone::postgres_alone(plan, batch, 2, Statements::All).await?);
+        p0.push(alone::postgres_alone(plan, batch, 2, Statements::WithoutLedger).await?);
+        let database = Database::create().await?;
+        let run = backlog::take(&backlog, &database).await?;
+        database.remove().await?;
+        own.push(run.events_per_second);
+        service_cpu.push(run.service_seconds);
+        postgres_cpu.push(run.postgres_seconds);
+        memory.push(run.peak_mib);
+        let database = Database::create().await?;
+        peers.0.extend(peer::take(&backlog, &database, 2).await?);
+        database.remove().await?;
+    }
+    let limit = Figures(
+        (0..repetitions)
+            .map(|n| 1.0 / (1.0 / k.0[n] + 1.0 / d.0[n] + 1.0 / p2.0[n]))
+            .collect(),
+    );
+    let rate = |figures: &Figures| [figures.show(0), String::new()];
+    let mut rows = vec![
+        row("k: Kafka alone", rate(&k)),
+        row("d: decoding and merging alone, two threads", rate(&d)),
+        row("p: PostgreSQL alone, one connection", rate(&p1)),
+        row(
+            "p: PostgreSQL alone, two connections",
+            [p2.show(0), format!("{} of p0", against(&p2.over(&p0), 0.7))],
+        ),
+        row(
+            "p0: the same without ledger and order of commits",
+            rate(&p0),
+        ),
+        row("the limit: 1 / (1/k + 1/d + 1/p)", rate(&limit)),
+        row(
+            "Stockyard",
+            [
+                own.show(0),
+                format!("{} of the limit", against(&own.over(&limit), 0.8)),
+            ],
+        ),
+    ];
+    if peers.0.is_empty() {
+        remark(
+            "No peer: set STOCKYARD_BENCH_PYTHON to a Python that has benches/peer/requirements.txt.",
+        );
+    } else {
+        rows.push(row(
+            "the peer in Python, two pipelined workers",
+            [
+                peers.show(0),
+                format!("Stockyard: {} of it", against(&own.over(&peers), 0.8)),
+            ],
+        ));
+    }
+    print(title, &["events/s: median (min..max)", "ratio"], &rows);
+    remark(&format!(
+        "Processor seconds per million events: Stockyard {}, PostgreSQL {}. Peak memory of the process, MiB: {} (below 150).",
+        service_cpu.show(1),
+        postgres_cpu.show(1),
+        memory.show(0)
+    ));
+    Ok(())
+}
