@@ -28,6 +28,9 @@ produce: ## send movements to the running stack (ARGS="--count 1000000 --duplica
 verify: ## prove that ledger, levels and movements agree (ARGS="--oracle FILE")
 	@scripts/stack.sh run verify $(ARGS)
 
+dlq: ## look at dead letters and bring them back (ARGS=list, ARGS="show ORIGIN", ARGS="replay --all --dry-run")
+	@scripts/stack.sh run dlq $(ARGS)
+
 test: ## all tests, on servers of their own (ARGS="name of a test")
 	@scripts/with-servers.sh cargo test --locked $(ARGS)
 
@@ -47,4 +50,4 @@ prepare: ## write .sqlx, after a changed query or migration
 openapi: ## write openapi.json, after a changed route
 	@cargo run --locked --quiet -- openapi >openapi.json.new && mv openapi.json.new openapi.json
 
-.PHONY: help start stop status logs produce verify test test-slow check fmt prepare openapi
+.PHONY: help start stop status logs produce verify dlq test test-slow check fmt prepare openapi

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+
+use crate::{domain::Timestamp, event::dead_letter::Reason};
 
 /// What stands in which warehouse, at every moment.
 #[derive(Debug, Parser)]
@@ -33,6 +35,9 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         oracle: Option<PathBuf>,
     },
+    /// Look at dead letters, and bring them back.
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Print the `OpenAPI` document.
     Openapi,
     /// Print the effective settings, with passwords hidden.
@@ -93,6 +98,68 @@ pub struct ProduceArgs {
     /// Show no progress.
     #[arg(long)]
     pub quiet: bool,
+}
+
+/// What to do with dead letters. An origin is where a message came from: `topic/partition@offset`, or `partition@offset` of
+/// the configured topic.
+#[derive(Debug, Subcommand)]
+pub enum DlqCommand {
+    /// A line for each message, the newest last.
+    List {
+        #[command(flatten)]
+        which: DlqArgs,
+        /// Only the newest so many.
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        /// A JSON document for each message, a line each.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Headers, key and value of a message's letters.
+    Show {
+        /// Where the message came from.
+        origin: String,
+    },
+    /// Send messages again to the topic they came from; exits with 0 if Kafka took each of them.
+    #[command(group(ArgGroup::new("selected").args(["all", "reasons", "origins"]).required(true)))]
+    Replay {
+        /// Where the messages came from.
+        #[arg(value_name = "ORIGIN")]
+        origins: Vec<String>,
+        /// All of them.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        which: DlqArgs,
+        /// Also what is a tombstone or still cannot be decoded. (An origin that is named is always sent.)
+        #[arg(long)]
+        force: bool,
+        /// Send nothing; say what would be sent.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, Args)]
+pub struct DlqArgs {
+    /// Refused for this reason; may be given more than once.
+    #[arg(long = "reason", value_name = "REASON", value_parser = reason)]
+    pub reasons: Vec<Reason>,
+    /// From that topic.
+    #[arg(long, value_name = "TOPIC")]
+    pub origin_topic: Option<String>,
+    /// Whose letter was written then or later, for example 2025-02-18T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = Timestamp::parse_fact_time)]
+    pub since: Option<Timestamp>,
+    /// Whose letter was written before then.
+    #[arg(long, value_name = "TIME", value_parser = Timestamp::parse_fact_time)]
+    pub until: Option<Timestamp>,
+}
+
+fn reason(text: &str) -> Result<Reason, String> {
+    let names = Reason::ALL.map(Reason::as_str).join(", ");
+    Reason::parse(text).ok_or_else(|| format!("a reason is one of {names}"))
 }
 
 fn percentage(text: &str) -> Result<f64, String> {

@@ -5,7 +5,8 @@
 //! - floor 0, which knows nothing of the rest: [`domain`], [`config`], [`metrics`], [`clock`]
 //! - floor 1, one technology each: [`event`] (the wire format), [`store`] (`PostgreSQL`), [`cache`], [`kafka`]
 //! - floor 2, the use cases: [`inventory`]
-//! - floor 3, which turns the outside world into calls: [`ingest`], [`http`], [`produce`]
+//! - floor 3, which turns the outside world into calls: [`ingest`], [`http`], [`produce`],
+//!   [`dead_letters`]
 //! - floor 4, which puts it together: [`cli`], [`app`], [`telemetry`]
 //!
 //! `ARCHITECTURE.md` tells the ideas, and how one fact and one request travel.
@@ -31,6 +32,7 @@ pub mod store;
 
 pub mod inventory;
 
+pub mod dead_letters;
 pub mod http;
 pub mod ingest;
 pub mod produce;

@@ -1,13 +1,20 @@
 //! Reads the command line, runs the command, turns an error into one line and an exit code.
 
-use std::{error::Error, path::Path, process::ExitCode};
+use std::{
+    error::Error,
+    io::{self, BufWriter, Write},
+    path::Path,
+    process::ExitCode,
+};
 
 use clap::Parser;
 use stockyard::{
     app::{self, Parts},
-    cli::{Cli, Command, ProduceArgs, Role},
+    cli::{Cli, Command, DlqArgs, DlqCommand, ProduceArgs, Role},
     clock::Clock,
     config::Config,
+    dead_letters::{DeadLetters, DeadLettersError, How, Selection},
+    event::dead_letter::Origin,
     http,
     inventory::verify::{Expected, Verifier},
     produce::{self, Oracle, Pace, plan::PlanOptions},
@@ -49,6 +56,7 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         Command::Migrate => app::migrate(&config).await?,
         Command::Produce(options) => produce(&config, options).await?,
         Command::Verify { oracle } => verify(&config, oracle.as_deref()).await?,
+        Command::Dlq(command) => tokio::task::block_in_place(|| dlq(&config, command))?,
         Command::Config => print!("{}", config.shown()?),
         Command::Openapi | Command::Healthcheck { .. } => {}
     }
@@ -114,4 +122,64 @@ async fn verify(config: &Config, oracle: Option<&Path>) -> Result<(), Box<dyn Er
         return Err(format!("{} differences", compared.differences).into());
     }
     Ok(())
+}
+
+/// Blocks.
+fn dlq(config: &Config, command: DlqCommand) -> Result<(), Box<dyn Error>> {
+    let letters = DeadLetters::new(config, Clock::system());
+    let origin = |text: &String| {
+        Origin::parse(text, &config.kafka.topic)
+            .ok_or_else(|| format!("an origin is topic/partition@offset, and not {text}"))
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let result = match command {
+        DlqCommand::List { which, limit, json } => {
+            letters.list(&selection(which, Vec::new()), limit, json, &mut out)
+        }
+        DlqCommand::Show { origin: wanted } => match letters.show(origin(&wanted)?, &mut out) {
+            Ok(0) => return Err(format!("there is no dead letter of {wanted}").into()),
+            shown => shown.map(drop),
+        },
+        DlqCommand::Replay {
+            origins,
+            which,
+            force,
+            dry_run,
+            ..
+        } => {
+            let how = How {
+                is_dry: dry_run,
+                // Who names a message wants that one.
+                is_forced: force || !origins.is_empty(),
+            };
+            let origins = origins.iter().map(origin).collect::<Result<_, _>>()?;
+            let replayed = letters.replay(&selection(which, origins), how, &mut out)?;
+            let sent = if dry_run { "would be sent" } else { "sent" };
+            writeln!(
+                out,
+                "{} {sent}, {} left alone, {} failed",
+                replayed.sent, replayed.skipped, replayed.failed
+            )?;
+            if replayed.failed > 0 {
+                out.flush()?;
+                return Err(format!("{} messages were not replayed", replayed.failed).into());
+            }
+            Ok(())
+        }
+    };
+    match result.and_then(|()| Ok(out.flush()?)) {
+        // Whoever reads has seen enough.
+        Err(DeadLettersError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+fn selection(which: DlqArgs, origins: Vec<Origin>) -> Selection {
+    Selection {
+        origins,
+        reasons: which.reasons,
+        origin_topic: which.origin_topic,
+        since: which.since,
+        until: which.until,
+    }
 }

@@ -66,6 +66,21 @@ pub struct BadMessage {
     pub detail: String,
 }
 
+/// Decodes a message's value as ingest does: one above that many bytes is not looked into.
+pub fn decode_within(
+    bytes_max: usize,
+    value: Option<&[u8]>,
+    form: Form<'_>,
+) -> Result<Fact, BadMessage> {
+    match value {
+        Some(bytes) if bytes.len() > bytes_max => Err(BadMessage {
+            reason: Reason::TooLarge,
+            detail: format!("{} bytes, and at most {bytes_max} are decoded", bytes.len()),
+        }),
+        value => decode(value, form),
+    }
+}
+
 /// Decodes a message's value; `None` is a tombstone.
 pub fn decode(value: Option<&[u8]>, form: Form<'_>) -> Result<Fact, BadMessage> {
     let bytes = value.ok_or_else(|| invalid("a tombstone carries no movement"))?;

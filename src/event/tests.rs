@@ -234,9 +234,19 @@ fn json_of_another_shape_is_invalid() {
 }
 
 #[test]
+fn what_is_larger_is_not_looked_into() {
+    let bytes = PUBLISHED.as_bytes();
+    assert!(decode_within(bytes.len(), Some(bytes), Form::Structured).is_ok());
+    let bad = decode_within(bytes.len() - 1, Some(bytes), Form::Structured).unwrap_err();
+    assert_eq!(bad.reason, Reason::TooLarge);
+    let tombstone = decode_within(0, None, Form::Structured).unwrap_err();
+    assert_eq!(tombstone.reason, Reason::InvalidMessage);
+}
+
+#[test]
 fn a_detail_is_cut_at_a_character() {
     let origin = dead_letter::Origin {
-        topic: "movements",
+        topic: "movements".to_owned(),
         partition: 1,
         offset: 2,
     };

@@ -113,7 +113,7 @@ impl DeadLetters {
         let message = letter.message;
         let (key, value) = (batch.key(message), batch.value(message));
         let origin = Origin {
-            topic: &self.source_topic,
+            topic: self.source_topic.clone(),
             partition: message.partition,
             offset: message.offset,
         };

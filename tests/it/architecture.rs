@@ -11,7 +11,7 @@ const FLOORS: [&[&str]; 5] = [
     &["domain", "config", "metrics", "clock"],
     &["event", "store", "cache", "kafka"],
     &["inventory"],
-    &["ingest", "http", "live", "produce"],
+    &["ingest", "http", "live", "produce", "dead_letters"],
     &["app", "cli", "telemetry"],
 ];
 
@@ -20,7 +20,10 @@ const TECHNOLOGIES: [(&str, &[&str]); 4] = [
     ("sqlx", &["store"]),
     ("axum", &["http"]),
     ("redis", &["cache", "app"]),
-    ("rdkafka", &["kafka", "ingest", "produce", "app"]),
+    (
+        "rdkafka",
+        &["kafka", "ingest", "produce", "dead_letters", "app"],
+    ),
 ];
 
 /// The libraries `domain` may know: none does I/O, none is async.

@@ -242,17 +242,7 @@ async fn what_the_database_refuses_is_found_by_halving() {
     })
     .await;
     let (warehouse, product) = (Uuid::new_v4(), Uuid::new_v4());
-    // Three units below what the database can hold.
-    world
-        .database
-        .run(&format!(
-            "insert into products (product_id) values ('{product}');
-            insert into warehouses (warehouse_id) values ('{warehouse}');
-            insert into stock_levels (warehouse_id, product_id, on_hand, reserved, revision, updated_at)
-            values ('{warehouse}', '{product}', {}, 0, 1, now())",
-            i64::MAX - 3
-        ))
-        .await;
+    world.is_almost_full(warehouse, product).await;
     let others: Vec<Move> = (0..40)
         .map(|_| Move::new(Uuid::new_v4(), Uuid::new_v4(), 1))
         .collect();

@@ -1,24 +1,12 @@
 //! The commands' exit codes and what they say: what scripts rely on.
 
-use std::process::{Command, Output};
-
 use uuid::Uuid;
 
-use crate::support::{World, messages::Move, process::free_port};
-
-fn stockyard(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_stockyard"));
-    command
-        .args(arguments)
-        .envs(environment.iter().copied())
-        .output()
-        .expect("it runs")
-}
-
-fn said(output: &Output) -> String {
-    let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
-    format!("{out}{err}")
-}
+use crate::support::{
+    World,
+    messages::Move,
+    process::{free_port, said, stockyard},
+};
 
 #[tokio::test]
 async fn verify_names_what_differs_and_fails() {

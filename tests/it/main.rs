@@ -21,6 +21,7 @@ mod cache_rule;
 mod commands;
 mod contention;
 mod dashboard;
+mod dead_letter_tools;
 mod frozen_writer;
 mod generator;
 mod operations;

@@ -36,7 +36,7 @@ use crate::{
     clock::Clock,
     config::Kafka,
     domain::Fact,
-    event::{self, BadMessage, Form, dead_letter::Reason},
+    event::{self, BadMessage, Form},
     kafka,
     metrics::Metrics,
     store::Store,
@@ -469,16 +469,7 @@ fn accept<'b>(
     let value = message.payload();
     let headers = message.headers();
     let form = headers.map_or(Form::Structured, form_of);
-    let content = match value {
-        Some(bytes) if bytes.len() > message_bytes_max => Err(BadMessage {
-            reason: Reason::TooLarge,
-            detail: format!(
-                "{} bytes, and at most {message_bytes_max} are decoded",
-                bytes.len()
-            ),
-        }),
-        value => event::decode(value, form),
-    };
+    let content = event::decode_within(message_bytes_max, value, form);
     crash_point!("after_decode");
     let lane = lane_of(buffers, partition, &content);
     lane.push(Received {

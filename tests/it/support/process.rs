@@ -3,7 +3,7 @@
 use std::{
     net::TcpListener,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use super::{eventually, server};
@@ -61,6 +61,22 @@ pub async fn is_frozen(process: u32) {
         output.expect("ps").stdout.starts_with(b"T").then_some(())
     })
     .await;
+}
+
+/// Runs a command of the service to its end.
+pub fn stockyard(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stockyard"));
+    command
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .output()
+        .expect("it runs")
+}
+
+/// What it wrote, wherever.
+pub fn said(output: &Output) -> String {
+    let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    format!("{out}{err}")
 }
 
 /// A port that was free a moment ago.

@@ -1,6 +1,6 @@
 //! A service with everything of its own, run inside the test.
 
-use std::{sync::Arc, time::Duration};
+use std::{process::Output, sync::Arc, time::Duration};
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -23,8 +23,9 @@ use stockyard::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::{TestDatabase, eventually, server, unique};
+use super::{TestDatabase, eventually, process, server, unique};
 
 /// What a service lives in: a database, topics, a group and a prefix. Services come and go in it.
 pub struct World {
@@ -189,6 +190,39 @@ impl World {
             .send(record, Duration::from_secs(30))
             .await
             .expect("acknowledged");
+    }
+
+    /// Puts so much on hand, behind the service's back, that the database refuses the fourth unit more.
+    pub async fn is_almost_full(&self, warehouse: Uuid, product: Uuid) {
+        self.database
+            .run(&format!(
+                "insert into products (product_id) values ('{product}');
+                insert into warehouses (warehouse_id) values ('{warehouse}');
+                insert into stock_levels (warehouse_id, product_id, on_hand, reserved, revision, updated_at)
+                values ('{warehouse}', '{product}', {}, 0, 1, now())",
+                i64::MAX - 3
+            ))
+            .await;
+    }
+
+    /// Runs a command on this world's servers.
+    pub fn stockyard(&self, arguments: &[&str]) -> Output {
+        let kafka = &self.config.kafka;
+        let environment = [
+            ("DATABASE_URL", self.database.url.as_str()),
+            ("KAFKA_BOOTSTRAP_SERVERS", &kafka.bootstrap_servers),
+            ("STOCKYARD__KAFKA__TOPIC", &kafka.topic),
+            (
+                "STOCKYARD__KAFKA__DEAD_LETTER_TOPIC",
+                &kafka.dead_letter_topic(),
+            ),
+            ("STOCKYARD__KAFKA__GROUP", &kafka.group),
+            (
+                "STOCKYARD__INGEST__MAX_MESSAGE_BYTES",
+                &self.config.ingest.max_message_bytes.to_string(),
+            ),
+        ];
+        process::stockyard(arguments, &environment)
     }
 
     /// Makes a topic refuse what is larger.
