@@ -33,8 +33,8 @@ struct Row {
 }
 
 /// The newest messages, in the order of their first letters.
-#[derive(Default)]
 struct Rows {
+    held_max: usize,
     by_identity: HashMap<Identity, Row>,
     order: VecDeque<Identity>,
     letters: u64,
@@ -50,7 +50,7 @@ impl DeadLetters {
         as_json: bool,
         out: &mut dyn Write,
     ) -> Result<(), DeadLettersError> {
-        let mut rows = Rows::default();
+        let mut rows = Rows::new(ROWS_MAX);
         let strangers = self.each(selection, |letter| {
             rows.add(&letter);
             Ok(())
@@ -72,6 +72,16 @@ impl DeadLetters {
 }
 
 impl Rows {
+    fn new(held_max: usize) -> Self {
+        Self {
+            held_max,
+            by_identity: HashMap::new(),
+            order: VecDeque::new(),
+            letters: 0,
+            left_out: 0,
+        }
+    }
+
     fn add(&mut self, letter: &Letter) {
         self.letters += 1;
         let identity = letter.identity();
@@ -86,7 +96,7 @@ impl Rows {
             }
         });
         row.add(letter);
-        if self.by_identity.len() > ROWS_MAX
+        if self.by_identity.len() > self.held_max
             && let Some(oldest) = self.order.pop_front()
         {
             self.by_identity.remove(&oldest);
@@ -205,4 +215,53 @@ fn write_table(rows: &[Row], out: &mut dyn Write) -> std::io::Result<()> {
         write_line(&HEAD.map(str::to_owned))?;
     }
     rows.iter().try_for_each(|row| write_line(&row.cells()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{dead_letters::reader::Content, event::dead_letter::Reason};
+
+    fn letter(offset: i64) -> Letter {
+        let origin = Origin {
+            topic: "moves".to_owned(),
+            partition: 0,
+            offset,
+        };
+        Letter {
+            told: Told {
+                origin: origin.clone(),
+                first_origin: origin,
+                reason: Reason::NotJson,
+                stage: String::new(),
+                detail: "x".repeat(1_000),
+                omitted_bytes: None,
+            },
+            content: Content::default(),
+            written_at: Some(Timestamp::from_micros(offset)),
+        }
+    }
+
+    #[test]
+    fn what_is_held_is_bounded_and_the_newest() {
+        let mut rows = Rows::new(2);
+        for offset in [1, 2, 1, 3, 2, 4] {
+            rows.add(&letter(offset));
+        }
+        let mut held: Vec<i64> = rows
+            .by_identity
+            .keys()
+            .map(|identity| identity.first_origin.offset)
+            .collect();
+        held.sort_unstable();
+        assert_eq!(held, [3, 4]);
+        assert_eq!(rows.order.len(), 2);
+        assert!(
+            rows.by_identity
+                .values()
+                .all(|row| row.newest.detail.chars().count() == DETAIL_CHARS + 1)
+        );
+        let sums = "2 messages in 6 letters; 2 not_json; 2 older messages are left out";
+        assert_eq!(rows.sums(0), sums);
+    }
 }

@@ -1,7 +1,8 @@
 //! `stockyard dlq`: what operators see of dead letters, and how they bring them back.
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
+use futures_util::future::join_all;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rdkafka::{
@@ -11,11 +12,14 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord},
+    producer::{FutureProducer, FutureRecord, Producer},
     topic_partition_list::TopicPartitionList,
 };
 use serde_json::Value;
-use stockyard::kafka;
+use stockyard::{
+    event::dead_letter::{Origin, Reason, VALUE_OMITTED, headers},
+    kafka,
+};
 use uuid::Uuid;
 
 use crate::support::{World, eventually, messages::Move, process::said, unique};
@@ -177,19 +181,24 @@ async fn letters_are_listed_by_message_and_shown_in_full() {
     }
     told_and_failed(&world, &["dlq", "show", "0@99"]);
 
-    // Whatever else lies in the topic is counted.
+    // Whatever else lies in the topic is counted, and a log may end with what is no message.
     let dead_letter_topic = world.config.kafka.dead_letter_topic();
-    let stranger = FutureRecord::<[u8], [u8]>::to(&dead_letter_topic);
-    let producer = kafka::producer(&world.config.kafka).unwrap();
-    producer
-        .send(stranger.payload(b"?"), PATIENCE)
-        .await
+    let transactional: FutureProducer = kafka::producer_config(&world.config.kafka)
+        .set("transactional.id", unique("stranger"))
+        .create()
         .unwrap();
-    let table = told(&world, &["dlq", "list"]);
-    assert!(
-        table.ends_with("1 messages are no dead letters of Stockyard\n"),
-        "{table}"
-    );
+    transactional.init_transactions(PATIENCE).unwrap();
+    transactional.begin_transaction().unwrap();
+    let stranger = FutureRecord::<[u8], [u8]>::to(&dead_letter_topic).payload(b"?");
+    transactional.send(stranger, PATIENCE).await.unwrap();
+    transactional.commit_transaction(PATIENCE).unwrap();
+    // The broker ends a transaction after it has said so.
+    eventually("the stranger is counted", async || {
+        let table = told(&world, &["dlq", "list"]);
+        let counted = "1 messages are no dead letters of Stockyard\n";
+        table.ends_with(counted).then_some(())
+    })
+    .await;
     world.database.remove().await;
 }
 
@@ -208,6 +217,16 @@ async fn looking_leaves_nothing_behind() {
     ] {
         told(&world, arguments);
     }
+    // Who reads may have seen enough before the end.
+    let mut command = world.command(&["dlq", "list"]);
+    let mut unread = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(unread.stdout.take());
+    let unread = unread.wait_with_output().unwrap();
+    assert!(unread.status.success(), "{}", said(&unread));
     let groups = consumer(&world).fetch_group_list(None, PATIENCE).unwrap();
     let ours = |group: &&rdkafka::groups::GroupInfo| group.name() == world.config.kafka.group;
     assert!(
@@ -265,6 +284,7 @@ async fn a_replay_takes_effect_once() {
     service
         .has_on_hand(refused.warehouse, refused.product, 4)
         .await;
+    assert!(done.contains("sent to 2@2: "), "where it came from: {done}");
     told(
         &world,
         &["dlq", "replay", "--reason", "rejected_by_database"],
@@ -374,6 +394,28 @@ async fn another_message_at_a_known_origin_is_not_taken_for_it() {
         plan.ends_with("2 would be sent, 0 left alone, 0 failed\n"),
         "{plan}"
     );
+    service.stop().await;
+    world.database.remove().await;
+}
+
+#[tokio::test]
+async fn messages_that_fit_one_by_one_are_not_refused_together() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let values: Vec<String> = (0..100).map(|_| unique("no json")).collect();
+    join_all(values.iter().map(|value| world.send_to(0, value))).await;
+    world.dead_letters(100).await;
+    // Room for a few of them.
+    world
+        .limit_message_bytes(&world.config.kafka.topic, 1_000)
+        .await;
+    let done = told(&world, &["dlq", "replay", "--all", "--force"]);
+    assert!(
+        done.ends_with("100 sent, 0 left alone, 0 failed\n"),
+        "{done}"
+    );
+    world.dead_letters(200).await;
+    assert_eq!(listed(&world, &["--limit", "500"]).len(), 100);
     service.stop().await;
     world.database.remove().await;
 }
@@ -507,6 +549,34 @@ async fn a_value_that_was_left_out_comes_from_its_origin_or_not_at_all() {
         .has_on_hand(refused.warehouse, refused.product, 4)
         .await;
 
+    // At the origin there is another message: the topic was made anew.
+    let elsewhere = Origin {
+        topic: world.config.kafka.topic.clone(),
+        partition: 0,
+        offset: 0,
+    };
+    let omitted = [(VALUE_OMITTED, "99".to_owned())];
+    let headers = headers(&elsewhere, Reason::TooLarge, "")
+        .into_iter()
+        .chain(omitted)
+        .fold(OwnedHeaders::new(), |all, (key, value)| {
+            all.insert(Header {
+                key,
+                value: Some(&value),
+            })
+        });
+    let letter = FutureRecord::<[u8], [u8]>::to(&small).headers(headers);
+    producer(&world, "none")
+        .send(letter.payload(b""), PATIENCE)
+        .await
+        .unwrap();
+    let failed = told_and_failed(&world, &["dlq", "replay", "--reason", "too_large"]);
+    assert!(
+        failed.contains("0 sent, 0 left alone, 1 failed"),
+        "{failed}"
+    );
+
+    // Kafka has dropped it.
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", &world.config.kafka.bootstrap_servers)
         .create()
@@ -522,7 +592,7 @@ async fn a_value_that_was_left_out_comes_from_its_origin_or_not_at_all() {
         .unwrap();
     let failed = told_and_failed(&world, &["dlq", "replay", "--all"]);
     assert!(
-        failed.contains("0 sent, 1 left alone, 1 failed"),
+        failed.contains("0 sent, 1 left alone, 2 failed"),
         "{failed}"
     );
     assert!(failed.contains("0@1: its value was left out"), "{failed}");

@@ -65,12 +65,13 @@ pub async fn is_frozen(process: u32) {
 
 /// Runs a command of the service to its end.
 pub fn stockyard(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    command(arguments, environment).output().expect("it runs")
+}
+
+pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stockyard"));
+    command.args(arguments).envs(environment.iter().copied());
     command
-        .args(arguments)
-        .envs(environment.iter().copied())
-        .output()
-        .expect("it runs")
 }
 
 /// What it wrote, wherever.

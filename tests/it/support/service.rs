@@ -1,6 +1,10 @@
 //! A service with everything of its own, run inside the test.
 
-use std::{process::Output, sync::Arc, time::Duration};
+use std::{
+    process::{Command, Output},
+    sync::Arc,
+    time::Duration,
+};
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -205,8 +209,13 @@ impl World {
             .await;
     }
 
-    /// Runs a command on this world's servers.
+    /// Runs a command on this world's servers to its end.
     pub fn stockyard(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("it runs")
+    }
+
+    /// A command on this world's servers.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let kafka = &self.config.kafka;
         let environment = [
             ("DATABASE_URL", self.database.url.as_str()),
@@ -222,7 +231,7 @@ impl World {
                 &self.config.ingest.max_message_bytes.to_string(),
             ),
         ];
-        process::stockyard(arguments, &environment)
+        process::command(arguments, &environment)
     }
 
     /// Makes a topic refuse what is larger.
