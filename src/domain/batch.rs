@@ -305,6 +305,44 @@ mod tests {
         )
     }
 
+    /// Facts of which no two are about one side.
+    fn agreeing_facts() -> impl Strategy<Value = Vec<Fact>> {
+        prop::collection::vec(any_fact(), 0..20).prop_map(|facts| {
+            let mut first: BTreeMap<(LineId, Side), Fact> = BTreeMap::new();
+            for fact in facts {
+                let id = ((fact.movement, fact.product), fact.side);
+                first.entry(id).or_insert(fact);
+            }
+            first.into_values().collect()
+        })
+    }
+
+    /// The same facts in any order and any batches, each any number of times but at least once.
+    fn retold(facts: Vec<Fact>) -> impl Strategy<Value = Vec<Vec<Fact>>> {
+        const BATCHES: usize = 5;
+        prop::collection::vec(any::<prop::sample::Index>(), 0..20)
+            .prop_map(move |again| {
+                let mut facts = facts.clone();
+                if !facts.is_empty() {
+                    let again: Vec<Fact> = again.iter().map(|place| *place.get(&facts)).collect();
+                    facts.extend(again);
+                }
+                facts
+            })
+            .prop_shuffle()
+            .prop_flat_map(|facts| {
+                let batches = prop::collection::vec(0..BATCHES, facts.len());
+                (Just(facts), batches)
+            })
+            .prop_map(|(facts, batches)| {
+                let mut cut = vec![Vec::new(); BATCHES];
+                for (fact, batch) in facts.into_iter().zip(batches) {
+                    cut[batch].push(fact);
+                }
+                cut
+            })
+    }
+
     proptest! {
         /// However a stream is cut into batches, it ends where one fact at a time ends, fact by fact.
         #[test]
@@ -317,27 +355,41 @@ mod tests {
             prop_assert_eq!(single, batched);
         }
 
-        /// Without conflicts neither order nor repetition changes anything.
+        /// Without conflicts neither order nor repetition nor the cut into batches changes anything.
         #[test]
-        fn order_and_repetition_change_nothing(
-            facts in prop::collection::vec(any_fact(), 0..20),
-            shuffled in any::<prop::sample::Index>(),
-        ) {
-            let mut first: BTreeMap<(LineId, Side), Fact> = BTreeMap::new();
-            for fact in &facts {
-                first.entry(((fact.movement, fact.product), fact.side)).or_insert(*fact);
-            }
-            let facts: Vec<Fact> = first.into_values().collect();
-            let mut turned = facts.clone();
-            if !turned.is_empty() {
-                turned.rotate_left(shuffled.index(facts.len()));
-                turned.reverse();
-                turned.extend(facts.iter().copied());
-            }
+        fn order_and_repetition_change_nothing((facts, retold) in agreeing_facts().prop_flat_map(|facts| {
+            let retold = retold(facts.clone());
+            (Just(facts), retold)
+        })) {
             let (mut one, mut other) = (Model::default(), Model::default());
             one.take_batch(&facts);
-            other.take_batch(&turned);
+            for batch in &retold {
+                other.take_batch(batch);
+            }
             prop_assert_eq!(one, other);
+        }
+
+        /// Of all that is told of a side one content is applied, once; every other is a conflict and leaves no trace.
+        #[test]
+        fn of_conflicting_facts_one_is_applied(batches in prop::collection::vec(prop::collection::vec(any_fact(), 0..12), 0..6)) {
+            let mut all = Model::default();
+            let (mut winners, mut others) = (Vec::new(), Vec::new());
+            for batch in &batches {
+                for (fact, outcome) in batch.iter().zip(all.take_batch(batch)) {
+                    match outcome {
+                        Outcome::Applied => winners.push(*fact),
+                        outcome => others.push((*fact, outcome)),
+                    }
+                }
+            }
+            let mut without = Model::default();
+            for winner in &winners {
+                prop_assert_eq!(without.take(winner), Outcome::Applied, "a side is set once");
+            }
+            for (fact, outcome) in others {
+                prop_assert_eq!(without.take(&fact), outcome, "{:?}", fact);
+            }
+            prop_assert_eq!(all, without);
         }
     }
 }

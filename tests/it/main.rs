@@ -25,6 +25,7 @@ mod dead_letter_tools;
 mod frozen_writer;
 mod generator;
 mod operations;
+mod order;
 mod poison;
 mod positions;
 mod problems;
