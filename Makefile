@@ -41,8 +41,12 @@ test-slow: ## the long forms of the tests, and all of them on the oldest Postgre
 check: ## what CI runs: format, lints, generated files, licences, Compose, and all tests
 	@scripts/with-servers.sh scripts/check.sh
 
+fuzz: ## look for messages that the decoder misreads, for a minute (ARGS="-max_total_time=900"; needs a C++ compiler)
+	@scripts/fuzz.sh $(ARGS)
+
 fmt: ## format the code
 	@cargo fmt
+	@cargo fmt --manifest-path fuzz/Cargo.toml
 
 prepare: ## write .sqlx, after a changed query or migration
 	@scripts/with-servers.sh scripts/sqlx-prepare.sh
@@ -50,4 +54,8 @@ prepare: ## write .sqlx, after a changed query or migration
 openapi: ## write openapi.json, after a changed route
 	@cargo run --locked --quiet -- openapi >openapi.json.new && mv openapi.json.new openapi.json
 
+<<<<<<< HEAD
 .PHONY: help start stop status logs produce verify dlq test test-slow check fmt prepare openapi
+=======
+.PHONY: help start stop status logs produce verify test test-slow check fuzz fmt prepare openapi
+>>>>>>> da582e7 (The decoder is fuzzed, and compared with a plain one that reads the same contract)

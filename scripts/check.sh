@@ -59,6 +59,7 @@ dependencies_are_allowed() {
 }
 
 step format cargo fmt --all --check
+step "format of the fuzz target" cargo fmt --manifest-path fuzz/Cargo.toml --check
 # It touches every source file, so it comes before what builds them.
 step .sqlx sqlx_is_current
 step lints cargo clippy --all-targets --locked -- -D warnings

@@ -12,6 +12,8 @@ pub struct Timestamp(i64);
 const FACTS_FROM_US: i64 = 946_684_800_000_000;
 const FACTS_UNTIL_US: i64 = 4_102_444_800_000_000;
 
+const DAY_S: i32 = 86_400;
+
 /// Why a text is not the time of a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotATime {
@@ -34,12 +36,14 @@ impl Timestamp {
     pub fn parse_fact_time(text: &str) -> Result<Self, NotATime> {
         const PARSER: DateTimeParser = DateTimeParser::new();
         let pieces = PARSER.parse_pieces(text).map_err(|_| NotATime::Form)?;
-        // A date alone says no moment, and a zone name would need a zone database to mean one.
+        // A date alone says no moment.
         let time: Time = pieces.time().ok_or(NotATime::Form)?;
-        if pieces.time_zone_annotation().is_some() {
+        let offset = pieces.to_numeric_offset().unwrap_or(Offset::UTC);
+        // What the parser takes beyond ISO 8601: annotations in brackets (a zone name would need a zone database to mean
+        // a moment), and offsets of a day and more.
+        if text.contains('[') || offset.seconds().abs() >= DAY_S {
             return Err(NotATime::Form);
         }
-        let offset = pieces.to_numeric_offset().unwrap_or(Offset::UTC);
         let at = offset
             .to_timestamp(pieces.date().to_datetime(time))
             .map_err(|_| NotATime::Range)?;
@@ -128,6 +132,10 @@ mod tests {
             "2025-02-18T25:00:00Z",
             "12:00",
             "2025-02-18T12:00:00[Europe/Moscow]",
+            "2025-02-18T12:00:00Z[u-ca=iso8601]",
+            "2025-02-18T12:00:00+24:00",
+            "2025-02-18T24:00:00Z",
+            "2025-W08-2T12:00:00Z",
             "1737439421623",
             "2025-02-18T12:12:56Z ",
         ] {

@@ -121,13 +121,6 @@ struct Data<'a> {
     quantity: i64,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum WireSide {
-    Departure,
-    Arrival,
-}
-
 impl Envelope<'_> {
     fn into_fact(self) -> Result<Fact, BadMessage> {
         let data = self.data.0;
@@ -135,10 +128,7 @@ impl Envelope<'_> {
         Ok(Fact {
             movement: MovementId::new(data.movement_id.0).ok_or_else(|| nil("movement_id"))?,
             product: ProductId::new(data.product_id.0).ok_or_else(|| nil("product_id"))?,
-            side: match data.event {
-                WireSide::Departure => Side::Departure,
-                WireSide::Arrival => Side::Arrival,
-            },
+            side: data.event.0,
             report: SideReport {
                 warehouse: WarehouseId::new(data.warehouse_id.0)
                     .ok_or_else(|| nil("warehouse_id"))?,
@@ -223,11 +213,43 @@ impl<'de> Deserialize<'de> for WireId {
     }
 }
 
+/// A side by its name. On its own an enum would take an object with that name as well.
+struct WireSide(Side);
+
+impl<'de> Deserialize<'de> for WireSide {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+
+        impl Visitor<'_> for Name {
+            type Value = WireSide;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`departure` or `arrival`")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<WireSide, E> {
+                match name {
+                    "departure" => Ok(WireSide(Side::Departure)),
+                    "arrival" => Ok(WireSide(Side::Arrival)),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(name), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_str(Name)
+    }
+}
+
 /// The code in a source of whatever type: what is no code is no error.
 fn code_of_source<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<WarehouseCode>, D::Error> {
     let raw = <&RawValue>::deserialize(deserializer)?.get();
+    if raw.contains('\\') {
+        // Written with escapes, which may stand for anything, or for no text at all.
+        let text = serde_json::from_str::<String>(raw).ok();
+        return Ok(text.as_deref().and_then(WarehouseCode::from_source));
+    }
     let text = raw
         .strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'));

@@ -62,6 +62,22 @@ fn an_envelope_is_lenient() {
 }
 
 #[test]
+fn escapes_are_another_way_to_write() {
+    let mut data = data();
+    data["event"] = json!("arrival");
+    let text = json!({ "source": "WH-7", "data": data }).to_string();
+    let escaped = text
+        .replace("WH-7", "WH\\u002d7")
+        .replace(r#""arrival""#, r#""arriv\u0061l""#)
+        .replace(r#""data""#, r#""d\u0061ta""#);
+    assert_ne!(text, escaped);
+    assert_eq!(decode_text(&text).unwrap(), decode_text(&escaped).unwrap());
+    // Half a surrogate pair is no text, and so no code.
+    let half = text.replace("WH-7", "WH-7\\udc00");
+    assert_eq!(decode_text(&half).unwrap().code, None);
+}
+
+#[test]
 fn binary_mode_has_the_data_as_the_value() {
     let headers = [
         ("ce_source", Some(b"WH-7".as_slice())),
@@ -114,7 +130,13 @@ fn every_field_is_needed_and_checked() {
         ),
         (
             "event",
-            &[json!("Departure"), json!("void"), json!(0), json!(null)],
+            &[
+                json!("Departure"),
+                json!("void"),
+                json!({ "departure": null }),
+                json!(0),
+                json!(null),
+            ],
         ),
         (
             "timestamp",

@@ -22,6 +22,7 @@ mod commands;
 mod contention;
 mod dashboard;
 mod dead_letter_tools;
+mod decoder;
 mod frozen_writer;
 mod generator;
 mod operations;
