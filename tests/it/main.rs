@@ -25,6 +25,7 @@ mod dead_letter_tools;
 mod decoder;
 mod frozen_writer;
 mod generator;
+mod groups;
 mod operations;
 mod order;
 mod poison;

@@ -33,6 +33,10 @@ impl Process {
         signal(self.id(), "CONT");
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().expect("a process").is_some()
+    }
+
     pub fn kill(&mut self) {
         drop(self.0.kill());
         drop(self.0.wait());

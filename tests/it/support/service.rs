@@ -31,6 +31,9 @@ use uuid::Uuid;
 
 use super::{TestDatabase, eventually, process, server, unique};
 
+/// Longest Kafka may take to answer a question.
+const KAFKA_MAX: Duration = Duration::from_secs(30);
+
 /// What a service lives in: a database, topics, a group and a prefix. Services come and go in it.
 pub struct World {
     pub database: TestDatabase,
@@ -268,16 +271,7 @@ impl World {
 
     /// Waits for that many dead letters and returns them.
     pub async fn dead_letters(&self, count: usize) -> Vec<DeadLetter> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &self.config.kafka.bootstrap_servers)
-            .set("group.id", unique("dead-letters"))
-            .set("fetch.message.max.bytes", "20000000")
-            .create()
-            .expect("a consumer");
-        let mut all = TopicPartitionList::new();
-        all.add_partition_offset(&self.config.kafka.dead_letter_topic(), 0, Offset::Beginning)
-            .expect("an offset");
-        consumer.assign(&all).expect("assigned");
+        let consumer = self.dead_letter_consumer();
         let mut letters = Vec::new();
         eventually("dead letters", async || {
             while let Some(message) = consumer.poll(Duration::from_millis(10)) {
@@ -288,6 +282,61 @@ impl World {
         .await;
         assert_eq!(letters.len(), count, "{letters:?}");
         letters
+    }
+
+    /// The dead letters that are there by now.
+    pub async fn dead_letters_so_far(&self) -> Vec<DeadLetter> {
+        let consumer = self.dead_letter_consumer();
+        let (_, end) = consumer
+            .fetch_watermarks(&self.config.kafka.dead_letter_topic(), 0, KAFKA_MAX)
+            .expect("watermarks");
+        let (mut letters, mut next) = (Vec::new(), 0);
+        eventually("the dead letters that are there", async || {
+            while let Some(message) = consumer.poll(Duration::from_millis(10)) {
+                let message = message.expect("a message");
+                next = message.offset() + 1;
+                letters.push(DeadLetter::of(&message));
+            }
+            (next >= end).then_some(())
+        })
+        .await;
+        letters
+    }
+
+    fn dead_letter_consumer(&self) -> BaseConsumer {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.config.kafka.bootstrap_servers)
+            .set("group.id", unique("dead-letters"))
+            .set("fetch.message.max.bytes", "20000000")
+            .create()
+            .expect("a consumer");
+        let mut all = TopicPartitionList::new();
+        all.add_partition_offset(&self.config.kafka.dead_letter_topic(), 0, Offset::Beginning)
+            .expect("an offset");
+        consumer.assign(&all).expect("assigned");
+        consumer
+    }
+
+    /// The next offset of each partition as the consumer group has it, summed up.
+    pub fn committed(&self) -> i64 {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.config.kafka.bootstrap_servers)
+            .set("group.id", &self.config.kafka.group)
+            .create()
+            .expect("a consumer");
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_range(
+            &self.config.kafka.topic,
+            0,
+            self.config.kafka.partitions - 1,
+        );
+        let committed = consumer
+            .committed_offsets(asked, KAFKA_MAX)
+            .expect("offsets");
+        let offsets = committed.elements().into_iter();
+        offsets
+            .map(|element| element.offset().to_raw().unwrap_or(0).max(0))
+            .sum()
     }
 
     /// What the tables' comparison with each other finds.

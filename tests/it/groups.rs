@@ -1,0 +1,406 @@
+//! Several consumers in one group, which come, go, die and freeze while messages are published: each fact once, each dead
+//! letter there, nothing left over.
+//!
+//! The members are processes of their own; when what happens to them follows from how far ingest has come, and from a seed
+//! (`STOCKYARD_TEST_SEED`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
+use sqlx::Connection;
+use stockyard::{
+    app::Parts,
+    clock::Clock,
+    config::Config,
+    inventory::verify::{Expected, Verifier},
+    produce::{Oracle, Pace, Produced, plan::PlanOptions, produce},
+};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::support::{
+    World, eventually, is_long,
+    messages::Move,
+    process::{Process, free_port, is_frozen, signal},
+    unique, variable,
+};
+
+const PARTITIONS: i32 = 8;
+const MEMBERS: usize = 3;
+/// The shortest that brokers allow unless told otherwise.
+const SESSION_MS: &str = "6000";
+
+/// A service that only ingests, in a process of its own.
+struct Member {
+    settings: PathBuf,
+    address: SocketAddr,
+    process: Process,
+}
+
+impl Member {
+    /// Starts one with these settings of the Kafka client on top.
+    fn start(config: &Config, options: &[(&str, &str)]) -> Self {
+        let mut config = config.clone();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        config.http.listen = vec![address];
+        let options = options.iter().map(|(name, value)| (*name, *value));
+        config
+            .kafka
+            .options
+            .extend(options.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let settings = std::env::temp_dir().join(unique("member"));
+        std::fs::write(&settings, toml::to_string(&config).unwrap()).unwrap();
+        Self {
+            process: Self::run(&settings),
+            settings,
+            address,
+        }
+    }
+
+    fn run(settings: &Path) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stockyard"));
+        command.args(["serve", "--role", "ingest", "--config"]);
+        Process::start(command.arg(settings))
+    }
+
+    /// Starts it again with the same settings, after its end.
+    fn begin(&mut self) {
+        self.process = Self::run(&self.settings);
+    }
+
+    /// Sends a signal that ends it, and waits until it has.
+    async fn end(&mut self, how: &str) {
+        signal(self.process.id(), how);
+        let process = &mut self.process;
+        eventually("the member has ended", async || {
+            process.has_ended().then_some(())
+        })
+        .await;
+    }
+
+    /// The sum of the series whose names begin like that; `None` while it does not answer.
+    async fn sum(&self, series: &str) -> Option<u64> {
+        let client = reqwest::Client::new();
+        let path = format!("http://{}/metrics", self.address);
+        let text = client.get(path).send().await.ok()?.text().await.ok()?;
+        let values = text.lines().filter(|line| line.starts_with(series));
+        values
+            .map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
+
+    async fn assigned(&self) -> u64 {
+        let assigned = self.sum("warehouse_ingest_partitions_assigned").await;
+        assigned.unwrap_or(0)
+    }
+
+    /// Times partitions were given to it or taken from it.
+    async fn rebalances(&self) -> u64 {
+        let rebalances = self.sum("warehouse_ingest_rebalances_total").await;
+        rebalances.expect("it answers")
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.settings));
+    }
+}
+
+/// Waits until all partitions are with these members, each of which has some.
+async fn share_everything(members: &[&Member]) {
+    eventually("all partitions are with the members", async || {
+        let mut assigned = Vec::new();
+        for member in members {
+            assigned.push(member.assigned().await);
+        }
+        let is_all = assigned.iter().sum::<u64>() == u64::from(PARTITIONS.unsigned_abs());
+        (is_all && !assigned.contains(&0)).then_some(())
+    })
+    .await;
+}
+
+async fn world(strategy: &str) -> World {
+    World::with(|config| {
+        config.kafka.partitions = PARTITIONS;
+        config.ingest.max_batch_events = 200;
+        for (name, value) in [
+            ("partition.assignment.strategy", strategy),
+            ("session.timeout.ms", SESSION_MS),
+            ("heartbeat.interval.ms", "500"),
+        ] {
+            config
+                .kafka
+                .options
+                .insert(name.to_owned(), value.to_owned());
+        }
+    })
+    .await
+}
+
+fn publish(world: &World, options: &PlanOptions, rate: u64) -> JoinHandle<Produced> {
+    let (mut kafka, options) = (world.config.kafka.clone(), options.clone());
+    // What is left are settings of consumers.
+    kafka.options.clear();
+    let pace = Pace {
+        rate,
+        is_quiet: true,
+    };
+    tokio::task::spawn_blocking(move || produce(&kafka, &options, pace, &Clock::system()).unwrap())
+}
+
+async fn differences(world: &World, oracle: &Oracle) -> Vec<String> {
+    let store = world.database.store("stockyard_app");
+    let mut found = Vec::new();
+    let mut tell = |difference: &_| found.push(format!("{difference}"));
+    let verifier = Verifier::new(&store, Clock::system(), &mut tell);
+    verifier.run(Some(oracle as &dyn Expected)).await.unwrap();
+    store.close().await;
+    found
+}
+
+/// The dead letters there are, by reason; one that is there twice counts once.
+async fn dead_letters(world: &World) -> BTreeMap<String, u64> {
+    let mut by_reason = BTreeMap::new();
+    let mut origins = BTreeSet::new();
+    for letter in world.dead_letters_so_far().await {
+        let origin = ["__connect.errors.partition", "__connect.errors.offset"]
+            .map(|name| letter.header(name).to_owned());
+        if origins.insert(origin) {
+            *by_reason.entry(letter.reason().to_owned()).or_default() += 1;
+        }
+    }
+    by_reason
+}
+
+/// What can happen to a member.
+#[derive(Clone, Copy, Debug)]
+enum Happens {
+    /// It is stopped, the group goes on without it, another comes.
+    Leaves,
+    /// It dies, and another takes its place at once.
+    Dies,
+    /// It stands still until its partitions are with the others, and then wakes up.
+    Freezes,
+}
+
+/// Waits until ingest has come on by about that many messages.
+async fn goes_on(world: &World, random: &mut SmallRng) {
+    let taken = world.taken().await;
+    let more = random.random_range(100..2_000);
+    eventually("ingest goes on", async || {
+        (world.taken().await >= taken + more).then_some(())
+    })
+    .await;
+}
+
+async fn a_group_takes_everything_once(strategy: &str) {
+    let seed: u64 = variable("STOCKYARD_TEST_SEED")
+        .map_or_else(rand::random, |seed| seed.parse().expect("a number"));
+    eprintln!("{strategy}: STOCKYARD_TEST_SEED={seed}");
+    let mut random = SmallRng::seed_from_u64(seed);
+    let rounds = if is_long() { 20 } else { 1 };
+    let world = world(strategy).await;
+    let mut members: Vec<Member> = Vec::new();
+    for _ in 0..MEMBERS {
+        members.push(Member::start(&world.config, &[]));
+    }
+    share_everything(&members.iter().collect::<Vec<_>>()).await;
+
+    let options = PlanOptions {
+        count: 15_000 * rounds,
+        warehouses: 20,
+        products: 200,
+        skew: 0.0,
+        duplicates: 10.0,
+        out_of_order: 5.0,
+        losses: 2.0,
+        poison: 1.0,
+        seed,
+    };
+    let published = publish(&world, &options, 1_000);
+    for _ in 0..rounds {
+        let mut happenings = [Happens::Leaves, Happens::Dies, Happens::Freezes];
+        happenings.shuffle(&mut random);
+        for happening in happenings {
+            goes_on(&world, &mut random).await;
+            members.shuffle(&mut random);
+            eprintln!(
+                "{strategy}: {} taken, one {happening:?}",
+                world.taken().await
+            );
+            match happening {
+                Happens::Leaves => {
+                    members[0].end("TERM").await;
+                    share_everything(&[&members[1], &members[2]]).await;
+                    goes_on(&world, &mut random).await;
+                    members[0] = Member::start(&world.config, &[]);
+                }
+                Happens::Dies => {
+                    members[0].end("KILL").await;
+                    members[0].begin();
+                }
+                Happens::Freezes => {
+                    members[0].process.freeze();
+                    is_frozen(members[0].process.id()).await;
+                    share_everything(&[&members[1], &members[2]]).await;
+                    goes_on(&world, &mut random).await;
+                    members[0].process.thaw();
+                }
+            }
+        }
+    }
+    share_everything(&members.iter().collect::<Vec<_>>()).await;
+
+    let produced = published.await.unwrap();
+    let messages = i64::try_from(options.count).unwrap();
+    world.is_caught_up(messages).await;
+    // Kafka is told of what is done: recorded, and its dead letters acknowledged.
+    eventually("the group has all of it", async || {
+        (world.committed() == messages).then_some(())
+    })
+    .await;
+    eventually("no lag is left", async || {
+        for member in &members {
+            let lag = member.sum("warehouse_ingest_lag_offsets").await;
+            lag.filter(|lag| *lag == 0)?;
+        }
+        Some(())
+    })
+    .await;
+    let totals = produced.oracle.totals();
+    assert_eq!(dead_letters(&world).await, totals.dead_letters);
+    assert_eq!(differences(&world, &produced.oracle).await, [""; 0]);
+    for member in &mut members {
+        member.end("TERM").await;
+    }
+    world.database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cooperative_group_takes_everything_once() {
+    a_group_takes_everything_once("cooperative-sticky").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_eager_group_takes_everything_once() {
+    a_group_takes_everything_once("range").await;
+}
+
+/// A member that has a name of its own and comes back in time gets its partitions back, and nobody else notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_named_member_that_comes_back_disturbs_nobody() {
+    let strategies = ["cooperative-sticky", "range"];
+    for strategy in &strategies[..if is_long() { 2 } else { 1 }] {
+        let mut world = world(strategy).await;
+        // In time means within this, also on a loaded machine.
+        let session = ("session.timeout.ms".to_owned(), "45000".to_owned());
+        world.config.kafka.options.extend([session]);
+        let mut members = Vec::new();
+        for name in ["one", "two", "three"] {
+            members.push(Member::start(&world.config, &[("group.instance.id", name)]));
+        }
+        share_everything(&members.iter().collect::<Vec<_>>()).await;
+        let (warehouse, product) = (Uuid::new_v4(), Uuid::new_v4());
+        let mut sent = 0;
+        for how in ["TERM", "KILL", "TERM"] {
+            let mut before = Vec::new();
+            for member in &members[1..] {
+                before.push(member.rebalances().await);
+            }
+            members[0].end(how).await;
+            // Some of it for the one who is away.
+            for partition in 0..PARTITIONS {
+                let message = Move::new(warehouse, product, 1).arrival();
+                world.send_to(partition, &message).await;
+                sent += 1;
+            }
+            members[0].begin();
+            world.is_caught_up(sent).await;
+            share_everything(&members.iter().collect::<Vec<_>>()).await;
+            let mut after = Vec::new();
+            for member in &members[1..] {
+                after.push(member.rebalances().await);
+            }
+            assert_eq!(before, after, "{strategy}: after {how}");
+            // The one that leads the group too.
+            members.rotate_left(1);
+        }
+        assert_eq!(world.differences().await, [""; 0]);
+        for member in &mut members {
+            member.end("TERM").await;
+        }
+        world.database.remove().await;
+    }
+}
+
+/// A table that is locked: batches wait, buffers fill, partitions are paused. Then another member comes.
+async fn a_member_may_join_while_partitions_are_paused(strategy: &str) {
+    let mut world = world(strategy).await;
+    world.config.ingest.max_batch_events = 20;
+    let (warehouse, product) = (Uuid::new_v4(), Uuid::new_v4());
+    let parts = || Parts {
+        answers: true,
+        ingests: true,
+    };
+    let publish = async |each: usize| {
+        for _ in 0..each {
+            for partition in 0..PARTITIONS {
+                let message = Move::new(warehouse, product, 1).arrival();
+                world.send_to(partition, &message).await;
+            }
+        }
+    };
+    let one = world.start_parts(parts()).await;
+    one.is_ready().await;
+    let mut lock = world.database.connect().await;
+    sqlx::raw_sql("begin; lock table movements in access exclusive mode")
+        .execute(&mut lock)
+        .await
+        .unwrap();
+    // Far more than is in a batch under way and the next one, of either lane.
+    publish(50).await;
+    // A writer gives up after 10 s in the queue for the lock, long after the partitions were paused.
+    eventually("a batch is tried again", async || {
+        let retries = one.count(r#"warehouse_ingest_retries_total{step="record"}"#);
+        (retries.await > 0).then_some(())
+    })
+    .await;
+    let other = world.start_parts(parts()).await;
+    other.is_ready().await;
+    assert_eq!(world.taken().await, 0, "all of it under the lock");
+    lock.close().await.unwrap();
+    let messages = 50 * i64::from(PARTITIONS);
+    world.is_caught_up(messages).await;
+
+    // None is left paused, wherever it is now and wherever it goes.
+    publish(3).await;
+    world
+        .is_caught_up(messages + 3 * i64::from(PARTITIONS))
+        .await;
+    other.stop().await;
+    publish(3).await;
+    world
+        .is_caught_up(messages + 6 * i64::from(PARTITIONS))
+        .await;
+    one.has_on_hand(warehouse, product, messages + 6 * i64::from(PARTITIONS))
+        .await;
+    assert_eq!(world.differences().await, [""; 0]);
+    one.stop().await;
+    world.database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_may_join_a_paused_cooperative_group() {
+    a_member_may_join_while_partitions_are_paused("cooperative-sticky").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_may_join_a_paused_eager_group() {
+    a_member_may_join_while_partitions_are_paused("range").await;
+}
