@@ -38,6 +38,9 @@ test-slow: ## the long forms of the tests, and all of them on the oldest Postgre
 	@STOCKYARD_TEST_LONG=1 scripts/with-servers.sh cargo test --locked $(ARGS)
 	@STOCKYARD_POSTGRES_VERSION=15.15.0 scripts/with-servers.sh cargo test --locked $(ARGS)
 
+bench: ## what it reaches, beside the limit of the machine and a peer (ARGS="backlog --repetitions 5", ARGS=--help)
+	@scripts/bench.sh $(ARGS)
+
 check: ## what CI runs: format, lints, generated files, licences, Compose, and all tests
 	@scripts/with-servers.sh scripts/check.sh
 
@@ -54,8 +57,4 @@ prepare: ## write .sqlx, after a changed query or migration
 openapi: ## write openapi.json, after a changed route
 	@cargo run --locked --quiet -- openapi >openapi.json.new && mv openapi.json.new openapi.json
 
-<<<<<<< HEAD
-.PHONY: help start stop status logs produce verify dlq test test-slow check fmt prepare openapi
-=======
-.PHONY: help start stop status logs produce verify test test-slow check fuzz fmt prepare openapi
->>>>>>> da582e7 (The decoder is fuzzed, and compared with a plain one that reads the same contract)
+.PHONY: help start stop status logs produce verify dlq test test-slow bench check fuzz fmt prepare openapi

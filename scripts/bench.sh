@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Runs the benchmarks on servers of their own, which get what the trial stack gives them. The peer needs a Python 3 that can make
+# a virtual environment; without one it is left out, and said so.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=servers.sh
+. "$(dirname "${BASH_SOURCE[0]}")/servers.sh"
+
+peer=$home/tools/peer
+requirements=$checkout/benches/peer/requirements.txt
+if ! cmp -s "$requirements" "$peer/requirements.txt"; then
+    rm -rf "$peer"
+    mkdir -p "$home/tools"
+    if python3 -m venv "$peer" 2>/dev/null && "$peer/bin/pip" install --quiet --requirement "$requirements"; then
+        cp "$requirements" "$peer/requirements.txt"
+    else
+        say "no Python 3 with venv and the peer's packages: measuring without the peer"
+        rm -rf "$peer"
+    fi
+fi
+[ ! -d "$peer" ] || export STOCKYARD_BENCH_PYTHON=$peer/bin/python
+cd "$checkout"
+SQLX_OFFLINE=true cargo bench --locked --quiet --bench bench --no-run
+export STOCKYARD_FULL_SIZE=1 SQLX_OFFLINE=true
+exec scripts/with-servers.sh cargo bench --locked --quiet --bench bench -- "$@"
