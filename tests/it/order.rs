@@ -280,7 +280,7 @@ impl Stage {
             let mut became = Vec::new();
             for batch in batches {
                 let facts: Vec<Fact> = batch.iter().map(|told| told.fact(number)).collect();
-                let recorded = recorder.record(&facts, &Taken::default()).await?;
+                let recorded = recorder.record(&facts, Taken::default()).await?;
                 became.extend(iter::zip(batch.iter().copied(), recorded.outcomes));
             }
             Ok::<_, StoreError>(became)
