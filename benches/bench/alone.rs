@@ -19,7 +19,6 @@ use stockyard::{
     produce::plan::{Plan, PlanOptions},
     store::writer::Writer,
 };
-use uuid::Uuid;
 
 use super::{
     table::{as_f64, length},
@@ -91,8 +90,6 @@ pub enum Statements {
 /// What one transaction writes, worked out beforehand.
 struct Ready {
     events: usize,
-    products: Vec<Uuid>,
-    warehouses: Vec<Uuid>,
     merged: Merged,
     changes: Vec<Change>,
     deltas: Vec<(StockKey, i64)>,
@@ -131,8 +128,6 @@ pub async fn postgres_alone(
 async fn write(mut writer: Writer, queue: Vec<Ready>, statements: Statements) -> Outcome<()> {
     for ready in queue {
         let mut tx = writer.begin().await?;
-        tx.ensure_products(&ready.products).await?;
-        tx.ensure_warehouses(&ready.warehouses).await?;
         tx.upsert_movements(ready.merged.lines()).await?;
         let levels = tx.add_to_levels(&ready.deltas).await?;
         if statements == Statements::All {
@@ -147,11 +142,11 @@ async fn write(mut writer: Writer, queue: Vec<Ready>, statements: Statements) ->
     Ok(())
 }
 
-/// The plan's facts by lane and batch, as the service would take them.
+/// The plan's facts by lane and batch, as the service would take them: a lane has the facts of its products.
 fn ready(options: &PlanOptions, batch_events: usize, lanes: usize) -> Vec<Vec<Ready>> {
     let mut facts: Vec<Vec<Fact>> = vec![Vec::new(); lanes];
     for fact in Plan::new(options).filter_map(|message| message.fact) {
-        let lane = usize::from(fact.movement.uuid().as_bytes()[15]) % lanes;
+        let lane = usize::from(fact.product.uuid().as_bytes()[15]) % lanes;
         facts[lane].push(fact);
     }
     let mut known: HashSet<(LineId, Side)> = HashSet::new();
@@ -164,8 +159,6 @@ fn ready(options: &PlanOptions, batch_events: usize, lanes: usize) -> Vec<Vec<Re
         let changes = merged.changes(&new);
         Ready {
             events: some.len(),
-            products: sorted(some.iter().map(|fact| fact.product.uuid())),
-            warehouses: sorted(some.iter().map(|fact| fact.report.warehouse.uuid())),
             deltas: batch::deltas_by_key(&changes),
             changes,
             merged,
@@ -189,11 +182,4 @@ fn sides_new(
     let departed = line.departure.is_some() && known.insert((id, Side::Departure));
     let arrived = line.arrival.is_some() && known.insert((id, Side::Arrival));
     stockyard::domain::Sides::from_bits(i16::from(departed) | i16::from(arrived) << 1)
-}
-
-fn sorted(ids: impl Iterator<Item = Uuid>) -> Vec<Uuid> {
-    let mut ids: Vec<Uuid> = ids.collect();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
 }

@@ -49,7 +49,9 @@ pub async fn lag_is_zero(topic: &str, messages: u64, database: &Database) -> Out
     let mut connection = database.connect().await?;
     until("everything is taken", async || {
         let taken: i64 = sqlx::query_scalar(
-            "select coalesce(sum(next_offset), 0)::bigint from ingest_progress where topic = $1",
+            "select coalesce(sum(next_offset), 0)::bigint from (
+                select min(next_offset) as next_offset from ingest_progress where topic = $1 group by partition
+            ) p",
         )
         .bind(topic)
         .fetch_one(&mut connection)

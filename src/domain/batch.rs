@@ -86,9 +86,19 @@ impl Merged {
         self.ids.iter().copied().zip(&self.lines)
     }
 
-    /// The place of a line among [`Merged::lines`].
-    pub fn place(&self, id: LineId) -> Option<usize> {
-        self.ids.binary_search(&id).ok()
+    /// The sides of each line that were new, from those of the lines in `set`, which are in the order of the lines;
+    /// `None` if there is one among them that was not offered.
+    pub fn new_sides(&self, set: &[(LineId, Sides)]) -> Option<Vec<Sides>> {
+        let mut set = set.iter().peekable();
+        let new = self
+            .ids
+            .iter()
+            .map(|id| {
+                set.next_if(|(taken, _)| taken == id)
+                    .map_or(Sides::NONE, |(_, sides)| *sides)
+            })
+            .collect();
+        set.next().is_none().then_some(new)
     }
 
     /// What changes, ordered by key, given the sides of each line that the database took as new.

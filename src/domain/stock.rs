@@ -6,6 +6,11 @@ use super::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Revision(pub i64);
 
+impl Revision {
+    /// That of a key's first change.
+    pub const FIRST: Self = Self(1);
+}
+
 /// One stock level. `on_hand` may be negative; what customers are shown never is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StockLevel {

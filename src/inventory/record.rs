@@ -12,7 +12,7 @@ use super::{Inventory, follow::Handed};
 use crate::{
     cache::CacheKey,
     domain::{
-        CommitPoint, Fact, MovementLine, Sides, WarehouseCode, WarehouseId,
+        CommitPoint, Fact, MovementLine, Revision, StockKey, WarehouseCode, WarehouseId,
         batch::{self, Change, LineId, Merged, Outcome},
     },
     metrics::Metrics,
@@ -133,16 +133,10 @@ async fn write(
     merged: &Merged,
     taken: Taken<'_>,
 ) -> Result<Written, StoreError> {
-    let codes_given = staged(metrics, "catalogue", ensure_catalogue(tx, facts)).await?;
-
     let set = staged(metrics, "movements", tx.upsert_movements(merged.lines())).await?;
-    let mut new = vec![Sides::NONE; merged.lines().len()];
-    for (id, sides) in set {
-        let place = merged
-            .place(id)
-            .ok_or(StoreError::Inconsistent("a line that was not offered"))?;
-        new[place] = sides;
-    }
+    let new = merged
+        .new_sides(&set)
+        .ok_or(StoreError::Inconsistent("a line that was not offered"))?;
     let unsettled = merged.unsettled(facts, &new);
     let stored: HashMap<LineId, MovementLine> = if unsettled.is_empty() {
         HashMap::new()
@@ -155,11 +149,13 @@ async fn write(
     if !changes.is_empty() {
         let deltas = batch::deltas_by_key(&changes);
         let levels = staged(metrics, "levels", tx.add_to_levels(&deltas)).await?;
+        staged(metrics, "catalogue", ensure_catalogue(tx, &levels)).await?;
         crash_point!("within_transaction");
         let rows = ledger_rows(&changes, levels)?;
         let rows = rows.iter().map(|(change, level)| (*change, level));
         staged(metrics, "ledger", tx.append_ledger(rows)).await?;
     }
+    let codes_given = staged(metrics, "catalogue", offer_codes(tx, facts)).await?;
     if !taken.advances.is_empty() {
         tx.advance(taken.topic, taken.lane, taken.advances).await?;
     }
@@ -170,24 +166,35 @@ async fn write(
     })
 }
 
-/// Makes sure every product and warehouse has its row; returns how many warehouses were given a code.
-async fn ensure_catalogue(tx: &mut WriteTx<'_>, facts: &[Fact]) -> Result<u64, StoreError> {
-    let products = sorted(facts.iter().map(|fact| fact.product.uuid()));
-    let warehouses = sorted(facts.iter().map(|fact| fact.report.warehouse.uuid()));
+/// Makes sure that the product and the warehouse of each level that is new have their rows; those of the others have.
+async fn ensure_catalogue(tx: &mut WriteTx<'_>, levels: &[LevelAfter]) -> Result<(), StoreError> {
+    let is_new = |level: &&LevelAfter| level.revision == Revision::FIRST;
+    let new: Vec<StockKey> = levels
+        .iter()
+        .filter(is_new)
+        .map(|level| level.key)
+        .collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    tx.ensure_products(&sorted(new.iter().map(|key| key.product.uuid())))
+        .await?;
+    tx.ensure_warehouses(&sorted(new.iter().map(|key| key.warehouse.uuid())))
+        .await
+}
+
+/// Gives warehouses the codes that come with the facts; returns how many were given one.
+async fn offer_codes(tx: &mut WriteTx<'_>, facts: &[Fact]) -> Result<u64, StoreError> {
     let mut codes: Vec<(WarehouseId, WarehouseCode)> = facts
         .iter()
         .filter_map(|fact| Some((fact.report.warehouse, fact.code?)))
         .collect();
     codes.sort_by(|a, b| (a.0, a.1.as_str()).cmp(&(b.0, b.1.as_str())));
     codes.dedup_by(|a, b| a == b);
-
-    tx.ensure_products(&products).await?;
-    tx.ensure_warehouses(&warehouses).await?;
     if codes.is_empty() {
-        Ok(0)
-    } else {
-        tx.offer_codes(&codes).await
+        return Ok(0);
     }
+    tx.offer_codes(&codes).await
 }
 
 fn sorted(ids: impl Iterator<Item = Uuid>) -> Vec<Uuid> {

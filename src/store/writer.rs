@@ -1,6 +1,6 @@
 //! The transaction that writes, step by step.
 //!
-//! Lock order, ascending inside each: products and warehouses, movements, levels, the publish lock. Every statement
+//! Lock order, ascending inside each: movements, levels, products and warehouses, the publish lock. Every statement
 //! below locks in that order because its rows are offered sorted and the steps are called in the order they stand here.
 //! Publishing, waking the followers and committing travel to the server in one message, so that no client can stop
 //! between them while it holds up the order of commits.
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     PgTime, StoreError,
-    columns::{LedgerColumns, LineColumns},
+    columns::{LedgerRows, LineColumns},
     positions::{Advance, LaneNumber},
 };
 use crate::domain::{
@@ -170,7 +170,8 @@ impl WriteTx<'_> {
     }
 
     /// Offers the sides of each line; a side that is already set stays. Returns, for the lines of which something was
-    /// new, which sides were. `lines` is sorted by id.
+    /// new, which sides were. `lines` is sorted by id, and so is what comes back: rows are written, and returned, in the
+    /// order in which the ordered select offers them.
     pub async fn upsert_movements<'l>(
         &mut self,
         lines: impl ExactSizeIterator<Item = (LineId, &'l MovementLine)>,
@@ -179,8 +180,10 @@ impl WriteTx<'_> {
         for (id, line) in lines {
             columns.push(id, line);
         }
-        let rows = sqlx::query!(
-            r#"insert into movements as m (movement_id, product_id,
+        // One row of arrays comes back: a row for each line would cost both sides more than writing it.
+        let taken = sqlx::query!(
+            r#"with taken as (
+            insert into movements as m (movement_id, product_id,
                 departure_at, departure_quantity, departure_warehouse_id,
                 arrival_at, arrival_quantity, arrival_warehouse_id, sides_set_last)
             select * from unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::bigint[], $5::uuid[],
@@ -197,7 +200,11 @@ impl WriteTx<'_> {
                     + case when m.arrival_at is null and excluded.arrival_at is not null then 2 else 0 end
             where (m.departure_at is null and excluded.departure_at is not null)
                 or (m.arrival_at is null and excluded.arrival_at is not null)
-            returning movement_id, product_id, sides_set_last"#,
+            returning movement_id, product_id, sides_set_last
+            )
+            select coalesce(array_agg(movement_id), '{}') as "movements!", coalesce(array_agg(product_id), '{}') as "products!",
+                coalesce(array_agg(sides_set_last), '{}') as "sides!"
+            from taken"#,
             &columns.movements,
             &columns.products,
             &columns.departed_at as _,
@@ -208,13 +215,13 @@ impl WriteTx<'_> {
             &columns.arrived_in as _,
             &columns.sides
         )
-        .fetch_all(&mut self.connection)
+        .fetch_one(&mut self.connection)
         .await
         .map_err(StoreError::of_data)?;
-        rows.into_iter()
-            .map(|row| {
-                let id = line_id(row.movement_id, row.product_id)?;
-                Ok((id, Sides::from_bits(row.sides_set_last)))
+        let ids = taken.movements.into_iter().zip(taken.products);
+        ids.zip(taken.sides)
+            .map(|((movement, product), sides)| {
+                Ok((line_id(movement, product)?, Sides::from_bits(sides)))
             })
             .collect()
     }
@@ -243,7 +250,8 @@ impl WriteTx<'_> {
     }
 
     /// Adds to each key's level, creating the ones that are not there. Locks and creates in one ordered statement:
-    /// locking the existing ones first and inserting the others later would deadlock. `deltas` is sorted by key.
+    /// locking the existing ones first and inserting the others later would deadlock. `deltas` is sorted by key and names
+    /// each once; there is a level for each, in the same order.
     pub async fn add_to_levels(
         &mut self,
         deltas: &[(StockKey, i64)],
@@ -251,8 +259,9 @@ impl WriteTx<'_> {
         let warehouses: Vec<Uuid> = deltas.iter().map(|(key, _)| key.warehouse.uuid()).collect();
         let products: Vec<Uuid> = deltas.iter().map(|(key, _)| key.product.uuid()).collect();
         let units: Vec<i64> = deltas.iter().map(|(_, delta)| *delta).collect();
-        let rows = sqlx::query!(
-            r#"insert into stock_levels as l (warehouse_id, product_id, on_hand, reserved, revision, updated_at)
+        let after = sqlx::query!(
+            r#"with after as (
+            insert into stock_levels as l (warehouse_id, product_id, on_hand, reserved, revision, updated_at)
             select w, p, delta, 0, 1, clock_timestamp()
             from unnest($1::uuid[], $2::uuid[], $3::bigint[]) as d (w, p, delta)
             order by w, p
@@ -260,25 +269,35 @@ impl WriteTx<'_> {
                 on_hand = l.on_hand + excluded.on_hand,
                 revision = l.revision + 1,
                 updated_at = clock_timestamp()
-            returning inventory_id, warehouse_id, product_id, on_hand, reserved, revision"#,
+            returning inventory_id, on_hand, reserved, revision
+            )
+            select coalesce(array_agg(inventory_id), '{}') as "inventory_ids!", coalesce(array_agg(on_hand), '{}') as "on_hand!",
+                coalesce(array_agg(reserved), '{}') as "reserved!", coalesce(array_agg(revision), '{}') as "revisions!"
+            from after"#,
             &warehouses,
             &products,
             &units
         )
-        .fetch_all(&mut self.connection)
+        .fetch_one(&mut self.connection)
         .await
         .map_err(StoreError::of_data)?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(LevelAfter {
-                    inventory_id: row.inventory_id,
-                    key: stock_key(row.warehouse_id, row.product_id)?,
-                    on_hand: row.on_hand,
-                    reserved: row.reserved,
-                    revision: Revision(row.revision),
-                })
-            })
-            .collect()
+        if after.inventory_ids.len() != deltas.len() {
+            return Err(StoreError::Inconsistent("a level that was not returned"));
+        }
+        let numbers = after.inventory_ids.into_iter().zip(after.revisions);
+        let amounts = after.on_hand.into_iter().zip(after.reserved);
+        let levels = deltas.iter().zip(numbers.zip(amounts));
+        let level =
+            |((key, _), ((inventory_id, revision), (on_hand, reserved))): (&(StockKey, _), _)| {
+                LevelAfter {
+                    inventory_id,
+                    key: *key,
+                    on_hand,
+                    reserved,
+                    revision: Revision(revision),
+                }
+            };
+        Ok(levels.map(level).collect())
     }
 
     /// Appends one row per change, each with the level as this batch left it.
@@ -286,30 +305,16 @@ impl WriteTx<'_> {
         &mut self,
         rows: impl ExactSizeIterator<Item = (&Change, &LevelAfter)>,
     ) -> Result<(), StoreError> {
-        let mut columns = LedgerColumns::with_capacity(rows.len());
+        let mut copied = LedgerRows::with_capacity(rows.len());
         for (change, level) in rows {
-            columns.push(change, level);
+            copied.push(self.batch, change, level);
         }
-        sqlx::query!(
-            "insert into stock_ledger (batch, inventory_id, revision, on_hand_delta, reserved_delta,
-                on_hand_after, reserved_after, occurred_at, movement_id, kind)
-            select $1, inventory_id, revision, delta, 0, on_hand, reserved, at, movement_id, kind
-            from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-                $7::timestamptz[], $8::uuid[], $9::smallint[])
-                as r (inventory_id, revision, delta, on_hand, reserved, at, movement_id, kind)",
-            self.batch.0,
-            &columns.inventory_ids,
-            &columns.revisions,
-            &columns.deltas,
-            &columns.on_hand,
-            &columns.reserved,
-            &columns.occurred_at as _,
-            &columns.movements,
-            &columns.kinds
-        )
-        .execute(&mut self.connection)
-        .await
-        .map_err(StoreError::of_data)?;
+        let copy = async {
+            let mut copy = self.connection.copy_in_raw(LedgerRows::STATEMENT).await?;
+            copy.send(copied.finish()).await?;
+            copy.finish().await
+        };
+        copy.await.map_err(StoreError::of_data)?;
         Ok(())
     }
 
