@@ -54,16 +54,16 @@ port_of() { cut -d ' ' -f 2 "$base/run/$1.pid"; }
 
 # launch <name> <port> <command>…: starts a process that outlives this script. A process group of its own (that is what `set -m` is
 # for) keeps the terminal's Ctrl-C from it.
-launch() {
+launch() { (set -m && spawn "$@"); }
+
+# spawn <name> <port> <command>…: the same as a child of this shell.
+spawn() {
     local name=$1 port=$2
     shift 2
     mkdir -p "$base/run" "$base/logs"
     [ ! -f "$base/logs/$name.log" ] || mv -f "$base/logs/$name.log" "$base/logs/$name.log.1"
-    (
-        set -m
-        nohup "$@" >"$base/logs/$name.log" 2>&1 </dev/null &
-        printf '%s %s %s\n' "$!" "$port" "$(started_at $!)" >"$base/run/$name.pid"
-    )
+    nohup "$@" >"$base/logs/$name.log" 2>&1 </dev/null &
+    printf '%s %s %s\n' "$!" "$port" "$(started_at $!)" >"$base/run/$name.pid"
 }
 
 # await_line <name> <text> <seconds>: until the log of a part says so; fails when it ends first or takes longer. The log and not the
@@ -315,18 +315,22 @@ fetch_prometheus() {
 
 # --- starting --------------------------------------------------------------------------------------------------------
 
-# start_kafka <port>: broker and controller in one process. The controller's port is nobody else's business, so it is any free one.
+# start_kafka <port> [<second port> <advertised port>]: broker and controller in one process. The controller's port is nobody else's
+# business, so it is any free one. Clients that come by the second port are told to come by the advertised one: a test's proxy.
 start_kafka() {
-    local port=$1 data=$base/data/kafka config=$base/run/kafka controller id
+    local port=$1 data=$base/data/kafka config=$base/run/kafka controller id by_proxy="" by_proxy_told=""
     controller=$(free_port)
+    [ $# -lt 3 ] || by_proxy=,PROXY://127.0.0.1:$2 by_proxy_told=,PROXY://127.0.0.1:$3
     mkdir -p "$data" "$config"
     cat >"$config/server.properties" <<END
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller$by_proxy
+advertised.listeners=PLAINTEXT://127.0.0.1:$port$by_proxy_told
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXY:PLAINTEXT
 log.dirs=$data
 # Topics are made on purpose, with their settings, by stockyard migrate.
 auto.create.topics.enable=false

@@ -225,6 +225,7 @@ fn store_settings(config: &Config) -> StoreSettings {
         read_connections_max: config.database.read_connections_max,
         acquire_timeout: millis(config.database.acquire_timeout_ms),
         read_timeout: millis(config.database.read_timeout_ms),
+        write_timeout: millis(config.database.write_timeout_ms),
     }
 }
 

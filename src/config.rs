@@ -44,6 +44,7 @@ pub struct Database {
     pub read_connections_max: u32,
     pub acquire_timeout_ms: u64,
     pub read_timeout_ms: u64,
+    pub write_timeout_ms: u64,
     pub ledger_partition_bytes_max: i64,
 }
 
@@ -216,7 +217,7 @@ impl Config {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &'static str, &'static str); 11] = [
+        let rules: [(bool, &'static str, &'static str); 12] = [
             (
                 !self.http.listen.is_empty(),
                 "http.listen",
@@ -231,6 +232,11 @@ impl Config {
                 self.database.read_connections_max > 0,
                 "database.read_connections_max",
                 "at least 1",
+            ),
+            (
+                self.database.write_timeout_ms >= 1_000,
+                "database.write_timeout_ms",
+                "at least 1000",
             ),
             (
                 (1..=4).contains(&self.ingest.lanes),

@@ -21,6 +21,9 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bound of the messages fetched ahead, in KiB: what a consumer holds beside its batches.
 const FETCHED_AHEAD_KBYTES: &str = "16384";
+/// A request that the broker has not answered by then has lost its connection: nobody tells when the network did. The default
+/// is a minute, in which nothing would come in after the network is well again.
+const SOCKET_TIMEOUT_MS: &str = "10000";
 
 /// A consumer that neither commits nor resets by itself: positions are the caller's.
 pub fn consumer<C: ConsumerContext + 'static>(
@@ -35,6 +38,7 @@ pub fn consumer<C: ConsumerContext + 'static>(
         // An offset that is not there is a decision to be made, not a default.
         .set("auto.offset.reset", "error")
         .set("check.crcs", "true")
+        .set("socket.timeout.ms", SOCKET_TIMEOUT_MS)
         .set("queued.max.messages.kbytes", FETCHED_AHEAD_KBYTES)
         // How long a full queue waits before it fetches again; the default of a second would show as a stall.
         .set("fetch.queue.backoff.ms", "20")
@@ -61,6 +65,7 @@ pub fn producer_config(kafka: &Kafka) -> ClientConfig {
         .set("acks", "all")
         .set("message.max.bytes", largest.to_string())
         .set("linger.ms", "1")
+        .set("socket.timeout.ms", SOCKET_TIMEOUT_MS)
         .set("delivery.timeout.ms", "30000");
     with_options(&mut config, kafka);
     config

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -44,7 +44,10 @@ const HEADER_BYTES: usize = 1 + 8 + 4 + 1;
 pub(super) struct RedisTier(Arc<Inner>);
 
 struct Inner {
-    connection: ConnectionManager,
+    client: Client,
+    config: ConnectionManagerConfig,
+    /// Connects by itself, and again when it is told that a connection is gone.
+    connection: Mutex<ConnectionManager>,
     prefix: String,
     ttl: Duration,
     retry_after: Duration,
@@ -78,8 +81,11 @@ impl RedisTier {
             .set_response_timeout(Some(settings.timeout))
             .set_number_of_retries(0);
         let client = Client::open(settings.url.as_str())?;
+        let connection = ConnectionManager::new_lazy_with_config(client.clone(), config.clone())?;
         Ok(Self(Arc::new(Inner {
-            connection: ConnectionManager::new_lazy_with_config(client, config)?,
+            client,
+            config,
+            connection: Mutex::new(connection),
             prefix: settings.prefix.clone(),
             ttl: settings.ttl,
             retry_after: settings.retry_after,
@@ -93,7 +99,7 @@ impl RedisTier {
     pub(super) async fn get(&self, key: CacheKey) -> Result<Option<Entry>, Away> {
         let inner = &self.0;
         inner.in_use()?;
-        let mut connection = inner.connection.clone();
+        let mut connection = inner.connection();
         let stored: Result<Option<Vec<u8>>, RedisError> = connection.get(inner.key(key)).await;
         match stored {
             Ok(bytes) => Ok(bytes.and_then(decode)),
@@ -112,7 +118,7 @@ impl RedisTier {
         };
         let bytes = encode(entry);
         tokio::spawn(async move {
-            let mut connection = inner.connection.clone();
+            let mut connection = inner.connection();
             let ttl_ms = u64::try_from(inner.ttl.as_millis()).unwrap_or(u64::MAX);
             let options = SetOptions::default().with_expiration(SetExpiry::PX(ttl_ms));
             let stored: Result<(), RedisError> =
@@ -130,10 +136,10 @@ impl RedisTier {
     }
 
     pub(super) async fn answers(&self) -> bool {
-        let mut connection = self.0.connection.clone();
+        let mut connection = self.0.connection();
         let answer: Result<String, RedisError> =
             redis::cmd("PING").query_async(&mut connection).await;
-        answer.is_ok()
+        answer.map_err(|error| self.0.leave_aside(&error)).is_ok()
     }
 }
 
@@ -152,6 +158,14 @@ impl Inner {
         }
     }
 
+    fn connection(&self) -> ConnectionManager {
+        // Replaced as a whole: there is no half of it.
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     fn in_use(&self) -> Result<(), Away> {
         let now = self.now();
         if now < self.aside_until.load(Ordering::Relaxed) {
@@ -168,8 +182,23 @@ impl Inner {
         // One line per fault, not one per request that met it.
         if before <= self.now() {
             tracing::warn!(%error, "redis is left aside for a moment");
+            if error.is_timeout() {
+                self.connect_anew();
+            }
         }
         Away
+    }
+
+    /// A connection that answers nothing may be dead without anybody having been told, and then it never answers again.
+    fn connect_anew(&self) {
+        let anew =
+            ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone());
+        if let Ok(anew) = anew {
+            *self
+                .connection
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = anew;
+        }
     }
 
     fn now(&self) -> u64 {

@@ -237,17 +237,21 @@ impl Inventory {
     }
 
     /// Again on another connection if this one had gone stale: after a restart of the database all of the pool's have.
+    /// Where none answers, that is the answer.
     async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         read: impl Fn() -> F,
     ) -> Result<T, StoreError> {
-        for _ in 0..self.store.read_connections_max() {
-            match read().await {
-                Err(error) if error.is_lost_connection() => {}
-                result => return result,
+        let tries = async {
+            for _ in 0..self.store.read_connections_max() {
+                match read().await {
+                    Err(error) if error.is_lost_connection() => {}
+                    result => return result,
+                }
             }
-        }
-        read().await
+            read().await
+        };
+        self.store.in_time(tries).await
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariants: ledger, levels, movements, positions and the published version change in one transaction or not at all;
 //! a batch in which nothing was new publishes nothing; no fact is refused, a conflicting one changes nothing.
 
-use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc};
 
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -22,10 +22,6 @@ use crate::{
         writer::{LevelAfter, WriteTx, Writer},
     },
 };
-
-/// Longest one transaction may take before its connection counts as lost: every statement of it has a limit of its own
-/// on the server, so this is for a server that cannot be heard any more.
-const TRANSACTION_MAX: Duration = Duration::from_mins(1);
 
 /// Records one batch at a time, over a connection of its own.
 #[derive(Debug)]
@@ -73,9 +69,10 @@ impl Recorder {
         taken: Taken<'_>,
     ) -> Result<Recorded, StoreError> {
         // The connection goes with the transaction that is given up.
-        match timeout(TRANSACTION_MAX, self.transact(facts, taken)).await {
+        let limit = self.inventory.store.write_timeout();
+        match timeout(limit, self.transact(facts, taken)).await {
             Ok(result) => result,
-            Err(_) => Err(StoreError::NoAnswer(TRANSACTION_MAX)),
+            Err(_) => Err(StoreError::NoAnswer(limit)),
         }
     }
 

@@ -1,12 +1,21 @@
 //! The order of commits, as a follower reads it.
 
-use sqlx::{PgPool, postgres::PgListener};
+use std::time::Duration;
+
+use sqlx::{
+    PgPool,
+    postgres::{PgListener, PgPoolOptions},
+};
+use tokio::time::timeout;
 
 use super::{
     PgTime, Store, StoreError,
     writer::{commit_point, stock_key},
 };
 use crate::domain::{CommitPoint, MovementId, StockKey, Timestamp, Version};
+
+/// After so long a silence a listener is asked whether it still hears.
+const LISTEN_CHECK_AFTER: Duration = Duration::from_secs(5);
 
 /// One row of the order.
 #[derive(Clone, Copy, Debug)]
@@ -93,11 +102,19 @@ impl Store {
 
     /// A connection that is told of commits.
     pub async fn listen(&self) -> Result<CommitListener, StoreError> {
-        let mut listener = PgListener::connect_with(&self.follow).await?;
-        listener.listen("stock_commits").await?;
+        // Not of the follower's pool: a listener that is given up says goodbye first, and keeps its place for as long as
+        // a dead connection takes to be noticed.
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .connect_lazy_with(self.reading.clone());
+        let listener = self.in_time(async {
+            let mut listener = PgListener::connect_with(&pool).await?;
+            listener.listen("stock_commits").await?;
+            Ok(listener)
+        });
         Ok(CommitListener {
-            listener,
-            own: self.name.clone(),
+            listener: listener.await?,
+            store: self.clone(),
         })
     }
 }
@@ -114,14 +131,23 @@ async fn newest(pool: &PgPool) -> Result<CommitPoint, StoreError> {
 #[derive(Debug)]
 pub struct CommitListener {
     listener: PgListener,
-    /// What this process is called in what it publishes itself.
-    own: String,
+    store: Store,
 }
 
 impl CommitListener {
     /// Waits for the next commit; whether this process made it. An error when the connection is gone.
     pub async fn heard_own(&mut self) -> Result<bool, StoreError> {
-        let notification = self.listener.recv().await?;
-        Ok(notification.payload() == self.own)
+        loop {
+            if let Ok(heard) = timeout(LISTEN_CHECK_AFTER, self.listener.recv()).await {
+                return Ok(heard?.payload() == self.store.name);
+            }
+            // Listening twice is listening once, so it can be asked by saying it again.
+            let answer = async {
+                let again = sqlx::raw_sql("listen stock_commits");
+                again.execute(&mut self.listener).await?;
+                Ok(())
+            };
+            self.store.in_time(answer).await?;
+        }
     }
 }

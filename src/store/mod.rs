@@ -27,8 +27,8 @@ pub use pg_time::PgTime;
 /// The schema, embedded.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
 
-/// One that listens, one that looks.
-const FOLLOW_CONNECTIONS: u32 = 2;
+/// The one that looks; the one that listens is beside the pools.
+const FOLLOW_CONNECTIONS: u32 = 1;
 /// Longest a connection that comes back may take to say that it is well.
 const RELEASE_CHECK_MAX: Duration = Duration::from_secs(1);
 /// Longest the pools may take to close: a connection that answers nothing is left to the system.
@@ -36,12 +36,13 @@ const CLOSE_MAX: Duration = Duration::from_secs(3);
 /// A writer that stops between two steps holds its locks until the server ends it: the others' wait is this and the
 /// time to roll back.
 const WRITER_IDLE_MAX: &str = "2s";
-/// Longest one statement of a writer, and longest it waits for a lock: far above what a batch needs, and the batch is
-/// tried again.
-const WRITER_STATEMENT_MAX: &str = "30s";
+/// Longest a writer waits for a lock: far above what a batch needs, and the batch is tried again.
 const WRITER_LOCK_WAIT_MAX: &str = "10s";
 /// A client that no longer takes what the server sends, in milliseconds.
 const TCP_USER_TIMEOUT_MS: &str = "2000";
+/// What an answer may take beyond the wait for a connection and the server's own limit, before its connection counts as
+/// lost.
+const ANSWER_SLACK: Duration = Duration::from_millis(500);
 
 /// What the store needs to be told.
 #[derive(Clone, Debug)]
@@ -52,6 +53,8 @@ pub struct StoreSettings {
     pub read_connections_max: u32,
     pub acquire_timeout: Duration,
     pub read_timeout: Duration,
+    /// Longest one transaction of a writer, and on the server one statement of it.
+    pub write_timeout: Duration,
 }
 
 /// The way to the database. Cheap to clone.
@@ -62,6 +65,10 @@ pub struct Store {
     follow: PgPool,
     login: PgConnectOptions,
     serving: PgConnectOptions,
+    reading: PgConnectOptions,
+    /// Longest a question that is read may stay without an answer.
+    answer_max: Duration,
+    write_timeout: Duration,
     /// What this process is called among the database's clients.
     name: String,
 }
@@ -108,18 +115,39 @@ impl Store {
             follow,
             login,
             serving,
+            reading,
+            answer_max: settings.acquire_timeout + settings.read_timeout + ANSWER_SLACK,
+            write_timeout: settings.write_timeout,
             name,
         })
     }
 
     /// A connection of its own that writes.
     pub fn writer(&self) -> writer::Writer {
+        let statement_timeout = format!("{}ms", self.write_timeout.as_millis());
         writer::Writer::new(self.serving.clone().options([
             ("idle_in_transaction_session_timeout", WRITER_IDLE_MAX),
-            ("statement_timeout", WRITER_STATEMENT_MAX),
+            ("statement_timeout", statement_timeout.as_str()),
             ("lock_timeout", WRITER_LOCK_WAIT_MAX),
             ("tcp_user_timeout", TCP_USER_TIMEOUT_MS),
         ]))
+    }
+
+    /// Longest one transaction of a writer may take before its connection counts as lost: the server has limits of its
+    /// own, so this is for one that cannot be heard any more.
+    pub fn write_timeout(&self) -> Duration {
+        self.write_timeout
+    }
+
+    /// The answer to a question, or that there was none in time: a connection can be dead and nobody is told, and then the
+    /// limits that the server keeps are of no use.
+    pub async fn in_time<T>(
+        &self,
+        question: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        timeout(self.answer_max, question)
+            .await
+            .unwrap_or(Err(StoreError::NoAnswer(self.answer_max)))
     }
 
     /// Brings the schema up to date, as the owner.
@@ -143,10 +171,13 @@ impl Store {
 
     /// Makes sure the ledger has a partition for the batches to come.
     pub async fn make_ledger_room(&self, partition_bytes_max: i64) -> Result<(), StoreError> {
-        sqlx::query!("select stock_ledger_make_room($1)", partition_bytes_max)
-            .execute(&self.reads)
-            .await?;
-        Ok(())
+        self.in_time(async {
+            sqlx::query!("select stock_ledger_make_room($1)", partition_bytes_max)
+                .execute(&self.reads)
+                .await?;
+            Ok(())
+        })
+        .await
     }
 
     /// Most read connections.

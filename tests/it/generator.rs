@@ -8,7 +8,8 @@ use stockyard::{
 
 use crate::support::{World, eventually, is_long, unique};
 
-async fn compare(world: &World, oracle: &Oracle) -> (Compared, Vec<String>) {
+/// What differs between the world's tables and what was published.
+pub async fn compare(world: &World, oracle: &Oracle) -> (Compared, Vec<String>) {
     let store = world.database.store("stockyard_app");
     let mut found = Vec::new();
     let mut tell = |difference: &_| found.push(format!("{difference}"));

@@ -80,7 +80,7 @@ async fn every_contradiction_is_named() {
         ),
     ];
     for (fault, sql, expected) in faults {
-        let copy = copy_of(&world, &before).await;
+        let copy = copy_of(&before).await;
         world.database.restore(&copy).await;
         world.database.run(sql).await;
         let found = world.differences().await;
@@ -96,11 +96,6 @@ async fn every_contradiction_is_named() {
 }
 
 /// A copy of the copy, to be used up.
-async fn copy_of(world: &World, copy: &str) -> String {
-    let (base, _) = world.database.url.rsplit_once('/').unwrap();
-    let source = crate::support::TestDatabase {
-        name: copy.to_owned(),
-        url: format!("{base}/{copy}"),
-    };
-    source.copy().await
+async fn copy_of(copy: &str) -> String {
+    crate::support::TestDatabase::of_name(copy).copy().await
 }

@@ -8,10 +8,23 @@ use tokio::sync::OnceCell;
 
 use super::{server, unique};
 
+/// Names the server that the tests share.
+const SERVER: &str = "STOCKYARD_TEST_DATABASE_URL";
+
+/// Runs a statement on any server, which may not be well.
+pub async fn run_on(url: &str, sql: &str) -> Result<(), sqlx::Error> {
+    let mut connection = PgConnection::connect(url).await?;
+    let statement = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+    statement.execute(&mut connection).await?;
+    connection.close().await
+}
+
 /// A database that can be looked into, copied and put back.
 pub struct TestDatabase {
     pub name: String,
     pub url: String,
+    /// What administers it: a database beside it.
+    server: String,
 }
 
 impl TestDatabase {
@@ -24,21 +37,46 @@ impl TestDatabase {
                 template.name
             })
             .await;
-        let name = unique("test");
-        admin(&format!("create database {name} template {template}")).await;
-        Self {
-            url: url(&name),
-            name,
-        }
+        let database = Self::named(unique("test"), server(SERVER));
+        let name = &database.name;
+        database
+            .admin(&format!("create database {name} template {template}"))
+            .await;
+        database
     }
 
     /// A database without a schema.
     pub async fn empty() -> Self {
-        let name = unique("test");
-        admin(&format!("create database {name}")).await;
+        Self::empty_on(server(SERVER), "").await
+    }
+
+    /// A database of a server of the test's own, with the options of `create database`.
+    pub async fn create_on(server: String, options: &str) -> Self {
+        let database = Self::empty_on(server, options).await;
+        database.store("").migrate().await.expect("migrations");
+        database
+    }
+
+    async fn empty_on(server: String, options: &str) -> Self {
+        let database = Self::named(unique("test"), server);
+        let name = &database.name;
+        database
+            .admin(&format!("create database {name} {options}"))
+            .await;
+        database
+    }
+
+    /// The database of that name, which is there.
+    pub fn of_name(name: &str) -> Self {
+        Self::named(name.to_owned(), server(SERVER))
+    }
+
+    fn named(name: String, server: String) -> Self {
+        let (base, _) = server.rsplit_once('/').expect("a database URL");
         Self {
-            url: url(&name),
+            url: format!("{base}/{name}"),
             name,
+            server,
         }
     }
 
@@ -50,6 +88,7 @@ impl TestDatabase {
             read_connections_max: 8,
             acquire_timeout: Duration::from_secs(30),
             read_timeout: Duration::from_mins(1),
+            write_timeout: Duration::from_mins(1),
         })
         .expect("a store")
     }
@@ -84,18 +123,19 @@ impl TestDatabase {
     /// A copy of the database as it is now: a backup. Clients are cut off for as long as it takes.
     pub async fn copy(&self) -> String {
         let copy = unique("copy");
-        admin(&format!(
+        self.admin(&format!(
             "alter database {} allow_connections false",
             self.name
         ))
         .await;
-        admin(&format!(
+        self.admin(&format!(
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{}'",
             self.name
         ))
         .await;
-        admin(&format!("create database {copy} template {}", self.name)).await;
-        admin(&format!(
+        self.admin(&format!("create database {copy} template {}", self.name))
+            .await;
+        self.admin(&format!(
             "alter database {} allow_connections true",
             self.name
         ))
@@ -105,40 +145,39 @@ impl TestDatabase {
 
     /// Puts a copy in the database's place.
     pub async fn restore(&self, copy: &str) {
-        admin(&format!("drop database {} with (force)", self.name)).await;
-        admin(&format!("alter database {copy} rename to {}", self.name)).await;
+        self.admin(&format!("drop database {} with (force)", self.name))
+            .await;
+        self.admin(&format!("alter database {copy} rename to {}", self.name))
+            .await;
     }
 
     pub async fn remove(&self) {
-        admin(&format!(
+        self.admin(&format!(
             "drop database if exists {} with (force)",
             self.name
         ))
         .await;
     }
-}
 
-/// A statement outside every test's database. Copying waits for the one before it to let go of its template.
-async fn admin(sql: &str) {
-    let url = server("STOCKYARD_TEST_DATABASE_URL");
-    let mut connection = PgConnection::connect(&url).await.expect("the server");
-    super::eventually(sql, async || {
-        match sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
-            .execute(&mut connection)
+    /// A statement outside the database. Copying waits for the one before it to let go of its template.
+    async fn admin(&self, sql: &str) {
+        let mut connection = PgConnection::connect(&self.server)
             .await
-        {
-            Ok(_) => Some(()),
-            // 55006: object in use.
-            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55006") => None,
-            Err(error) => panic!("{sql}: {error}"),
-        }
-    })
-    .await;
-    connection.close().await.expect("close");
-}
-
-fn url(database: &str) -> String {
-    let server = server("STOCKYARD_TEST_DATABASE_URL");
-    let (base, _) = server.rsplit_once('/').expect("a database URL");
-    format!("{base}/{database}")
+            .expect("the server");
+        super::eventually(sql, async || {
+            match sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+                .execute(&mut connection)
+                .await
+            {
+                Ok(_) => Some(()),
+                // 55006: object in use.
+                Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55006") => {
+                    None
+                }
+                Err(error) => panic!("{sql}: {error}"),
+            }
+        })
+        .await;
+        connection.close().await.expect("close");
+    }
 }

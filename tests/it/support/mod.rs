@@ -2,14 +2,16 @@
 
 mod database;
 pub mod messages;
+pub mod own;
 pub mod process;
+pub mod proxy;
 mod service;
 
 use std::time::Duration;
 
 use stockyard::clock::Clock;
 
-pub use database::TestDatabase;
+pub use database::{TestDatabase, run_on};
 pub use service::{Answer, Service, World};
 
 /// Longest a test waits for anything: far beyond what a loaded machine needs.

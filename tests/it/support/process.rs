@@ -13,16 +13,22 @@ pub struct Process(Child);
 
 impl Process {
     pub fn start(command: &mut Command) -> Self {
-        let child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("a process");
-        Self(child)
+        Self::saying(command, Stdio::null())
+    }
+
+    /// One whose log goes there.
+    pub fn saying(command: &mut Command, log: impl Into<Stdio>) -> Self {
+        let child = command.stdout(Stdio::null()).stderr(log);
+        Self(child.spawn().expect("a process"))
     }
 
     pub fn id(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
     }
 
     pub fn freeze(&self) {
@@ -47,6 +53,16 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Memory that a process holds now, in bytes; 0 if it is gone.
+pub fn resident_bytes(process: u32) -> u64 {
+    let output = Command::new("ps")
+        .args(["-o", "rss=", "-p", &process.to_string()])
+        .output()
+        .expect("ps");
+    let kib = String::from_utf8_lossy(&output.stdout).trim().parse();
+    kib.unwrap_or(0_u64) * 1024
 }
 
 pub fn signal(process: u32, name: &str) {
@@ -84,10 +100,15 @@ pub fn said(output: &Output) -> String {
     format!("{out}{err}")
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, below the range that the kernel gives to outgoing connections: it stays free while
+/// the server on it is away.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+    loop {
+        let port = rand::random_range(20_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A Redis of the test's own, to be lost.

@@ -1,6 +1,9 @@
 //! A service with everything of its own, run inside the test.
 
 use std::{
+    fs::File,
+    net::SocketAddr,
+    path::Path,
     process::{Command, Output},
     sync::Arc,
     time::Duration,
@@ -29,7 +32,11 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{TestDatabase, eventually, process, server, unique};
+use super::{
+    TestDatabase, eventually,
+    process::{self, Process, free_port},
+    server, unique,
+};
 
 /// Longest Kafka may take to answer a question.
 const KAFKA_MAX: Duration = Duration::from_secs(30);
@@ -107,7 +114,11 @@ impl World {
 
     /// A world with settings of its own.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let database = TestDatabase::create().await;
+        Self::around(TestDatabase::create().await, change).await
+    }
+
+    /// A world around a database that is there.
+    pub async fn around(database: TestDatabase, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = default_config();
         let name = unique("movements");
         config.database.url.clone_from(&database.url);
@@ -169,6 +180,29 @@ impl World {
             stop,
             ended,
         }
+    }
+
+    /// Starts a service as a process of its own, with settings of its own; it is asked as one inside the test is.
+    pub fn start_process(
+        &self,
+        log: &Path,
+        change: impl FnOnce(&mut Config),
+    ) -> (Service, Process) {
+        let mut config = self.config.clone();
+        change(&mut config);
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        config.http.listen = vec![address];
+        let settings = log.with_extension("toml");
+        let text = toml::to_string(&config).expect("settings");
+        std::fs::write(&settings, text).expect("a file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stockyard"));
+        command
+            .args(["serve", "--config"])
+            .arg(&settings)
+            .env_clear();
+        let log = File::create(log).expect("a file");
+        let process = Process::saying(&mut command, log);
+        (Service::at(&format!("http://{address}")), process)
     }
 
     /// Publishes a message, wherever Kafka puts it; returns when the broker has it.
@@ -269,6 +303,21 @@ impl World {
             .expect("an answer")
     }
 
+    /// Every dead letter there is, once for each message it is for: after a fault one may be there twice.
+    pub async fn all_dead_letters(&self) -> Vec<DeadLetter> {
+        let mut letters = self.dead_letters_so_far().await;
+        let origin = |letter: &DeadLetter| {
+            ["partition", "offset"].map(|name| {
+                letter
+                    .header(&format!("__connect.errors.{name}"))
+                    .to_owned()
+            })
+        };
+        letters.sort_by_key(origin);
+        letters.dedup_by_key(|letter| origin(letter));
+        letters
+    }
+
     /// Waits for that many dead letters and returns them.
     pub async fn dead_letters(&self, count: usize) -> Vec<DeadLetter> {
         let consumer = self.dead_letter_consumer();
@@ -364,6 +413,30 @@ impl World {
             .await
     }
 
+    /// The group's offset of each partition as Kafka has it, summed up: what is done, dead letters included.
+    pub fn committed(&self) -> i64 {
+        let group: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.config.kafka.bootstrap_servers)
+            .set("group.id", &self.config.kafka.group)
+            .create()
+            .expect("a consumer");
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_range(
+            &self.config.kafka.topic,
+            0,
+            self.config.kafka.partitions - 1,
+        );
+        let Ok(list) = group.committed_offsets(asked, Duration::from_secs(30)) else {
+            return 0;
+        };
+        let offsets = list.elements();
+        let offsets = offsets.iter().filter_map(|element| match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        });
+        offsets.sum()
+    }
+
     /// Waits until everything published so far is taken.
     pub async fn is_caught_up(&self, messages: i64) {
         eventually("everything is taken", async || {
@@ -374,6 +447,21 @@ impl World {
 }
 
 impl Service {
+    /// The one at that address, which is ended by who holds its process.
+    pub fn at(base: &str) -> Self {
+        let stop = CancellationToken::new();
+        let told = stop.clone();
+        Self {
+            base: base.to_owned(),
+            client: Client::new(),
+            stop,
+            ended: tokio::spawn(async move {
+                told.cancelled().await;
+                Ok(())
+            }),
+        }
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.get_with(path, &[]).await
     }

@@ -1,0 +1,52 @@
+//! Kafka goes away in mid-stream and comes back. For what must hold see `servers_away`.
+
+use tokio::net::TcpListener;
+
+use crate::{
+    readers::Reads,
+    servers_away::{Goes, lives_through},
+    support::{
+        World, is_long,
+        own::OwnServer,
+        process::free_port,
+        proxy::{Proxy, Way},
+    },
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopped_killed_frozen_cut_off_and_half_open() {
+    // The broker tells the service's clients to come by the proxy; the stream goes straight.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let by_proxy = free_port();
+    let proxy = Proxy::on(listener, by_proxy);
+    let mut server = OwnServer::kafka(by_proxy, proxy.port).await;
+    let straight = format!("127.0.0.1:{}", server.port);
+    let around = format!("127.0.0.1:{}", proxy.port);
+    let world =
+        async || World::with(|config| config.kafka.bootstrap_servers.clone_from(&straight)).await;
+    let change = |config: &mut stockyard::config::Config| {
+        config.kafka.bootstrap_servers.clone_from(&around);
+    };
+    for (name, way) in [
+        ("connections to Kafka cut", Way::Cut),
+        ("connections to Kafka half open", Way::Silent),
+        ("connections to Kafka without answers", Way::Unanswered),
+    ] {
+        if way == Way::Unanswered && !is_long() {
+            // To the service it is as silent as the one before.
+            continue;
+        }
+        let world = world().await;
+        lives_through(name, Reads::Work, &world, change, (&proxy, way)).await;
+        world.database.remove().await;
+    }
+    for (name, goes) in [
+        ("Kafka frozen", Goes::Frozen),
+        ("Kafka killed", Goes::Killed),
+        ("Kafka stopped", Goes::Asked("TERM")),
+    ] {
+        let world = world().await;
+        lives_through(name, Reads::Work, &world, change, (&mut server, goes)).await;
+        world.database.remove().await;
+    }
+}

@@ -1,0 +1,111 @@
+//! `PostgreSQL` goes away in mid-stream and comes back. For what must hold see `servers_away`.
+
+use std::time::Duration;
+
+use stockyard::store::{Store, StoreError, StoreSettings};
+use tokio::time::timeout;
+
+use crate::{
+    readers::Reads,
+    servers_away::{Goes, Lived, lives_through},
+    support::{
+        TestDatabase, World, eventually,
+        own::OwnServer,
+        proxy::{Proxy, Way},
+    },
+};
+
+/// No read holds a connection for ever.
+async fn holds_nothing(name: &str, lived: &Lived) {
+    eventually(&format!("{name}: no connection is held"), async || {
+        let used = r#"warehouse_database_read_connections{state="used"}"#;
+        (lived.service.count(used).await == 0).then_some(())
+    })
+    .await;
+}
+
+/// The follower listens, over a connection that answers: one that fell silent still seems to be there.
+async fn listens(name: &str, world: &World) {
+    let now = world
+        .database
+        .number("select extract(epoch from now())::bigint")
+        .await;
+    let since_now = format!(
+        "select count(*) from pg_stat_activity where datname = current_database()
+        and query ilike 'listen%' and state_change > to_timestamp({now})"
+    );
+    eventually(&format!("{name}: somebody listens"), async || {
+        (world.database.number(&since_now).await > 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopped_killed_and_frozen() {
+    let mut server = OwnServer::postgres().await;
+    for (name, goes) in [
+        ("PostgreSQL stopped fast", Goes::Asked("INT")),
+        ("PostgreSQL stopped at once", Goes::Asked("QUIT")),
+        ("PostgreSQL killed", Goes::Killed),
+        ("PostgreSQL frozen", Goes::Frozen),
+    ] {
+        let database = TestDatabase::create_on(server.url(), "").await;
+        let world = World::around(database, |_| {}).await;
+        let lived = lives_through(name, Reads::Fail, &world, |_| {}, (&mut server, goes)).await;
+        holds_nothing(name, &lived).await;
+        if goes == Goes::Killed {
+            listens(name, &world).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_off_and_half_open() {
+    for (name, way) in [
+        ("connections to PostgreSQL cut", Way::Cut),
+        ("connections to PostgreSQL half open", Way::Silent),
+        ("connections to PostgreSQL without answers", Way::Unanswered),
+    ] {
+        let world = World::new().await;
+        let (proxy, url) = Proxy::in_url(&world.database.url).await;
+        let change = |config: &mut stockyard::config::Config| config.database.url = url;
+        let lived = lives_through(name, Reads::Fail, &world, change, (&proxy, way)).await;
+        holds_nothing(name, &lived).await;
+        if way == Way::Silent {
+            listens(name, &world).await;
+        }
+        drop((lived, proxy));
+        world.database.remove().await;
+    }
+}
+
+/// The limits that the server keeps are of no use when it cannot be heard.
+#[tokio::test]
+async fn what_the_ledger_is_asked_has_an_end() {
+    let database = TestDatabase::create().await;
+    let (proxy, url) = Proxy::in_url(&database.url).await;
+    let store = Store::new(&StoreSettings {
+        url,
+        role: "stockyard_app".to_owned(),
+        read_connections_max: 2,
+        acquire_timeout: Duration::from_millis(300),
+        read_timeout: Duration::from_millis(200),
+        write_timeout: Duration::from_secs(1),
+    })
+    .unwrap();
+    eventually("a connection", async || {
+        store.make_ledger_room(i64::MAX).await.ok()
+    })
+    .await;
+    proxy.set(Way::Silent);
+    let asked = timeout(Duration::from_secs(20), store.make_ledger_room(i64::MAX)).await;
+    let error = asked.expect("an end").unwrap_err();
+    assert!(matches!(error, StoreError::NoAnswer(_)), "{error}");
+    proxy.set(Way::Open);
+    eventually("the next one is answered", async || {
+        store.make_ledger_room(i64::MAX).await.ok()
+    })
+    .await;
+    store.close().await;
+    database.remove().await;
+}
