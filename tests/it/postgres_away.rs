@@ -97,6 +97,11 @@ async fn what_the_ledger_is_asked_has_an_end() {
         store.make_ledger_room(i64::MAX).await.ok()
     })
     .await;
+    // It comes back to the pool in its own time, and is what the next question goes by.
+    eventually("an idle connection", async || {
+        (store.read_connections() == (1, 1)).then_some(())
+    })
+    .await;
     proxy.set(Way::Silent);
     let asked = timeout(Duration::from_secs(20), store.make_ledger_room(i64::MAX)).await;
     let error = asked.expect("an end").unwrap_err();

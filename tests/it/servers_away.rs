@@ -38,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Longest until everything is taken after the server is back: what came meanwhile has to be worked off by a build without
 /// optimisation, beside other tests.
 fn catch_up_max() -> Duration {
-    Duration::from_secs(if is_long() { 300 } else { 45 })
+    Duration::from_secs(if is_long() { 500 } else { 45 })
 }
 
 /// How long a server is away.
