@@ -89,7 +89,8 @@ impl Fault for (&Proxy, Way) {
     }
 }
 
-/// Settings under which a short absence shows what a long one shows under the usual ones.
+/// Settings under which a short absence shows what a long one shows under the usual ones. (But for the group's session,
+/// which outlives a short one: that the group takes partitions away meanwhile is for the long form.)
 fn hurry(config: &mut Config, reads: Reads) {
     // Many batches, and buffers that are full soon.
     config.ingest.max_batch_events = 200;
@@ -105,8 +106,9 @@ fn hurry(config: &mut Config, reads: Reads) {
         config.database.write_timeout_ms = 5_000;
     }
     for (option, value) in [
-        ("session.timeout.ms", "6000"),
         ("socket.timeout.ms", "2000"),
+        ("api.version.request.timeout.ms", "1000"),
+        ("reconnect.backoff.max.ms", "500"),
     ] {
         config
             .kafka
@@ -217,6 +219,7 @@ fn stream(world: &World, options: &PlanOptions, rate: u64) -> JoinHandle<Produce
         // What is published again after a lost answer is there once.
         ("enable.idempotence", "true"),
         ("socket.timeout.ms", "5000"),
+        ("reconnect.backoff.max.ms", "500"),
     ] {
         kafka.options.insert(option.to_owned(), value.to_owned());
     }
