@@ -105,6 +105,7 @@ impl Database {
             read_connections_max: 4,
             acquire_timeout: Duration::from_secs(30),
             read_timeout: Duration::from_mins(1),
+            write_timeout: Duration::from_mins(1),
         })?)
     }
 

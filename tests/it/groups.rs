@@ -5,7 +5,7 @@
 //! (`STOCKYARD_TEST_SEED`).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -167,13 +167,8 @@ async fn differences(world: &World, oracle: &Oracle) -> Vec<String> {
 /// The dead letters there are, by reason; one that is there twice counts once.
 async fn dead_letters(world: &World) -> BTreeMap<String, u64> {
     let mut by_reason = BTreeMap::new();
-    let mut origins = BTreeSet::new();
-    for letter in world.dead_letters_so_far().await {
-        let origin = ["__connect.errors.partition", "__connect.errors.offset"]
-            .map(|name| letter.header(name).to_owned());
-        if origins.insert(origin) {
-            *by_reason.entry(letter.reason().to_owned()).or_default() += 1;
-        }
+    for letter in world.all_dead_letters().await {
+        *by_reason.entry(letter.reason().to_owned()).or_default() += 1;
     }
     by_reason
 }
