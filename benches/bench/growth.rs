@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use futures_util::StreamExt;
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::Connection;
 use stockyard::{
     config::Config,
+    domain::{ProductId, WarehouseId},
     produce::plan::{PlanOptions, product, warehouse},
 };
 use tokio_util::sync::CancellationToken;
@@ -149,11 +150,11 @@ async fn dump(url: String, stop: CancellationToken) -> Result<u32, sqlx::Error> 
 async fn fill(database: &Database, plan: &PlanOptions, ledger_rows: u32) -> Outcome<()> {
     let warehouses: Vec<Uuid> = (0..plan.warehouses)
         .filter_map(warehouse)
-        .map(|id| id.uuid())
+        .map(WarehouseId::uuid)
         .collect();
     let products: Vec<Uuid> = (0..plan.products)
         .filter_map(product)
-        .map(|id| id.uuid())
+        .map(ProductId::uuid)
         .collect();
     let partition_bytes_max = Config::from_layers(None, HashMap::new())?
         .database
@@ -177,43 +178,15 @@ async fn fill(database: &Database, plan: &PlanOptions, ledger_rows: u32) -> Outc
     )
     .execute(&mut connection)
     .await?;
-    // Each movement brings one unit from one key to another of the same product.
-    let step = format!(
-        "with moved as (
-            insert into movements (movement_id, product_id, departure_at, departure_quantity, departure_warehouse_id,
-                arrival_at, arrival_quantity, arrival_warehouse_id, sides_set_last)
-            select gen_random_uuid(), f.product_id, now(), 1, f.warehouse_id, now(), 1, t.warehouse_id, 3
-            from (
-                select (random() * {keys})::int % {keys} as departs, 1 + (random() * {warehouses})::int % ({warehouses} - 1) as further
-                from generate_series(1, {movements})
-            ) pick
-            join stock_levels f on f.inventory_id = 1 + departs
-            -- Levels are numbered by warehouse and product, so this is the same product elsewhere.
-            join stock_levels t on t.inventory_id = 1 + (departs + further * {products}) % {keys}
-            returning movement_id, product_id, departure_warehouse_id, arrival_warehouse_id
-        ), numbered as (
-            select *, row_number() over () as n from moved
-        ), batches as (
-            select n, nextval('stock_batches') as batch from generate_series(0, {batches} - 1) n
-        )
-        insert into stock_ledger (batch, inventory_id, revision, on_hand_delta, reserved_delta, on_hand_after, reserved_after, occurred_at, movement_id, kind)
-        select b.batch, l.inventory_id, b.batch, side.delta, 0, 0, 0, now(), m.movement_id, side.kind
-        from numbered m
-        join batches b on b.n = m.n / ({rows_per_batch} / 2) % {batches}
-        cross join lateral (values (m.departure_warehouse_id, -1, 1), (m.arrival_warehouse_id, 1, 2)) as side (warehouse_id, delta, kind)
-        join stock_levels l on l.warehouse_id = side.warehouse_id and l.product_id = m.product_id
-        order by b.batch, l.inventory_id",
-        keys = plan.warehouses * plan.products,
-        warehouses = plan.warehouses,
-        products = plan.products,
-        movements = ROWS_PER_STEP / 2,
-        batches = ROWS_PER_STEP / ROWS_PER_BATCH,
-        rows_per_batch = ROWS_PER_BATCH,
-    );
     for _ in 0..ledger_rows / ROWS_PER_STEP {
-        sqlx::raw_sql(AssertSqlSafe(step.clone()))
-            .execute(&mut connection)
-            .await?;
+        let step = sqlx::query(include_str!("history.sql"))
+            .bind(i64::from(ROWS_PER_STEP / 2))
+            .bind(i64::from(plan.warehouses * plan.products))
+            .bind(i64::from(plan.warehouses))
+            .bind(i64::from(plan.products))
+            .bind(i64::from(ROWS_PER_STEP / ROWS_PER_BATCH))
+            .bind(i64::from(ROWS_PER_BATCH));
+        step.execute(&mut connection).await?;
         sqlx::query("select stock_ledger_make_room($1)")
             .bind(partition_bytes_max)
             .execute(&mut connection)

@@ -8,6 +8,7 @@ mod alone;
 mod backlog;
 mod freshness;
 mod growth;
+mod limit;
 mod load;
 mod machine;
 mod peer;
@@ -18,10 +19,9 @@ mod world;
 use std::collections::BTreeMap;
 
 use clap::{Parser, ValueEnum};
-use stockyard::{config::Config, produce::plan::PlanOptions};
+use stockyard::produce::plan::PlanOptions;
 
-use alone::Statements;
-use table::{Figures, Row, against, print, progress, remark, row};
+use table::{Figures, Row, print, progress, remark, row};
 use world::{Backlog, Database, Outcome};
 
 /// What is measured, all of it if nothing is named.
@@ -73,7 +73,7 @@ async fn main() -> Outcome<()> {
     let measured = |part| options.parts.is_empty() || options.parts.contains(&part);
     describe().await?;
     if measured(Part::Backlog) {
-        backlog(
+        limit::compare(
             "From a backlog to lag 0, products moved evenly",
             &plan(&options, 0.0),
             options.repetitions,
@@ -81,7 +81,7 @@ async fn main() -> Outcome<()> {
         .await?;
     }
     if measured(Part::Skewed) {
-        backlog(
+        limit::compare(
             "The same, products by Zipf's law with exponent 1.1",
             &plan(&options, 1.1),
             options.repetitions,
@@ -195,85 +195,6 @@ async fn describe() -> Outcome<()> {
         "A flush of 8 KiB: {:.0} µs (p50), {:.0} µs (p99)",
         at(50),
         at(99)
-    ));
-    Ok(())
-}
-
-/// Parts 1, 2 and 3.
-async fn backlog(title: &str, plan: &PlanOptions, repetitions: usize) -> Outcome<()> {
-    let batch = Config::from_layers(None, std::collections::HashMap::new())?
-        .ingest
-        .max_batch_events;
-    progress("publishing");
-    let backlog = Backlog::publish(plan).await?;
-    let (mut k, mut d, mut p1, mut p2, mut p0) =
-        <(Figures, Figures, Figures, Figures, Figures)>::default();
-    let (mut own, mut peers, mut service_cpu, mut postgres_cpu, mut memory) =
-        <(Figures, Figures, Figures, Figures, Figures)>::default();
-    for repetition in 1..=repetitions {
-        progress(&format!("{title}: {repetition} of {repetitions}"));
-        k.push(alone::kafka_alone(&backlog)?);
-        d.push(alone::decoding_alone(plan, batch)?);
-        p1.push(alone::postgres_alone(plan, batch, 1, Statements::All).await?);
-        p2.push(alone::postgres_alone(plan, batch, 2, Statements::All).await?);
-        p0.push(alone::postgres_alone(plan, batch, 2, Statements::WithoutLedger).await?);
-        let database = Database::create().await?;
-        let run = backlog::take(&backlog, &database).await?;
-        database.remove().await?;
-        own.push(run.events_per_second);
-        service_cpu.push(run.service_seconds);
-        postgres_cpu.push(run.postgres_seconds);
-        memory.push(run.peak_mib);
-        let database = Database::create().await?;
-        peers.0.extend(peer::take(&backlog, &database, 2).await?);
-        database.remove().await?;
-    }
-    let limit = Figures(
-        (0..repetitions)
-            .map(|n| 1.0 / (1.0 / k.0[n] + 1.0 / d.0[n] + 1.0 / p2.0[n]))
-            .collect(),
-    );
-    let rate = |figures: &Figures| [figures.show(0), String::new()];
-    let mut rows = vec![
-        row("k: Kafka alone", rate(&k)),
-        row("d: decoding and merging alone, two threads", rate(&d)),
-        row("p: PostgreSQL alone, one connection", rate(&p1)),
-        row(
-            "p: PostgreSQL alone, two connections",
-            [p2.show(0), format!("{} of p0", against(&p2.over(&p0), 0.7))],
-        ),
-        row(
-            "p0: the same without ledger and order of commits",
-            rate(&p0),
-        ),
-        row("the limit: 1 / (1/k + 1/d + 1/p)", rate(&limit)),
-        row(
-            "Stockyard",
-            [
-                own.show(0),
-                format!("{} of the limit", against(&own.over(&limit), 0.8)),
-            ],
-        ),
-    ];
-    if peers.0.is_empty() {
-        remark(
-            "No peer: set STOCKYARD_BENCH_PYTHON to a Python that has benches/peer/requirements.txt.",
-        );
-    } else {
-        rows.push(row(
-            "the peer in Python, two pipelined workers",
-            [
-                peers.show(0),
-                format!("Stockyard: {} of it", against(&own.over(&peers), 0.8)),
-            ],
-        ));
-    }
-    print(title, &["events/s: median (min..max)", "ratio"], &rows);
-    remark(&format!(
-        "Processor seconds per million events: Stockyard {}, PostgreSQL {}. Peak memory of the process, MiB: {} (below 150).",
-        service_cpu.show(1),
-        postgres_cpu.show(1),
-        memory.show(0)
     ));
     Ok(())
 }

@@ -11,6 +11,7 @@ use sqlx::postgres::PgPoolOptions;
 use stockyard::{
     clock::Clock,
     config::Config,
+    domain::{ProductId, WarehouseId},
     produce::plan::{PlanOptions, product, warehouse},
 };
 use tokio::task::JoinSet;
@@ -222,9 +223,9 @@ impl Keys {
     fn of(plan: &PlanOptions) -> Self {
         let warehouses: Vec<Uuid> = (0..plan.warehouses)
             .filter_map(warehouse)
-            .map(|id| id.uuid())
+            .map(WarehouseId::uuid)
             .collect();
-        let products = (0..plan.products).filter_map(product).map(|id| id.uuid());
+        let products = (0..plan.products).filter_map(product).map(ProductId::uuid);
         Self(
             products
                 .flat_map(|product| {

@@ -1,10 +1,10 @@
-//! What the writer's statements take: arrays, one per column, and rows to be copied in.
+//! The arrays that the writer's statements take, one per column.
 
 use uuid::Uuid;
 
 use super::{
     PgTime,
-    writer::{BatchNumber, LevelAfter, kind},
+    writer::{LevelAfter, kind},
 };
 use crate::domain::{
     MovementLine,
@@ -59,53 +59,40 @@ impl LineColumns {
     }
 }
 
-/// The rows that `append_ledger` copies in, in `PostgreSQL`'s binary format (its documentation, `COPY`, "Binary Format"):
-/// a header, for each row the number of fields and each field behind its length, and a trailer.
-pub(super) struct LedgerRows(Vec<u8>);
+/// The columns that `append_ledger` sends.
+pub(super) struct LedgerColumns {
+    pub(super) inventory_ids: Vec<i64>,
+    pub(super) revisions: Vec<i64>,
+    pub(super) deltas: Vec<i64>,
+    pub(super) on_hand: Vec<i64>,
+    pub(super) reserved: Vec<i64>,
+    pub(super) occurred_at: Vec<PgTime>,
+    pub(super) movements: Vec<Uuid>,
+    pub(super) kinds: Vec<i16>,
+}
 
-impl LedgerRows {
-    /// The columns, in the order of the fields.
-    pub(super) const STATEMENT: &str = "copy stock_ledger (batch, inventory_id, revision, on_hand_delta, reserved_delta, \
-        on_hand_after, reserved_after, occurred_at, movement_id, kind) from stdin (format binary)";
-    const FIELDS: i16 = 10;
-    /// Signature, flags, length of the header's extension.
-    const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-    const TRAILER: i16 = -1;
-    const ROW_BYTES: usize = 2 + 10 * 4 + 8 * 8 + 16 + 2;
-
+impl LedgerColumns {
     pub(super) fn with_capacity(rows: usize) -> Self {
-        let mut bytes = Vec::with_capacity(Self::HEADER.len() + rows * Self::ROW_BYTES + 2);
-        bytes.extend_from_slice(Self::HEADER);
-        Self(bytes)
-    }
-
-    pub(super) fn push(&mut self, batch: BatchNumber, change: &Change, level: &LevelAfter) {
-        self.0.extend_from_slice(&Self::FIELDS.to_be_bytes());
-        for number in [
-            batch.0,
-            level.inventory_id,
-            level.revision.0,
-            change.on_hand_delta,
-            0,
-            level.on_hand,
-            level.reserved,
-            PgTime(change.occurred_at).since_2000(),
-        ] {
-            self.field(&number.to_be_bytes());
+        Self {
+            inventory_ids: Vec::with_capacity(rows),
+            revisions: Vec::with_capacity(rows),
+            deltas: Vec::with_capacity(rows),
+            on_hand: Vec::with_capacity(rows),
+            reserved: Vec::with_capacity(rows),
+            occurred_at: Vec::with_capacity(rows),
+            movements: Vec::with_capacity(rows),
+            kinds: Vec::with_capacity(rows),
         }
-        self.field(change.movement.uuid().as_bytes());
-        self.field(&kind(change.side).to_be_bytes());
     }
 
-    pub(super) fn finish(mut self) -> Vec<u8> {
-        self.0.extend_from_slice(&Self::TRAILER.to_be_bytes());
-        self.0
-    }
-
-    fn field<const N: usize>(&mut self, bytes: &[u8; N]) {
-        // Fields are 16 bytes at most.
-        let length = i32::try_from(N).unwrap_or(0);
-        self.0.extend_from_slice(&length.to_be_bytes());
-        self.0.extend_from_slice(bytes);
+    pub(super) fn push(&mut self, change: &Change, level: &LevelAfter) {
+        self.inventory_ids.push(level.inventory_id);
+        self.revisions.push(level.revision.0);
+        self.deltas.push(change.on_hand_delta);
+        self.on_hand.push(level.on_hand);
+        self.reserved.push(level.reserved);
+        self.occurred_at.push(PgTime(change.occurred_at));
+        self.movements.push(change.movement.uuid());
+        self.kinds.push(kind(change.side));
     }
 }

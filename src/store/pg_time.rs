@@ -21,13 +21,6 @@ const EPOCH_US: i64 = 946_684_800_000_000;
 const TIMESTAMPTZ: Oid = Oid(1184);
 const TIMESTAMPTZ_ARRAY: Oid = Oid(1185);
 
-impl PgTime {
-    /// As the wire format has it: microseconds since 2000.
-    pub(super) fn since_2000(self) -> i64 {
-        self.0.micros() - EPOCH_US
-    }
-}
-
 impl Type<Postgres> for PgTime {
     fn type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(TIMESTAMPTZ)
@@ -42,7 +35,7 @@ impl PgHasArrayType for PgTime {
 
 impl Encode<'_, Postgres> for PgTime {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        Encode::<Postgres>::encode(self.since_2000(), buffer)
+        Encode::<Postgres>::encode(self.0.micros() - EPOCH_US, buffer)
     }
 
     fn size_hint(&self) -> usize {

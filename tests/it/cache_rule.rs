@@ -107,7 +107,13 @@ fn stock_key(key: u128) -> StockKey {
 
 impl Exploration {
     async fn new(conditions: Conditions, seed: u64) -> Self {
-        let world = World::with(|config| config.redis.retry_after_ms = 1).await;
+        let world = World::with(|config| {
+            config.redis.retry_after_ms = 1;
+            // A machine that is busy elsewhere is no wrong answer.
+            config.database.acquire_timeout_ms = 10_000;
+            config.database.read_timeout_ms = 10_000;
+        })
+        .await;
         let mut exploration = Self {
             world,
             conditions,

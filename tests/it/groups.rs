@@ -17,8 +17,7 @@ use stockyard::{
     app::Parts,
     clock::Clock,
     config::Config,
-    inventory::verify::{Expected, Verifier},
-    produce::{Oracle, Pace, Produced, plan::PlanOptions, produce},
+    produce::{Pace, Produced, plan::PlanOptions, produce},
 };
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -154,16 +153,6 @@ fn publish(world: &World, options: &PlanOptions, rate: u64) -> JoinHandle<Produc
     tokio::task::spawn_blocking(move || produce(&kafka, &options, pace, &Clock::system()).unwrap())
 }
 
-async fn differences(world: &World, oracle: &Oracle) -> Vec<String> {
-    let store = world.database.store("stockyard_app");
-    let mut found = Vec::new();
-    let mut tell = |difference: &_| found.push(format!("{difference}"));
-    let verifier = Verifier::new(&store, Clock::system(), &mut tell);
-    verifier.run(Some(oracle as &dyn Expected)).await.unwrap();
-    store.close().await;
-    found
-}
-
 /// The dead letters there are, by reason; one that is there twice counts once.
 async fn dead_letters(world: &World) -> BTreeMap<String, u64> {
     let mut by_reason = BTreeMap::new();
@@ -270,7 +259,7 @@ async fn a_group_takes_everything_once(strategy: &str) {
     .await;
     let totals = produced.oracle.totals();
     assert_eq!(dead_letters(&world).await, totals.dead_letters);
-    assert_eq!(differences(&world, &produced.oracle).await, [""; 0]);
+    assert_eq!(world.differences_from(&produced.oracle).await, [""; 0]);
     for member in &mut members {
         member.end("TERM").await;
     }

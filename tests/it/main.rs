@@ -20,6 +20,7 @@ mod bad_messages;
 mod cache_rule;
 mod commands;
 mod contention;
+mod crashes;
 mod dashboard;
 mod dead_letter_tools;
 mod decoder;

@@ -221,7 +221,12 @@ impl Source {
         };
         let since = *self.without_room_since.get_or_insert(now);
         if now.saturating_sub(since) < PAUSE_AFTER {
-            return full.has_room_within(ROOM_WAIT);
+            // One that waits may not be the only one.
+            return full.has_room_within(ROOM_WAIT)
+                && self
+                    .buffers
+                    .iter()
+                    .all(|buffer| buffer.has_room_within(Duration::ZERO));
         }
         if !self.is_paused {
             tracing::warn!("the database does not keep up; partitions are paused until it does");

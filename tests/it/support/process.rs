@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener,
+    os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
 };
@@ -41,6 +42,13 @@ impl Process {
 
     pub fn has_ended(&mut self) -> bool {
         self.0.try_wait().expect("a process").is_some()
+    }
+
+    /// Whether it has ended, by `abort`.
+    pub fn was_aborted(&mut self) -> bool {
+        const SIGABRT: i32 = 6;
+        let status = self.0.try_wait().expect("a process");
+        status.is_some_and(|status| status.signal() == Some(SIGABRT))
     }
 
     pub fn kill(&mut self) {

@@ -24,9 +24,13 @@ use stockyard::{
     cache::rule::Conditions,
     clock::Clock,
     config::Config,
-    inventory::{Inventory, verify::Verifier},
+    inventory::{
+        Inventory,
+        verify::{Expected, Verifier},
+    },
     kafka,
     metrics::Metrics,
+    produce::Oracle,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -390,12 +394,21 @@ impl World {
 
     /// What the tables' comparison with each other finds.
     pub async fn differences(&self) -> Vec<String> {
+        self.compared(None).await
+    }
+
+    /// What their comparison with each other and with what was published finds.
+    pub async fn differences_from(&self, oracle: &Oracle) -> Vec<String> {
+        self.compared(Some(oracle)).await
+    }
+
+    async fn compared(&self, expected: Option<&dyn Expected>) -> Vec<String> {
         let store = self.database.store("");
         let mut found = Vec::new();
         let mut tell = |difference: &_| found.push(format!("{difference}"));
         let clock = Clock::system();
         Verifier::new(&store, clock, &mut tell)
-            .run(None)
+            .run(expected)
             .await
             .expect("compared");
         store.close().await;
