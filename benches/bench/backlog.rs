@@ -22,8 +22,18 @@ pub struct Run {
 /// Takes all of the backlog into the database, from the moment the partitions are there to the moment everything is
 /// committed.
 pub async fn take(backlog: &Backlog, database: &Database) -> Outcome<Run> {
-    let postmaster = postmaster().await?;
     let service = Service::start(&backlog.topic, database, "all")?;
+    run(service, backlog, database).await
+}
+
+/// Takes it once more, from the topic's beginning: nothing of it is new.
+pub async fn take_again(backlog: &Backlog, database: &Database) -> Outcome<Run> {
+    let service = Service::rewound(&backlog.topic, database, "all")?;
+    run(service, backlog, database).await
+}
+
+async fn run(service: Service, backlog: &Backlog, database: &Database) -> Outcome<Run> {
+    let postmaster = postmaster().await?;
     service.ready().await?;
     let clock = Clock::system();
     let before = (

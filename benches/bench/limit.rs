@@ -24,6 +24,7 @@ struct Measured {
     without_ledger: Figures,
     limit: Figures,
     own: Figures,
+    again: Figures,
     peer: Figures,
     service_seconds: Figures,
     postgres_seconds: Figures,
@@ -64,7 +65,9 @@ impl Measured {
 
         let database = Database::create().await?;
         let run = backlog::take(backlog, &database).await?;
+        let again = backlog::take_again(backlog, &database).await?;
         database.remove().await?;
+        self.again.push(again.events_per_second);
         self.own.push(run.events_per_second);
         self.service_seconds.push(run.service_seconds);
         self.postgres_seconds.push(run.postgres_seconds);
@@ -100,6 +103,13 @@ impl Measured {
             ),
             rate("the limit: 1 / (1/k + 1/d + 1/p)", &self.limit),
             of("Stockyard", &self.own, "the limit", &self.limit, 0.8),
+            of(
+                "the whole topic again",
+                &self.again,
+                "the first pass",
+                &self.own,
+                1.5,
+            ),
         ];
         if self.peer.0.is_empty() {
             remark("No peer: there is no Python with benches/peer/requirements.txt.");

@@ -8,6 +8,10 @@ use std::{
     time::Duration,
 };
 
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer, DefaultConsumerContext},
+};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use stockyard::{
     clock::Clock,
@@ -212,9 +216,27 @@ impl Service {
         Self::run(&self.config.kafka.topic, database, role)
     }
 
+    /// The same, in a group that was told to begin with the topic again.
+    pub fn rewound(topic: &str, database: &Database, role: &str) -> Outcome<Self> {
+        let port = free_port()?;
+        let variables = environment(topic, &database.name, port)?;
+        let config = Config::from_layers(None, variables.clone())?;
+        let group: BaseConsumer<DefaultConsumerContext> =
+            kafka::consumer(&config.kafka, DefaultConsumerContext)?;
+        let mut all = TopicPartitionList::new();
+        for partition in 0..config.kafka.partitions {
+            all.add_partition_offset(topic, partition, Offset::Offset(0))?;
+        }
+        group.commit(&all, CommitMode::Sync)?;
+        Self::spawn(variables, port, role)
+    }
+
     fn run(topic: &str, database: &str, role: &str) -> Outcome<Self> {
         let port = free_port()?;
-        let variables = environment(topic, database, port)?;
+        Self::spawn(environment(topic, database, port)?, port, role)
+    }
+
+    fn spawn(variables: HashMap<String, String>, port: u16, role: &str) -> Outcome<Self> {
         let process = Command::new(env!("CARGO_BIN_EXE_stockyard"))
             .args(["serve", "--role", role])
             .envs(&variables)
