@@ -173,12 +173,11 @@ enum Happens {
     Freezes,
 }
 
-/// Waits until ingest has come on by about that many messages.
-async fn goes_on(world: &World, random: &mut SmallRng) {
-    let taken = world.taken().await;
-    let more = random.random_range(100..2_000);
+/// Waits until ingest has come on by some messages, or to the end of what is published.
+async fn goes_on(world: &World, messages: i64, random: &mut SmallRng) {
+    let wanted = world.taken().await + random.random_range(100..2_000);
     eventually("ingest goes on", async || {
-        (world.taken().await >= taken + more).then_some(())
+        (world.taken().await >= wanted.min(messages)).then_some(())
     })
     .await;
 }
@@ -207,12 +206,13 @@ async fn a_group_takes_everything_once(strategy: &str) {
         poison: 1.0,
         seed,
     };
+    let messages = i64::try_from(options.count).unwrap();
     let published = publish(&world, &options, 1_000);
     for _ in 0..rounds {
         let mut happenings = [Happens::Leaves, Happens::Dies, Happens::Freezes];
         happenings.shuffle(&mut random);
         for happening in happenings {
-            goes_on(&world, &mut random).await;
+            goes_on(&world, messages, &mut random).await;
             members.shuffle(&mut random);
             eprintln!(
                 "{strategy}: {} taken, one {happening:?}",
@@ -222,7 +222,7 @@ async fn a_group_takes_everything_once(strategy: &str) {
                 Happens::Leaves => {
                     members[0].end("TERM").await;
                     share_everything(&[&members[1], &members[2]]).await;
-                    goes_on(&world, &mut random).await;
+                    goes_on(&world, messages, &mut random).await;
                     members[0] = Member::start(&world.config, &[]);
                 }
                 Happens::Dies => {
@@ -233,7 +233,7 @@ async fn a_group_takes_everything_once(strategy: &str) {
                     members[0].process.freeze();
                     is_frozen(members[0].process.id()).await;
                     share_everything(&[&members[1], &members[2]]).await;
-                    goes_on(&world, &mut random).await;
+                    goes_on(&world, messages, &mut random).await;
                     members[0].process.thaw();
                 }
             }
@@ -242,7 +242,6 @@ async fn a_group_takes_everything_once(strategy: &str) {
     share_everything(&members.iter().collect::<Vec<_>>()).await;
 
     let produced = published.await.unwrap();
-    let messages = i64::try_from(options.count).unwrap();
     world.is_caught_up(messages).await;
     // Kafka is told of what is done: recorded, and its dead letters acknowledged.
     eventually("the group has all of it", async || {
