@@ -1,6 +1,9 @@
 //! Kafka clients from the configuration, and the topics. No logic of what the messages mean.
 
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use rdkafka::{
     ClientConfig,
@@ -9,6 +12,7 @@ use rdkafka::{
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
+    message::{BorrowedHeaders, Header, Headers},
     producer::FutureProducer,
 };
 
@@ -95,6 +99,13 @@ pub async fn make_topics(kafka: &Kafka) -> Result<Vec<String>, KafkaError> {
         }
     }
     Ok(made)
+}
+
+/// The headers of a message, in order; `None` for one whose name is not UTF-8, which any producer can send and the client
+/// library panics over.
+pub fn headers(headers: &BorrowedHeaders) -> impl Iterator<Item = Option<Header<'_, &[u8]>>> {
+    let read = |place| catch_unwind(AssertUnwindSafe(|| headers.get(place))).ok();
+    (0..headers.count()).map(read)
 }
 
 fn client(kafka: &Kafka) -> ClientConfig {

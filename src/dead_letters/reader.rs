@@ -3,18 +3,13 @@
 //! Invariant: nothing is left in Kafka: partitions are assigned, no group is joined, no offset committed. Memory is bounded
 //! by what the client fetches ahead and the one message that is told.
 
-use std::{
-    collections::BTreeMap,
-    ops::Range,
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
-};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, DefaultConsumerContext},
     error::KafkaError,
-    message::{BorrowedHeaders, BorrowedMessage, Headers},
+    message::{BorrowedHeaders, BorrowedMessage},
     metadata::MetadataTopic,
 };
 
@@ -46,13 +41,11 @@ impl Content {
     }
 }
 
-/// The headers; without those whose name is not UTF-8, which any producer can send and the client library panics over.
+/// The headers, without those that cannot be read.
 fn headers_of(headers: &BorrowedHeaders) -> Vec<(String, Option<Vec<u8>>)> {
-    let read = |place| {
-        let header = catch_unwind(AssertUnwindSafe(|| headers.get(place))).ok()?;
-        Some((header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-    };
-    (0..headers.count()).filter_map(read).collect()
+    let read = kafka::headers(headers).flatten();
+    read.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+        .collect()
 }
 
 /// A consumer that is in no group.

@@ -21,7 +21,7 @@ use super::{
     text,
 };
 use crate::{
-    domain::{Fact, Side},
+    domain::Fact,
     event::{
         self, BadMessage, Form,
         dead_letter::{FIRST_ORIGIN, Origin, Told, is_ours},
@@ -262,10 +262,7 @@ impl fmt::Display for Due {
             Ok(fact) => write!(
                 f,
                 "{} of {} units of product {} at warehouse {} in movement {}",
-                match fact.side {
-                    Side::Departure => "departure",
-                    Side::Arrival => "arrival",
-                },
+                fact.side.as_str(),
                 fact.report.quantity.units(),
                 fact.product,
                 fact.report.warehouse,

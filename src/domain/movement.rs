@@ -9,6 +9,16 @@ pub enum Side {
     Arrival,
 }
 
+impl Side {
+    /// As messages and people call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Departure => "departure",
+            Self::Arrival => "arrival",
+        }
+    }
+}
+
 /// A set of sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sides(u8);

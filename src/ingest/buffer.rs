@@ -59,7 +59,7 @@ struct State {
 
 impl State {
     fn has_work(&self) -> bool {
-        !self.pending.is_empty() || self.is_nudged && self.progress.is_behind()
+        !self.pending.is_empty() || self.is_nudged && self.progress.is_behind(|_| true)
     }
 
     fn is_at(&self, partitions: &[i32]) -> bool {
@@ -138,7 +138,10 @@ impl Buffer {
     pub(super) fn finish(&self, partitions: &[i32], wait: Duration) {
         self.nudge();
         self.is_over_within(wait, |state| {
-            state.is_at(partitions) || state.progress.is_behind_in(partitions)
+            state.is_at(partitions)
+                || state
+                    .progress
+                    .is_behind(|partition| partitions.contains(&partition))
         });
     }
 

@@ -216,10 +216,7 @@ fn letters_of<'b>(messages: &'b [Message], outcomes: &[Outcome]) -> Vec<Letter<'
                 if outcomes.next() == Some(&Outcome::Conflict) {
                     let detail = format!(
                         "the {} of product {} in movement {} is known with another content",
-                        match fact.side {
-                            crate::domain::Side::Departure => "departure",
-                            crate::domain::Side::Arrival => "arrival",
-                        },
+                        fact.side.as_str(),
                         fact.product,
                         fact.movement
                     );

@@ -23,7 +23,7 @@ use std::{
 };
 
 use rdkafka::error::KafkaError;
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -151,10 +151,8 @@ impl Ingest {
             settings,
             buffers,
             Arc::clone(&status),
-            inventory.store().clone(),
+            inventory,
             clock.clone(),
-            metrics,
-            Handle::current(),
         )?;
         let (report, ended) = oneshot::channel();
         std::thread::Builder::new()

@@ -33,7 +33,7 @@ impl Progress {
         self.0.insert(partition, reach);
     }
 
-    /// The partition is no longer ours, or is to be begun anew.
+    /// The partition is no longer ours.
     pub(super) fn end(&mut self, partition: i32) {
         self.0.remove(&partition);
     }
@@ -82,17 +82,11 @@ impl Progress {
         }
     }
 
-    /// Whether the lane could go on in some partition without a message.
-    pub(super) fn is_behind(&self) -> bool {
-        self.0.values().any(|reach| reach.taken < reach.routed)
-    }
-
-    /// The same of these partitions.
-    pub(super) fn is_behind_in(&self, partitions: &[i32]) -> bool {
-        let mut reaches = partitions
-            .iter()
-            .filter_map(|partition| self.0.get(partition));
-        reaches.any(|reach| reach.taken < reach.routed)
+    /// Whether the lane could go on without a message in one of the partitions that are `among` them.
+    pub(super) fn is_behind(&self, among: impl Fn(i32) -> bool) -> bool {
+        let is_behind =
+            |(&partition, reach): (&i32, &Reach)| among(partition) && reach.taken < reach.routed;
+        self.0.iter().any(is_behind)
     }
 
     /// Up to where the lane has nothing left to do in each partition. `waiting` are the partitions of the messages that
@@ -149,13 +143,13 @@ mod tests {
             18,
             "nothing of it was this lane's"
         );
-        assert!(progress.is_behind());
+        assert!(progress.is_behind(|_| true));
         assert_eq!(progress.take(&[(0, 15)].into()), [step(0, 10, 18)]);
         assert_eq!(progress.positions(|_| false)[&0], 10, "it is under way");
         assert_eq!(progress.quiet(), [(1, 20)].into());
         progress.settle(&[step(0, 10, 18)]);
         assert_eq!(progress.positions(|_| false)[&0], 18);
-        assert!(!progress.is_behind());
+        assert!(!progress.is_behind(|_| true));
     }
 
     #[test]
@@ -165,7 +159,7 @@ mod tests {
         progress.settle(&[step(1, 20, 23)]);
         assert_eq!(progress.positions(|_| false)[&1], 23);
         progress.route(1, 23);
-        assert!(!progress.is_behind());
+        assert!(!progress.is_behind(|_| true));
         assert_eq!(progress.take(&BTreeMap::new()), []);
     }
 

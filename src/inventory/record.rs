@@ -201,12 +201,12 @@ fn sorted(ids: impl Iterator<Item = Uuid>) -> Vec<Uuid> {
     ids
 }
 
-/// Each change beside its level, in the order of the ledger's index, so that a batch touches each page of it once.
+/// Each change beside its level, in the order of the ledger's index, so that a batch touches each page of it once. Both come
+/// in the order of their keys.
 pub fn ledger_rows(
     changes: &[Change],
-    mut levels: Vec<LevelAfter>,
+    levels: Vec<LevelAfter>,
 ) -> Result<Vec<(&Change, LevelAfter)>, StoreError> {
-    levels.sort_unstable_by_key(|level| level.key);
     let mut rows = Vec::with_capacity(changes.len());
     let mut levels = levels.into_iter().peekable();
     for change in changes {

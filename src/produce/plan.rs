@@ -298,10 +298,8 @@ fn rank_to_place(rank: f64, length: usize) -> usize {
 
 /// A message as warehouses publish it.
 fn envelope(fact: &Fact, id: MovementId) -> String {
-    let (event, upper) = match fact.side {
-        Side::Departure => ("departure", "DEPARTURE"),
-        Side::Arrival => ("arrival", "ARRIVAL"),
-    };
+    let event = fact.side.as_str();
+    let upper = event.to_ascii_uppercase();
     // A code for the warehouse that follows from its id.
     let code = u16::from_be_bytes([
         fact.report.warehouse.uuid().as_bytes()[0],

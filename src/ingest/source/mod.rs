@@ -8,7 +8,6 @@ mod positions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +19,7 @@ use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
-    message::{BorrowedHeaders, BorrowedMessage, Headers},
+    message::{BorrowedHeaders, BorrowedMessage},
 };
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +36,7 @@ use crate::{
     config::Kafka,
     domain::Fact,
     event::{self, BadMessage, Form},
+    inventory::Inventory,
     kafka,
     metrics::Metrics,
     store::Store,
@@ -86,19 +86,14 @@ pub(super) struct Source {
 }
 
 impl Source {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the thread's whole world, handed over once"
-    )]
+    /// Within the runtime that its questions to the database run on.
     pub(super) fn new(
         kafka: &Kafka,
         settings: Settings,
         buffers: Vec<Arc<Buffer>>,
         status: Arc<Status>,
-        store: Store,
+        inventory: &Inventory,
         clock: Clock,
-        metrics: Metrics,
-        runtime: Handle,
     ) -> Result<Self, KafkaError> {
         let heard = Heard {
             topic: settings.topic.clone(),
@@ -117,10 +112,10 @@ impl Source {
             settings,
             buffers,
             status,
-            store,
+            store: inventory.store().clone(),
             clock,
-            metrics,
-            runtime,
+            metrics: inventory.metrics().clone(),
+            runtime: Handle::current(),
             next: BTreeMap::new(),
             to_begin: BTreeSet::new(),
             to_seek: BTreeSet::new(),
@@ -489,13 +484,12 @@ fn accept<'b>(
     Some(lane)
 }
 
-/// The form that the headers tell. The client library panics over a header whose name is not UTF-8, which any producer can
-/// send; such headers tell nothing.
+/// The form that the headers tell; if one of them cannot be read, they tell nothing.
 fn form_of(headers: &BorrowedHeaders) -> Form<'_> {
-    let read = AssertUnwindSafe(|| {
-        Form::of_headers(headers.iter().map(|header| (header.key, header.value)))
-    });
-    catch_unwind(read).unwrap_or(Form::Structured)
+    let all: Option<Vec<_>> = kafka::headers(headers).collect();
+    all.map_or(Form::Structured, |all| {
+        Form::of_headers(all.iter().map(|header| (header.key, header.value)))
+    })
 }
 
 /// The lane of the fact's product; a message that is no fact may go anywhere.
