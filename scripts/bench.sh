@@ -19,6 +19,7 @@ if ! cmp -s "$requirements" "$peer/requirements.txt"; then
 fi
 [ ! -d "$peer" ] || export STOCKYARD_BENCH_PYTHON=$peer/bin/python
 cd "$checkout"
-SQLX_OFFLINE=true cargo bench --locked --quiet --bench bench --no-run
 export STOCKYARD_FULL_SIZE=1 SQLX_OFFLINE=true
+# Before the servers are there, so that they do not wait for the compiler.
+cargo bench --locked --quiet --bench bench --no-run
 exec scripts/with-servers.sh cargo bench --locked --quiet --bench bench -- "$@"

@@ -42,14 +42,7 @@ shell_is_clean() {
 
 # Licences, duplicates and sources are in the checkout; known vulnerabilities are in a database that lies with a git host.
 dependencies_are_allowed() {
-    local version=0.20.2 tools=$home/tools/cargo-deny
-    if [[ $(cargo deny --version 2>/dev/null) != *" $version" ]]; then
-        if [ ! -x "$tools-$version/bin/cargo-deny" ]; then
-            say "installing cargo-deny $version (once, about a minute) …"
-            cargo install cargo-deny --version "$version" --locked --debug --root "$tools-$version" --quiet || return 1
-        fi
-        PATH=$tools-$version/bin:$PATH
-    fi
+    cargo_tool cargo-deny deny 0.20.2 || return 1
     cargo deny --locked check licenses bans sources || return 1
     if cargo deny fetch db >/dev/null 2>&1; then
         cargo deny --locked check advisories

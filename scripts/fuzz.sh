@@ -8,14 +8,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/servers.sh"
 cd "$checkout"
 
-version=0.13.2 tools=$home/tools/cargo-fuzz-0.13.2
-if [[ $(cargo fuzz --version 2>/dev/null) != *" $version" ]]; then
-    if [ ! -x "$tools/bin/cargo-fuzz" ]; then
-        say "installing cargo-fuzz $version (once, about a minute) …"
-        cargo install cargo-fuzz --version "$version" --locked --debug --root "$tools" --quiet
-    fi
-    PATH=$tools/bin:$PATH
-fi
+cargo_tool cargo-fuzz fuzz 0.13.2
 # Sanitizers need a nightly compiler, and safe code has little use for them: without, the stable one will do.
 fuzz() { cargo fuzz "$1" --sanitizer none --target-dir "$home/fuzz/target" "${@:2}"; }
 

@@ -218,6 +218,18 @@ need_tools() {
     if [ -d "$servers" ]; then need cc make; else need cc make java mvn xz; fi
 }
 
+# cargo_tool <crate> <subcommand> <version> [cargo option…]: `cargo <subcommand>` is of that version from here on.
+cargo_tool() {
+    local crate=$1 subcommand=$2 version=$3 root=$home/tools/$1-$3
+    shift 3
+    [[ $(cargo "$subcommand" --version 2>/dev/null) != *" $version" ]] || return 0
+    if [ ! -x "$root/bin/cargo-$subcommand" ]; then
+        say "installing $crate $version (once, about a minute) …"
+        cargo install "$crate" --version "$version" --locked --debug "$@" --root "$root" --quiet || return 1
+    fi
+    PATH=$root/bin:$PATH
+}
+
 # --- fetching --------------------------------------------------------------------------------------------------------
 
 # fetch <profile> <goal> <folder> <what> [maven option…]: one server out of pom.xml, once. A folder is there as a whole or not at all.

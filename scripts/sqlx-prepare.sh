@@ -8,14 +8,7 @@ cd "$checkout"
 
 # The tool and the library have to be of one version.
 version=$(sed -n '/^name = "sqlx"$/{n;s/version = "\(.*\)"/\1/p;}' Cargo.lock)
-tools=$home/tools/sqlx-cli-$version
-if [[ $(cargo sqlx --version 2>/dev/null) != *" $version" ]]; then
-    if [ ! -x "$tools/bin/cargo-sqlx" ]; then
-        say "installing sqlx-cli $version (once, about a minute) …"
-        cargo install sqlx-cli --version "$version" --locked --debug --no-default-features --features postgres --root "$tools" --quiet
-    fi
-    PATH=$tools/bin:$PATH
-fi
+cargo_tool sqlx-cli sqlx "$version" --no-default-features --features postgres
 
 export DATABASE_URL=${STOCKYARD_TEST_DATABASE_URL:?"run by scripts/with-servers.sh"}
 DATABASE_URL=${DATABASE_URL%/*}/stockyard_prepare_$$
