@@ -9,15 +9,13 @@ use std::{
 };
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
-use stockyard::{
-    clock::Clock,
-    produce::{Oracle, Pace, plan::PlanOptions, produce},
-};
+use stockyard::produce::{Oracle, plan::PlanOptions};
 
 use crate::support::{
     World, eventually, is_long,
     process::{Process, free_port, signal},
-    unique, variable,
+    stream::{mixed, seed},
+    unique,
 };
 
 /// Where a process can be made to die, and whether it has to be told to stop to come there.
@@ -46,8 +44,7 @@ struct Story {
 
 impl Story {
     async fn begin(name: &str, messages: u64) -> Self {
-        let seed: u64 = variable("STOCKYARD_TEST_SEED")
-            .map_or_else(rand::random, |seed| seed.parse().expect("a number"));
+        let seed = seed();
         eprintln!("{name}: STOCKYARD_TEST_SEED={seed}");
         let world = World::with(|config| {
             config.ingest.max_batch_events = usize::try_from(BATCH_EVENTS).unwrap();
@@ -55,25 +52,8 @@ impl Story {
             config.http.listen = vec![([127, 0, 0, 1], free_port()).into()];
         })
         .await;
-        let options = PlanOptions {
-            count: messages,
-            warehouses: 20,
-            products: 200,
-            skew: 0.0,
-            duplicates: 10.0,
-            out_of_order: 5.0,
-            losses: 2.0,
-            poison: 1.0,
-            seed,
-        };
-        let (kafka, plan) = (world.config.kafka.clone(), options.clone());
-        let pace = Pace {
-            rate: 0,
-            is_quiet: true,
-        };
-        let produced = tokio::task::spawn_blocking(move || {
-            produce(&kafka, &plan, pace, &Clock::system()).unwrap()
-        });
+        let options = mixed(messages, seed);
+        let produced = world.publish(&options, 0, &[]);
         let mut config = world.config.clone();
         // One that has a name of its own and comes back gets its partitions at once.
         for (name, value) in [("group.instance.id", "one"), ("session.timeout.ms", "6000")] {
@@ -120,10 +100,7 @@ impl Story {
         })
         .await;
         ends(&mut last, "TERM").await;
-        let letters = self.world.all_dead_letters().await;
-        let expected = self.oracle.totals().dead_letters.values().sum::<u64>();
-        assert_eq!(letters.len() as u64, expected, "dead letters");
-        assert_eq!(self.world.differences_from(&self.oracle).await, [""; 0]);
+        self.world.holds(&self.oracle, "after the last").await;
         std::fs::remove_file(&self.settings).unwrap();
         self.world.database.remove().await;
     }

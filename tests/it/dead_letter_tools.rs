@@ -7,8 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
+    admin::AdminOptions,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
@@ -577,16 +576,13 @@ async fn a_value_that_was_left_out_comes_from_its_origin_or_not_at_all() {
     );
 
     // Kafka has dropped it.
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", &world.config.kafka.bootstrap_servers)
-        .create()
-        .unwrap();
     let mut before = TopicPartitionList::new();
     let topic = &world.config.kafka.topic;
     before
         .add_partition_offset(topic, 0, rdkafka::Offset::Offset(2))
         .unwrap();
-    admin
+    world
+        .admin()
         .delete_records(&before, &AdminOptions::new())
         .await
         .unwrap();

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use stockyard::{domain, event};
 
-use crate::support::{is_long, variable};
+use crate::support::{is_long, stream::seed};
 
 #[path = "../../fuzz/oracle/mod.rs"]
 mod oracle;
@@ -239,8 +239,7 @@ fn change(input: &mut Vec<u8>, words: &[Vec<u8>], others: &[&Vec<u8>], random: &
 
 /// Checks that many messages, and that at least so many of them are facts: what is refused at the first character says little.
 fn are_read_as_plainly(make: impl Fn(&mut SmallRng) -> Vec<u8>, one_in: u32) {
-    let seed: u64 = variable("STOCKYARD_TEST_SEED")
-        .map_or_else(rand::random, |seed| seed.parse().expect("a number"));
+    let seed = seed();
     let mut random = SmallRng::seed_from_u64(seed);
     let times = if is_long() { 5_000_000 } else { 50_000 };
     let mut facts = 0;

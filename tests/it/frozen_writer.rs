@@ -25,10 +25,10 @@ const STEP: &str = "STOCKYARD_TEST_FREEZE_AFTER";
 const DATABASE: &str = "STOCKYARD_TEST_FREEZE_DATABASE";
 const STEPS: [&str; 7] = [
     "begin",
-    "catalogue",
     "movements",
     "read",
     "levels",
+    "catalogue",
     "ledger",
     "positions",
 ];
@@ -94,7 +94,7 @@ async fn take(tx: &mut WriteTx<'_>, step: &str) {
                 key: changes[0].key,
                 on_hand: 0,
                 reserved: 0,
-                revision: stockyard::domain::Revision(1),
+                revision: stockyard::domain::Revision::FIRST,
             };
             tx.append_ledger(changes.iter().map(|change| (change, &level)))
                 .await
@@ -200,16 +200,7 @@ async fn a_process_frozen_anywhere_delays_others_by_three_seconds_at_most() {
         poison: 0.0,
         seed: 1,
     };
-    let kafka = world.config.kafka.clone();
-    let pace = stockyard::produce::Pace {
-        rate: 0,
-        is_quiet: true,
-    };
-    tokio::task::spawn_blocking(move || {
-        stockyard::produce::produce(&kafka, &options, pace, &Clock::system()).unwrap();
-    })
-    .await
-    .unwrap();
+    world.publish(&options, 0, &[]).await.unwrap();
 
     let inventory = world.inventory();
     let mut recorder = Recorder::new(Arc::clone(&inventory));

@@ -2,54 +2,22 @@
 
 use stockyard::{
     clock::Clock,
-    inventory::verify::{Compared, Expected, Verifier},
-    produce::{Oracle, Pace, plan::PlanOptions, produce},
+    produce::{Oracle, plan::PlanOptions},
 };
 
-use crate::support::{World, eventually, is_long, unique};
-
-/// What differs between the world's tables and what was published.
-pub async fn compare(world: &World, oracle: &Oracle) -> (Compared, Vec<String>) {
-    let store = world.database.store("stockyard_app");
-    let mut found = Vec::new();
-    let mut tell = |difference: &_| found.push(format!("{difference}"));
-    let verifier = Verifier::new(&store, Clock::system(), &mut tell);
-    let compared = verifier.run(Some(oracle as &dyn Expected)).await.unwrap();
-    store.close().await;
-    (compared, found)
-}
+use crate::support::{World, eventually, is_long, stream::mixed, unique};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_published_is_what_the_tables_hold() {
     let world = World::with(|config| config.ingest.max_batch_events = 1_000).await;
     let service = world.start().await;
     let options = PlanOptions {
-        count: if is_long() { 1_000_000 } else { 30_000 },
         warehouses: 50,
         products: 2_000,
-        skew: 0.0,
-        duplicates: 10.0,
-        out_of_order: 5.0,
-        losses: 2.0,
-        poison: 1.0,
-        seed: 42,
+        ..mixed(if is_long() { 1_000_000 } else { 30_000 }, 42)
     };
-    let (kafka, plan) = (world.config.kafka.clone(), options.clone());
     let began = Clock::system();
-    let produced = tokio::task::spawn_blocking(move || {
-        produce(
-            &kafka,
-            &plan,
-            Pace {
-                rate: 0,
-                is_quiet: true,
-            },
-            &Clock::system(),
-        )
-        .unwrap()
-    })
-    .await
-    .unwrap();
+    let produced = world.publish(&options, 0, &[]).await.unwrap();
     world
         .is_caught_up(i64::try_from(options.count).unwrap())
         .await;
@@ -65,7 +33,7 @@ async fn what_is_published_is_what_the_tables_hold() {
     let oracle = Oracle::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let totals = oracle.totals().clone();
-    let (compared, found) = compare(&world, &oracle).await;
+    let (compared, found) = world.compare(Some(&oracle)).await;
     assert_eq!(found, [""; 0]);
     assert_eq!(compared.sides, totals.facts);
 
@@ -99,7 +67,7 @@ async fn what_is_published_is_what_the_tables_hold() {
             values (gen_random_uuid(), gen_random_uuid(), now(), 1, gen_random_uuid(), 1)",
         )
         .await;
-    let (compared, found) = compare(&world, &oracle).await;
+    let (compared, found) = world.compare(Some(&oracle)).await;
     let said = |text: &str| {
         found
             .iter()

@@ -5,7 +5,6 @@
 //! (`STOCKYARD_TEST_SEED`).
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -13,20 +12,15 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use sqlx::Connection;
-use stockyard::{
-    app::Parts,
-    clock::Clock,
-    config::Config,
-    produce::{Pace, Produced, plan::PlanOptions, produce},
-};
-use tokio::task::JoinHandle;
+use stockyard::{app::Parts, config::Config};
 use uuid::Uuid;
 
 use crate::support::{
     World, eventually, is_long,
     messages::Move,
     process::{Process, free_port, is_frozen, signal},
-    unique, variable,
+    stream::{mixed, seed},
+    unique,
 };
 
 const PARTITIONS: i32 = 8;
@@ -142,26 +136,6 @@ async fn world(strategy: &str) -> World {
     .await
 }
 
-fn publish(world: &World, options: &PlanOptions, rate: u64) -> JoinHandle<Produced> {
-    let (mut kafka, options) = (world.config.kafka.clone(), options.clone());
-    // What is left are settings of consumers.
-    kafka.options.clear();
-    let pace = Pace {
-        rate,
-        is_quiet: true,
-    };
-    tokio::task::spawn_blocking(move || produce(&kafka, &options, pace, &Clock::system()).unwrap())
-}
-
-/// The dead letters there are, by reason; one that is there twice counts once.
-async fn dead_letters(world: &World) -> BTreeMap<String, u64> {
-    let mut by_reason = BTreeMap::new();
-    for letter in world.all_dead_letters().await {
-        *by_reason.entry(letter.reason().to_owned()).or_default() += 1;
-    }
-    by_reason
-}
-
 /// What can happen to a member.
 #[derive(Clone, Copy, Debug)]
 enum Happens {
@@ -183,8 +157,7 @@ async fn goes_on(world: &World, messages: i64, random: &mut SmallRng) {
 }
 
 async fn a_group_takes_everything_once(strategy: &str) {
-    let seed: u64 = variable("STOCKYARD_TEST_SEED")
-        .map_or_else(rand::random, |seed| seed.parse().expect("a number"));
+    let seed = seed();
     eprintln!("{strategy}: STOCKYARD_TEST_SEED={seed}");
     let mut random = SmallRng::seed_from_u64(seed);
     let rounds = if is_long() { 20 } else { 1 };
@@ -195,19 +168,9 @@ async fn a_group_takes_everything_once(strategy: &str) {
     }
     share_everything(&members.iter().collect::<Vec<_>>()).await;
 
-    let options = PlanOptions {
-        count: 15_000 * rounds,
-        warehouses: 20,
-        products: 200,
-        skew: 0.0,
-        duplicates: 10.0,
-        out_of_order: 5.0,
-        losses: 2.0,
-        poison: 1.0,
-        seed,
-    };
+    let options = mixed(15_000 * rounds, seed);
     let messages = i64::try_from(options.count).unwrap();
-    let published = publish(&world, &options, 1_000);
+    let published = world.publish(&options, 1_000, &[]);
     for _ in 0..rounds {
         let mut happenings = [Happens::Leaves, Happens::Dies, Happens::Freezes];
         happenings.shuffle(&mut random);
@@ -256,9 +219,7 @@ async fn a_group_takes_everything_once(strategy: &str) {
         Some(())
     })
     .await;
-    let totals = produced.oracle.totals();
-    assert_eq!(dead_letters(&world).await, totals.dead_letters);
-    assert_eq!(world.differences_from(&produced.oracle).await, [""; 0]);
+    world.holds(&produced.oracle, strategy).await;
     for member in &mut members {
         member.end("TERM").await;
     }

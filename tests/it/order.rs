@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use crate::{
     schema,
-    support::{World, eventually, is_long, messages::Move, variable},
+    support::{World, eventually, is_long, messages::Move, stream::seed},
 };
 
 /// Most writers at a time, and most batches of each.
@@ -321,8 +321,7 @@ fn holds<S: Strategy>(
     test: impl AsyncFn(&mut Stage, S::Value) -> TestCaseResult,
 ) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let seed: u64 = variable("STOCKYARD_TEST_SEED")
-        .map_or_else(rand::random, |seed| seed.parse().expect("a number"));
+    let seed = seed();
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = Config {

@@ -22,6 +22,12 @@ async fn one_arrives(world: &World, partition: i32) {
     world.send_to(partition, &moved.arrival()).await;
 }
 
+async fn ten_arrive(world: &World) {
+    for _ in 0..10 {
+        one_arrives(world, 0).await;
+    }
+}
+
 fn group(world: &World) -> BaseConsumer {
     ClientConfig::new()
         .set("bootstrap.servers", &world.config.kafka.bootstrap_servers)
@@ -100,9 +106,7 @@ async fn a_rewound_group_replays_and_nothing_changes() {
 async fn a_new_database_takes_everything_again() {
     let mut world = World::new().await;
     let service = world.start().await;
-    for _ in 0..10 {
-        one_arrives(&world, 0).await;
-    }
+    ten_arrive(&world).await;
     service.has_on_hand(WAREHOUSE, PRODUCT, 10).await;
     service.stop().await;
     let old = std::mem::replace(
@@ -121,9 +125,7 @@ async fn a_new_database_takes_everything_again() {
 async fn another_position_under_a_running_service_is_noticed() {
     let world = World::new().await;
     let service = world.start().await;
-    for _ in 0..10 {
-        one_arrives(&world, 0).await;
-    }
+    ten_arrive(&world).await;
     service.has_on_hand(WAREHOUSE, PRODUCT, 10).await;
     // Once while nothing comes, once found by the next batch itself.
     world
@@ -149,9 +151,7 @@ async fn another_position_under_a_running_service_is_noticed() {
 #[tokio::test]
 async fn facts_that_are_gone_stop_the_service_until_told_to_go_on() {
     let mut world = World::new().await;
-    for _ in 0..10 {
-        one_arrives(&world, 0).await;
-    }
+    ten_arrive(&world).await;
     let service = world.start().await;
     service.has_on_hand(WAREHOUSE, PRODUCT, 10).await;
     service.stop().await;
@@ -160,12 +160,9 @@ async fn facts_that_are_gone_stop_the_service_until_told_to_go_on() {
         .database
         .run("update ingest_progress set next_offset = 3 where partition = 0")
         .await;
-    let admin: rdkafka::admin::AdminClient<_> = ClientConfig::new()
-        .set("bootstrap.servers", &world.config.kafka.bootstrap_servers)
-        .create()
-        .unwrap();
     let options = rdkafka::admin::AdminOptions::new().operation_timeout(Some(TIMEOUT));
-    admin
+    world
+        .admin()
         .delete_records(&partition_0(&world, Offset::Offset(6)), &options)
         .await
         .unwrap();
@@ -205,16 +202,11 @@ async fn facts_that_are_gone_stop_the_service_until_told_to_go_on() {
 async fn a_topic_made_anew_is_taken_from_its_start() {
     let world = World::new().await;
     let service = world.start().await;
-    for _ in 0..10 {
-        one_arrives(&world, 0).await;
-    }
+    ten_arrive(&world).await;
     service.has_on_hand(WAREHOUSE, PRODUCT, 10).await;
-    let admin: rdkafka::admin::AdminClient<_> = ClientConfig::new()
-        .set("bootstrap.servers", &world.config.kafka.bootstrap_servers)
-        .create()
-        .unwrap();
     let options = rdkafka::admin::AdminOptions::new().operation_timeout(Some(TIMEOUT));
-    admin
+    world
+        .admin()
         .delete_topics(&[world.config.kafka.topic.as_str()], &options)
         .await
         .unwrap();

@@ -3,25 +3,20 @@
 //!
 //! The faults themselves are in `postgres_away`, `kafka_away`, `redis_away` and `full_disk`.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
-use stockyard::{
-    clock::Clock,
-    config::Config,
-    domain::MovementId,
-    produce::{Pace, Produced, plan::PlanOptions, produce},
-};
+use stockyard::{clock::Clock, config::Config, domain::MovementId, produce::plan::PlanOptions};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    generator::compare,
     readers::{Reads, Seen, Told, Watch, judge},
     support::{
         Service, World, eventually, is_long,
         own::OwnServer,
         process::Process,
         proxy::{Proxy, Way},
+        stream::mixed,
         unique,
     },
 };
@@ -32,6 +27,14 @@ const READ_OF: u64 = 400;
 /// Most that the process may hold at any time, in bytes. A build without optimisation holds no more (50 MB here), so that the
 /// promise is the same; what comes in during a long absence, kept, would be beyond it.
 const RESIDENT_BYTES_MAX: u64 = 150 << 20;
+/// How the stream goes on through an absence of Kafka.
+const NEVER_GIVES_UP: [(&str, &str); 4] = [
+    ("delivery.timeout.ms", "600000"),
+    // What is published again after a lost answer is there once.
+    ("enable.idempotence", "true"),
+    ("socket.timeout.ms", "5000"),
+    ("reconnect.backoff.max.ms", "500"),
+];
 /// Between two looks at what a look costs something of.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -142,17 +145,10 @@ pub async fn lives_through(
     service.is_ready().await;
     let rate = if is_long() { 2_000 } else { 500 };
     let options = PlanOptions {
-        count: BEFORE + rate * away().as_secs() + BEFORE / 2,
-        warehouses: 20,
         products: 500,
-        skew: 0.0,
-        duplicates: 10.0,
-        out_of_order: 5.0,
-        losses: 2.0,
-        poison: 1.0,
-        seed: 11,
+        ..mixed(BEFORE + rate * away().as_secs() + BEFORE / 2, 11)
     };
-    let stream = stream(world, &options, rate);
+    let stream = world.publish(&options, rate, &NEVER_GIVES_UP);
     taken_at_least(world, BEFORE).await;
     let told = Told::by(&options, READ_OF);
     told.is_taken(world).await;
@@ -202,34 +198,13 @@ pub async fn lives_through(
         resident > 0 && resident <= RESIDENT_BYTES_MAX,
         "{name}: {resident} bytes in memory"
     );
-    holds_what_was_published(name, world, &produced).await;
+    world.holds(&produced.oracle, name).await;
     Lived {
         service,
         known,
         _process: process,
         log,
     }
-}
-
-/// Publishes the plan from a thread of its own, and never gives up.
-fn stream(world: &World, options: &PlanOptions, rate: u64) -> JoinHandle<Produced> {
-    let (mut kafka, options) = (world.config.kafka.clone(), options.clone());
-    for (option, value) in [
-        ("delivery.timeout.ms", "600000"),
-        // What is published again after a lost answer is there once.
-        ("enable.idempotence", "true"),
-        ("socket.timeout.ms", "5000"),
-        ("reconnect.backoff.max.ms", "500"),
-    ] {
-        kafka.options.insert(option.to_owned(), value.to_owned());
-    }
-    let pace = Pace {
-        rate,
-        is_quiet: true,
-    };
-    tokio::task::spawn_blocking(move || {
-        produce(&kafka, &options, pace, &Clock::system()).expect("published")
-    })
 }
 
 /// Waits until so many messages are taken.
@@ -273,19 +248,6 @@ async fn is_well(world: &World, service: &Service, options: &PlanOptions, known:
         answer.header("cache-status").contains("hit").then_some(())
     })
     .await;
-}
-
-/// The tables hold what the plan says, once; its poison is in the dead letters, and nothing else is.
-async fn holds_what_was_published(name: &str, world: &World, produced: &Produced) {
-    let (compared, found) = compare(world, &produced.oracle).await;
-    assert_eq!(found, [""; 0], "{name}");
-    let totals = produced.oracle.totals();
-    assert_eq!(compared.sides, totals.facts, "{name}");
-    let mut letters: BTreeMap<String, u64> = BTreeMap::new();
-    for letter in world.all_dead_letters().await {
-        *letters.entry(letter.reason().to_owned()).or_default() += 1;
-    }
-    assert_eq!(letters, totals.dead_letters, "{name}");
 }
 
 /// The most memory that the process ever held, in bytes.

@@ -6,6 +6,7 @@ pub mod own;
 pub mod process;
 pub mod proxy;
 mod service;
+pub mod stream;
 
 use std::time::Duration;
 

@@ -24,13 +24,9 @@ use stockyard::{
     cache::rule::Conditions,
     clock::Clock,
     config::Config,
-    inventory::{
-        Inventory,
-        verify::{Expected, Verifier},
-    },
+    inventory::Inventory,
     kafka,
     metrics::Metrics,
-    produce::Oracle,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -275,16 +271,21 @@ impl World {
         process::command(arguments, &environment)
     }
 
-    /// Makes a topic refuse what is larger.
-    pub async fn limit_message_bytes(&self, topic: &str, bytes: u32) {
-        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+    /// For what is done to topics from outside.
+    pub fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new()
             .set("bootstrap.servers", &self.config.kafka.bootstrap_servers)
             .create()
-            .expect("an admin client");
+            .expect("an admin client")
+    }
+
+    /// Makes a topic refuse what is larger.
+    pub async fn limit_message_bytes(&self, topic: &str, bytes: u32) {
         let bytes = bytes.to_string();
         let limit =
             AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
-        for result in admin
+        for result in self
+            .admin()
             .alter_configs(&[limit], &AdminOptions::new())
             .await
             .expect("asked")
@@ -390,29 +391,6 @@ impl World {
         offsets
             .map(|element| element.offset().to_raw().unwrap_or(0).max(0))
             .sum()
-    }
-
-    /// What the tables' comparison with each other finds.
-    pub async fn differences(&self) -> Vec<String> {
-        self.compared(None).await
-    }
-
-    /// What their comparison with each other and with what was published finds.
-    pub async fn differences_from(&self, oracle: &Oracle) -> Vec<String> {
-        self.compared(Some(oracle)).await
-    }
-
-    async fn compared(&self, expected: Option<&dyn Expected>) -> Vec<String> {
-        let store = self.database.store("");
-        let mut found = Vec::new();
-        let mut tell = |difference: &_| found.push(format!("{difference}"));
-        let clock = Clock::system();
-        Verifier::new(&store, clock, &mut tell)
-            .run(expected)
-            .await
-            .expect("compared");
-        store.close().await;
-        found
     }
 
     /// The next offset of each partition as the database has it, summed up.
