@@ -108,6 +108,7 @@ pub struct Ingest {
     pub max_message_bytes: usize,
     pub offset_commit_interval_ms: u64,
     pub position_check_interval_ms: u64,
+    pub stalled_after_ms: u64,
     pub on_gap: OnGap,
     pub retry_min_ms: u64,
     pub retry_max_ms: u64,

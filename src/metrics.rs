@@ -60,6 +60,8 @@ pub struct Metrics {
     pub rebalances_total: IntCounterVec,
     /// Times a step was tried again, by step.
     pub retries_total: IntCounterVec,
+    /// Times Kafka had messages that did not come, and the consumer connected anew.
+    pub stalls_total: IntCounter,
     /// Partitions this process consumes.
     pub partitions_assigned: IntGauge,
     /// Requests by route template, method and status.
@@ -139,6 +141,10 @@ impl Metrics {
                 "ingest_retries_total",
                 "Times a step was tried again",
                 &["step"],
+            )?,
+            stalls_total: make.counter(
+                "ingest_stalls_total",
+                "Times Kafka had messages that did not come, and the consumer connected anew",
             )?,
             partitions_assigned: make.gauge(
                 "ingest_partitions_assigned",

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     load::micros,
-    table::{Row, print, progress, row},
+    table::{Row, percentile, print, progress, row},
     world::{Backlog, Database, Outcome, Service, publish, unique},
 };
 
@@ -161,6 +161,6 @@ async fn committed(database: &Database, probes: &[Probe]) -> Outcome<Vec<u32>> {
 
 fn spread(mut times: Vec<u32>) -> String {
     times.sort_unstable();
-    let at = |percent: usize| f64::from(times[(times.len() - 1) * percent / 100]) / 1_000.0;
+    let at = |percent| percentile(&times, percent).map_or(f64::NAN, f64::from) / 1_000.0;
     format!("{:.1} / {:.1} / {:.1}", at(50), at(99), at(100))
 }

@@ -9,7 +9,10 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{table::length, world::Outcome};
+use super::{
+    table::{length, percentile},
+    world::Outcome,
+};
 
 /// Largest answer, head and body.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
@@ -25,10 +28,7 @@ impl Answered {
     /// `times` in microseconds.
     pub fn of(mut times: Vec<u32>, took: Duration) -> Self {
         times.sort_unstable();
-        let at = |percent: usize| {
-            let place = times.len().saturating_sub(1) * percent / 100;
-            Duration::from_micros(times.get(place).copied().unwrap_or(0).into())
-        };
+        let at = |percent| Duration::from_micros(percentile(&times, percent).map_or(0, u64::from));
         Self {
             per_second: length(times.len()) / took.as_secs_f64(),
             p50: at(50),

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use clap::{Parser, ValueEnum};
 use stockyard::produce::plan::PlanOptions;
 
-use table::{Figures, Row, print, progress, remark, row};
+use table::{Figures, Row, percentile, print, progress, remark, row};
 use world::{Backlog, Database, Outcome};
 
 /// What is measured, all of it if nothing is named.
@@ -190,7 +190,8 @@ async fn describe() -> Outcome<()> {
     }
     remark(&format!("PostgreSQL: {}", settings.join(", ")));
     let flushes = machine::flush_times(&std::env::temp_dir())?;
-    let at = |part: usize| flushes[(flushes.len() - 1) * part / 100].as_secs_f64() * 1e6;
+    let at =
+        |percent| percentile(&flushes, percent).map_or(f64::NAN, |flush| flush.as_secs_f64() * 1e6);
     remark(&format!(
         "A flush of 8 KiB: {:.0} µs (p50), {:.0} µs (p99)",
         at(50),

@@ -83,6 +83,13 @@ pub fn progress(text: &str) {
     eprintln!("bench: {text}");
 }
 
+/// The value below or at which that many percent of the values lie; they are sorted.
+pub fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
+    sorted
+        .get(sorted.len().saturating_sub(1) * percent / 100)
+        .copied()
+}
+
 /// A ratio beside what it should reach.
 pub fn against(ratio: &Figures, reach: f64) -> String {
     let word = if ratio.median() >= reach {

@@ -1,4 +1,4 @@
-//! What the Kafka client tells between messages: rebalances, lost commits, where the logs end.
+//! What the Kafka client tells between messages: rebalances, where the logs end.
 
 use std::{
     collections::BTreeMap,
@@ -10,8 +10,9 @@ use std::{
 
 use rdkafka::{
     ClientContext, Statistics, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol},
     error::KafkaResult,
+    statistics::Partition,
     types::RDKafkaRespErr,
 };
 
@@ -19,12 +20,19 @@ use rdkafka::{
 pub(super) struct Heard {
     pub(super) topic: String,
     pub(super) rebalances: Mutex<Vec<Rebalance>>,
-    /// By partition, the offset after the newest message.
-    pub(super) ends: Mutex<BTreeMap<i32, i64>>,
-    /// Kafka did not take offsets that it was told: it has to be told again.
-    pub(super) has_lost_commit: AtomicBool,
+    /// By partition.
+    pub(super) logs: Mutex<BTreeMap<i32, Log>>,
     /// The loop is over: nobody will carry out what is noted.
     pub(super) is_closing: AtomicBool,
+}
+
+/// What the client knows of a partition's log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Log {
+    /// The offset after the newest message.
+    pub(super) end: i64,
+    /// All there is below was handed over. Markers of transactions are behind it too, which never are.
+    pub(super) fetched: Option<i64>,
 }
 
 pub(super) enum Rebalance {
@@ -32,18 +40,39 @@ pub(super) enum Rebalance {
     Revoked(Vec<i32>),
 }
 
+impl Heard {
+    pub(super) fn new(topic: &str) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            rebalances: Mutex::default(),
+            logs: Mutex::default(),
+            is_closing: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn log(&self, partition: i32) -> Option<Log> {
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.get(&partition).copied()
+    }
+}
+
 impl ClientContext for Heard {
     fn stats(&self, statistics: Statistics) {
         let Some(topic) = statistics.topics.get(&self.topic) else {
             return;
         };
-        let ends = topic
+        let known = topic
             .partitions
             .iter()
             .filter(|(_, partition)| partition.hi_offset >= 0);
-        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends
-            .map(|(number, partition)| (*number, partition.hi_offset))
-            .collect();
+        let log = |(number, partition): (&i32, &Partition)| {
+            let log = Log {
+                end: partition.hi_offset,
+                fetched: (partition.fetchq_cnt == 0).then_some(partition.next_offset),
+            };
+            (*number, log)
+        };
+        *self.logs.lock().unwrap_or_else(PoisonError::into_inner) = known.map(log).collect();
     }
 }
 
@@ -57,7 +86,7 @@ impl ConsumerContext for Heard {
     ) {
         if self.is_closing.load(Ordering::Acquire) {
             // Closing waits until this is agreed to; there is nobody left to tell if it is not.
-            drop(consumer.unassign());
+            drop(unassign(consumer, partitions));
             return;
         }
         let partitions = partitions
@@ -74,10 +103,15 @@ impl ConsumerContext for Heard {
             .unwrap_or_else(PoisonError::into_inner)
             .push(rebalance);
     }
+}
 
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if result.is_err() {
-            self.has_lost_commit.store(true, Ordering::Release);
-        }
+/// Fetches these partitions no more: all there are, or with cooperative rebalancing some of them.
+pub(super) fn unassign(
+    consumer: &BaseConsumer<Heard>,
+    partitions: &TopicPartitionList,
+) -> KafkaResult<()> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
+        _ => consumer.unassign(),
     }
 }

@@ -67,6 +67,7 @@ struct Settings {
     topic: String,
     commit_interval: Duration,
     check_interval: Duration,
+    stalled_after: Duration,
     message_bytes_max: usize,
     on_gap: OnGap,
     backoff: Backoff,
@@ -107,6 +108,7 @@ impl Ingest {
             topic: config.kafka.topic.clone(),
             commit_interval: millis(config.ingest.offset_commit_interval_ms),
             check_interval: millis(config.ingest.position_check_interval_ms),
+            stalled_after: millis(config.ingest.stalled_after_ms),
             message_bytes_max: config.ingest.max_message_bytes,
             on_gap: config.ingest.on_gap,
             backoff: Backoff {

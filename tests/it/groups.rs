@@ -38,6 +38,11 @@ struct Member {
 impl Member {
     /// Starts one with these settings of the Kafka client on top.
     fn start(config: &Config, options: &[(&str, &str)]) -> Self {
+        Self::at_points(config, options, "")
+    }
+
+    /// One to which something happens at named points.
+    fn at_points(config: &Config, options: &[(&str, &str)], points: &str) -> Self {
         let mut config = config.clone();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         config.http.listen = vec![address];
@@ -49,21 +54,21 @@ impl Member {
         let settings = std::env::temp_dir().join(unique("member"));
         std::fs::write(&settings, toml::to_string(&config).unwrap()).unwrap();
         Self {
-            process: Self::run(&settings),
+            process: Self::run(&settings, points),
             settings,
             address,
         }
     }
 
-    fn run(settings: &Path) -> Process {
+    fn run(settings: &Path, points: &str) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stockyard"));
         command.args(["serve", "--role", "ingest", "--config"]);
-        Process::start(command.arg(settings))
+        Process::start(command.arg(settings).env("FAILPOINTS", points))
     }
 
     /// Starts it again with the same settings, after its end.
     fn begin(&mut self) {
-        self.process = Self::run(&self.settings);
+        self.process = Self::run(&self.settings, "");
     }
 
     /// Sends a signal that ends it, and waits until it has.
@@ -347,4 +352,27 @@ async fn a_member_may_join_a_paused_cooperative_group() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_may_join_a_paused_eager_group() {
     a_member_may_join_while_partitions_are_paused("range").await;
+}
+
+/// A client that stands still and does not know it: the service notices, and connects anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_gets_nothing_is_begun_anew() {
+    let mut world = world("cooperative-sticky").await;
+    world.config.ingest.stalled_after_ms = 1_000;
+    // After a few looks at what it is given, the partitions are paused behind its back.
+    let member = Member::at_points(&world.config, &[], "stalled=5*off->1*return");
+    share_everything(&[&member]).await;
+    let (warehouse, product) = (Uuid::new_v4(), Uuid::new_v4());
+    let mut sent = 0;
+    eventually("the stall is noticed", async || {
+        let message = Move::new(warehouse, product, 1).arrival();
+        world.send(&message).await;
+        sent += 1;
+        let stalls = member.sum("warehouse_ingest_stalls_total").await;
+        stalls.filter(|stalls| *stalls > 0)
+    })
+    .await;
+    world.is_caught_up(sent).await;
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
 }

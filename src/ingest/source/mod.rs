@@ -5,19 +5,17 @@
 //! for long, partitions are paused and polling goes on, or the group would take them away.
 
 mod positions;
+mod stalls;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol},
+    consumer::{BaseConsumer, CommitMode, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{BorrowedHeaders, BorrowedMessage},
 };
@@ -25,11 +23,13 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_64;
 
+use stalls::Still;
+
 use super::{
     IngestError, Settings, Status,
     batch::Received,
     buffer::Buffer,
-    heard::{Heard, Rebalance},
+    heard::{self, Heard, Rebalance},
 };
 use crate::{
     clock::Clock,
@@ -55,12 +55,15 @@ const PAUSE_AFTER: Duration = Duration::from_secs(2);
 const FINISH_WAIT: Duration = Duration::from_secs(3);
 /// Longest one question to Kafka or to the database about positions.
 const POSITION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often Kafka is told the offsets that did not change, too.
+const COMMIT_AGAIN_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the broker's offsets are reported, for the lag.
 const STATISTICS_INTERVAL_MS: &str = "1000";
 
 /// The polling thread's state.
 pub(super) struct Source {
     consumer: BaseConsumer<Heard>,
+    kafka: Kafka,
     settings: Settings,
     buffers: Vec<Arc<Buffer>>,
     status: Arc<Status>,
@@ -76,12 +79,16 @@ pub(super) struct Source {
     to_seek: BTreeSet<i32>,
     /// Whether the group has said what is ours.
     is_given: bool,
-    /// What Kafka was told.
+    /// What Kafka was told lately. That it refuses an asynchronous commit, as it does while the group rebalances, the
+    /// client library tells nobody: so this is forgotten from time to time, and all of it told again.
     committed: BTreeMap<i32, i64>,
+    /// Where nothing comes.
+    still: Still,
     without_room_since: Option<Duration>,
     is_paused: bool,
     position_again_at: Duration,
     commit_at: Duration,
+    commit_again_at: Duration,
     check_at: Duration,
 }
 
@@ -95,20 +102,14 @@ impl Source {
         inventory: &Inventory,
         clock: Clock,
     ) -> Result<Self, KafkaError> {
-        let heard = Heard {
-            topic: settings.topic.clone(),
-            rebalances: Mutex::default(),
-            ends: Mutex::default(),
-            has_lost_commit: AtomicBool::new(false),
-            is_closing: AtomicBool::new(false),
-        };
         let mut kafka = kafka.clone();
         kafka
             .options
             .entry("statistics.interval.ms".to_owned())
             .or_insert_with(|| STATISTICS_INTERVAL_MS.to_owned());
         Ok(Self {
-            consumer: kafka::consumer(&kafka, heard)?,
+            consumer: kafka::consumer(&kafka, Heard::new(&settings.topic))?,
+            kafka,
             settings,
             buffers,
             status,
@@ -121,10 +122,12 @@ impl Source {
             to_seek: BTreeSet::new(),
             is_given: false,
             committed: BTreeMap::new(),
+            still: Still::default(),
             without_room_since: None,
             is_paused: false,
             position_again_at: Duration::ZERO,
             commit_at: Duration::ZERO,
+            commit_again_at: Duration::ZERO,
             check_at: Duration::ZERO,
         })
     }
@@ -141,7 +144,7 @@ impl Source {
         while !stop.is_cancelled() {
             self.carry_out_rebalances()?;
             self.find_positions()?;
-            self.tend();
+            self.tend()?;
             if self.has_room() {
                 self.poll(BURST_MAX);
             }
@@ -314,8 +317,12 @@ impl Source {
     }
 
     /// What is due from time to time: offsets to Kafka, a look at the positions, the lag.
-    fn tend(&mut self) {
+    fn tend(&mut self) -> Result<(), IngestError> {
         let now = self.clock.elapsed();
+        if now >= self.commit_again_at {
+            self.commit_again_at = now + COMMIT_AGAIN_INTERVAL;
+            self.committed.clear();
+        }
         if now >= self.commit_at {
             self.commit_at = now + self.settings.commit_interval;
             self.commit(CommitMode::Async);
@@ -327,15 +334,15 @@ impl Source {
             self.check_at = now + self.settings.check_interval;
             self.check_positions();
             self.measure_lag();
+            if self.is_stalled() {
+                self.connect_anew()?;
+            }
         }
+        Ok(())
     }
 
     /// Tells Kafka what is done.
     fn commit(&mut self, mode: CommitMode) {
-        let lost = &self.consumer.context().has_lost_commit;
-        if lost.swap(false, Ordering::AcqRel) {
-            self.committed.clear();
-        }
         let done = self.done();
         let news: Vec<(&i32, &i64)> = done
             .iter()
@@ -358,16 +365,10 @@ impl Source {
     }
 
     fn measure_lag(&self) {
-        let ends = self
-            .consumer
-            .context()
-            .ends
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
         let now_ms = self.clock.unix_micros() / 1_000;
         for (partition, done) in self.done() {
-            let lag = ends.get(&partition).map_or(0, |end| (end - done).max(0));
+            let log = self.consumer.context().log(partition);
+            let lag = log.map_or(0, |log| (log.end - done).max(0));
             let oldest = self
                 .buffers
                 .iter()
@@ -394,17 +395,22 @@ impl Source {
         self.give_up(&all);
     }
 
+    /// Lets go of all partitions, so that the client can be dropped.
+    fn leave(&self) {
+        self.consumer
+            .context()
+            .is_closing
+            .store(true, Ordering::Release);
+        let assigned = self.consumer.assignment().unwrap_or_default();
+        drop(heard::unassign(&self.consumer, &assigned));
+    }
+
     fn unassign(&self, partitions: &[i32]) -> KafkaResult<()> {
-        match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => {
-                let mut list = TopicPartitionList::new();
-                for partition in partitions {
-                    list.add_partition(&self.settings.topic, *partition);
-                }
-                self.consumer.incremental_unassign(&list)
-            }
-            _ => self.consumer.unassign(),
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.settings.topic, *partition);
         }
+        heard::unassign(&self.consumer, &list)
     }
 
     fn all(&self) -> TopicPartitionList {
@@ -445,11 +451,7 @@ impl Drop for Source {
             buffer.close();
         }
         self.status.has_partitions.store(false, Ordering::Release);
-        self.consumer
-            .context()
-            .is_closing
-            .store(true, Ordering::Release);
-        drop(self.consumer.unassign());
+        self.leave();
     }
 }
 

@@ -281,17 +281,26 @@ impl World {
 
     /// Makes a topic refuse what is larger.
     pub async fn limit_message_bytes(&self, topic: &str, bytes: u32) {
+        const NAME: &str = "max.message.bytes";
         let bytes = bytes.to_string();
-        let limit =
-            AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
-        for result in self
-            .admin()
-            .alter_configs(&[limit], &AdminOptions::new())
+        let (admin, options) = (self.admin(), AdminOptions::new());
+        let topic = ResourceSpecifier::Topic(topic);
+        let limit = AlterConfig::new(topic).set(NAME, &bytes);
+        for result in admin
+            .alter_configs(&[limit], &options)
             .await
             .expect("asked")
         {
             result.expect("altered");
         }
+        // The controller has it; the broker hears of it a little later.
+        eventually("the limit is known", async || {
+            let described = admin.describe_configs([&topic], &options).await.ok()?;
+            let config = described.into_iter().next()?.ok()?;
+            let known = config.get(NAME)?.value.as_ref()?;
+            (*known == bytes).then_some(())
+        })
+        .await;
     }
 
     /// What Redis holds under that key of this world.
