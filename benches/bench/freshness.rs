@@ -8,19 +8,22 @@ use stockyard::{clock::Clock, kafka, produce::plan::PlanOptions};
 use uuid::Uuid;
 
 use super::{
+    growth,
     load::micros,
+    stream::Stream,
     table::{Row, percentile, print, progress, row},
-    world::{Backlog, Database, Outcome, Service, publish, unique},
+    world::{Backlog, Database, Outcome, Service, unique},
 };
 
 /// How long each load lasts, and how long before the first probe.
-const LOAD: Duration = Duration::from_secs(14);
-const WARM_UP: Duration = Duration::from_secs(3);
-/// Probes of each load, one at a time, this far apart.
-const PROBES: usize = 400;
+const LOAD: Duration = Duration::from_secs(25);
+const WARM_UP: Duration = Duration::from_secs(5);
+/// Probes go one at a time, this far apart, for as long as the load lasts.
 const PROBE_EVERY: Duration = Duration::from_millis(25);
 /// How often a probe is asked for: what the figures are accurate to.
 const ASK_EVERY: Duration = Duration::from_millis(1);
+/// Ledger rows that are there before.
+const BEHIND: u32 = 100_000;
 /// Longest a probe may take.
 const VISIBLE_MAX: Duration = Duration::from_secs(30);
 
@@ -44,6 +47,8 @@ pub async fn measure(plan: &PlanOptions, rate: u64) -> Outcome<()> {
 
 async fn at_load(plan: &PlanOptions, rate: u64, percent: u64) -> Outcome<Row> {
     let database = Database::create().await?;
+    // A day like any other: what is moved has been moved before.
+    growth::fill(&database, plan, BEHIND).await?;
     let topic = Backlog::publish(&PlanOptions {
         count: 1,
         ..plan.clone()
@@ -53,19 +58,13 @@ async fn at_load(plan: &PlanOptions, rate: u64, percent: u64) -> Outcome<Row> {
     let service = Service::start(&topic, &database, "all")?;
     service.ready().await?;
     let per_second = rate * percent / 100;
-    let load = PlanOptions {
-        count: per_second * LOAD.as_secs(),
+    let others = PlanOptions {
         seed: 7,
         ..plan.clone()
     };
-    let config = service.config.clone();
-    let others = tokio::spawn(async move {
-        publish(&config, load, per_second)
-            .await
-            .map_err(|error| error.to_string())
-    });
+    let others = Stream::prepare(&service.config.kafka, &others, per_second, LOAD).start();
     tokio::time::sleep(WARM_UP).await;
-    let probes = probe(&service, &topic).await?;
+    let probes = probe(&service, &topic, || others.is_finished()).await?;
     others.await??;
     let committed = committed(&database, &probes).await?;
     service.end();
@@ -86,7 +85,7 @@ struct Probe {
     visible_after: Duration,
 }
 
-async fn probe(service: &Service, topic: &str) -> Outcome<Vec<Probe>> {
+async fn probe(service: &Service, topic: &str, is_over: impl Fn() -> bool) -> Outcome<Vec<Probe>> {
     let producer: Arc<FutureProducer> = Arc::new(
         kafka::producer_config(&service.config.kafka)
             .set("linger.ms", "0")
@@ -94,8 +93,8 @@ async fn probe(service: &Service, topic: &str) -> Outcome<Vec<Probe>> {
     );
     let client = reqwest::Client::new();
     let clock = Clock::system();
-    let mut probes = Vec::with_capacity(PROBES);
-    for _ in 0..PROBES {
+    let mut probes = Vec::new();
+    while !is_over() {
         let movement = Uuid::new_v4();
         let url = format!("http://127.0.0.1:{}/api/movements/{movement}", service.port);
         let value = format!(

@@ -147,7 +147,7 @@ async fn dump(url: String, stop: CancellationToken) -> Result<u32, sqlx::Error> 
 }
 
 /// Puts a history there: the plan's keys, movements with both sides, their ledger and commits.
-async fn fill(database: &Database, plan: &PlanOptions, ledger_rows: u32) -> Outcome<()> {
+pub async fn fill(database: &Database, plan: &PlanOptions, ledger_rows: u32) -> Outcome<()> {
     let warehouses: Vec<Uuid> = (0..plan.warehouses)
         .filter_map(warehouse)
         .map(WarehouseId::uuid)

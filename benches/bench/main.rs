@@ -13,6 +13,7 @@ mod load;
 mod machine;
 mod peer;
 mod reads;
+mod stream;
 mod table;
 mod world;
 

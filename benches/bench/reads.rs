@@ -20,8 +20,9 @@ use uuid::Uuid;
 use super::{
     backlog::lag_is_zero,
     load::{Answered, ask, micros},
+    stream::Stream,
     table::{Figures, Row, against, print, progress, row},
-    world::{Backlog, Database, Outcome, Service, free_port, publish, until},
+    world::{Backlog, Database, Outcome, Service, free_port, until},
 };
 
 /// How long each figure is measured.
@@ -50,18 +51,12 @@ pub async fn measure(plan: &PlanOptions, rate: u64, repetitions: usize) -> Outco
     let mut busy_rows = Vec::new();
     for connections in CONNECTIONS {
         progress(&format!("reads: {connections} connections, ingest at 50 %"));
-        let count = (rate / 2) * (2 * MEASURED.as_secs() + 4);
-        let load = PlanOptions {
-            count,
+        let others = PlanOptions {
             seed: 100 + connections as u64,
             ..plan.clone()
         };
-        let config = service.config.clone();
-        let others = tokio::spawn(async move {
-            publish(&config, load, rate / 2)
-                .await
-                .map_err(|error| error.to_string())
-        });
+        let duration = 2 * MEASURED + Duration::from_secs(4);
+        let others = Stream::prepare(&service.config.kafka, &others, rate / 2, duration).start();
         let cached = ask(service.port, keys.one(), connections, MEASURED).await?;
         let uncached = uncached(&service, &keys, connections).await?;
         others.await??;

@@ -3,10 +3,11 @@
 use axum::{
     body::Body,
     extract::FromRequestParts,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::error::{ApiError, problem};
@@ -16,35 +17,49 @@ use crate::{
     inventory::query::{Answer, Source},
 };
 
+/// Headers that a document has on its way out.
+const HEADERS: usize = 10;
 /// As of which commit an answer is true.
 pub(super) const STOCK_VERSION: HeaderName = HeaderName::from_static("stock-version");
 /// Which commit an answer must hold at least.
 pub(super) const STOCK_MIN_VERSION: HeaderName = HeaderName::from_static("stock-min-version");
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// The commit that the request wants to be covered, if it wants one.
-pub(super) struct MinVersion(pub(super) Option<WantedCommit>);
+/// What a request says of the answer it wants.
+pub(super) struct Asked {
+    /// The commit that is to be covered, if one is.
+    pub(super) min_version: Option<WantedCommit>,
+    /// Lists of tags of what the client has.
+    if_none_match: Vec<HeaderValue>,
+}
 
-impl<S: Sync> FromRequestParts<S> for MinVersion {
+impl<S: Sync> FromRequestParts<S> for Asked {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let Some(value) = parts.headers.get(STOCK_MIN_VERSION) else {
-            return Ok(Self(None));
+        let min_version = match parts.headers.get(STOCK_MIN_VERSION) {
+            None => None,
+            Some(value) => {
+                let wanted = value.to_str().ok().and_then(|text| text.parse().ok());
+                Some(wanted.ok_or(ApiError::BadRequest(
+                    "Stock-Min-Version must be a version such as 812 or 812-5f3a9c01",
+                ))?)
+            }
         };
-        let wanted = value.to_str().ok().and_then(|text| text.parse().ok());
-        wanted.map(Some).map(Self).ok_or(ApiError::BadRequest(
-            "Stock-Min-Version must be a version such as 812 or 812-5f3a9c01",
-        ))
+        let if_none_match = parts.headers.get_all(header::IF_NONE_MATCH);
+        Ok(Self {
+            min_version,
+            if_none_match: if_none_match.iter().cloned().collect(),
+        })
     }
 }
 
 /// The document, or 304 if the client has it already, or 404 with this detail if there is none.
-pub(super) fn respond(answer: Answer, request: &HeaderMap, not_found: &'static str) -> Response {
+pub(super) fn respond(answer: Answer, asked: &Asked, not_found: &'static str) -> Response {
     let version = HeaderValue::try_from(answer.as_of.to_string());
     let mut response = match answer.body {
         None => problem(StatusCode::NOT_FOUND, not_found),
-        Some(body) => document(body, request),
+        Some(body) => document(body, asked),
     };
     let headers = response.headers_mut();
     if let Ok(version) = version {
@@ -54,20 +69,15 @@ pub(super) fn respond(answer: Answer, request: &HeaderMap, not_found: &'static s
     response
 }
 
-fn document(body: Bytes, request: &HeaderMap) -> Response {
-    let etag = format!("\"{:032x}\"", xxh3_128(&body));
-    let is_known = request
-        .get_all(header::IF_NONE_MATCH)
+fn document(body: Bytes, asked: &Asked) -> Response {
+    let etag = format!("\"{}\"", Uuid::from_u128(xxh3_128(&body)).as_simple());
+    let is_known = asked
+        .if_none_match
         .iter()
         .filter_map(|value| value.to_str().ok())
         .any(|known| matches_etag(known, &etag));
     let mut response = if is_known {
-        // What it varies by, as the answer that it stands for would say.
-        (
-            StatusCode::NOT_MODIFIED,
-            [(header::VARY, "accept-encoding")],
-        )
-            .into_response()
+        StatusCode::NOT_MODIFIED.into_response()
     } else {
         let mut response = Body::from(body).into_response();
         response.headers_mut().insert(
@@ -77,8 +87,14 @@ fn document(body: Bytes, request: &HeaderMap) -> Response {
         response
     };
     let headers = response.headers_mut();
+    headers.reserve(HEADERS);
     // A client may keep it, and must ask whether it is still true.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Also where nobody asked for either: another request may.
+    headers.insert(
+        header::VARY,
+        HeaderValue::from_static("accept-encoding, origin"),
+    );
     if let Ok(etag) = HeaderValue::try_from(etag) {
         headers.insert(header::ETAG, etag);
     }
@@ -86,7 +102,7 @@ fn document(body: Bytes, request: &HeaderMap) -> Response {
 }
 
 /// A compressed body is another representation of the same thing: its tag is weak (RFC 9110, 8.8.3).
-pub(super) async fn weaken_etag(mut response: Response) -> Response {
+pub(super) fn weaken_etag(mut response: Response) -> Response {
     let headers = response.headers_mut();
     if headers.contains_key(header::CONTENT_ENCODING)
         && let Some(strong) = headers

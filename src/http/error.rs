@@ -2,14 +2,12 @@
 //!
 //! A refusal says why; a failure is logged here, once, and the client sees nothing of its inside.
 
-use std::{any::Any, time::Duration};
+use std::any::Any;
 
 use axum::{
     Json,
     body::Body,
-    extract::{Request, State},
     http::{HeaderValue, StatusCode, Uri, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -117,24 +115,9 @@ pub(super) async fn no_such_method() -> Response {
     )
 }
 
-/// Every request is answered within the time, if only to say that it was not.
-pub(super) async fn answer_in_time(
-    State(limit): State<Duration>,
-    request: Request,
-    next: Next,
-) -> Response {
-    tokio::time::timeout(limit, next.run(request))
-        .await
-        .unwrap_or_else(|_| {
-            problem(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "The request was not answered in time",
-            )
-        })
-}
-
-/// Errors that the framework answers by itself (a body too large, a path that is no UTF-8) are of another form.
-pub(super) async fn as_problem(response: Response<Body>) -> Response<Body> {
+/// Errors that the framework answers by itself (a body too large, a path that is no UTF-8, an answer that did not come in
+/// time) are of another form. Their other headers stay.
+pub(super) fn as_problem(response: Response<Body>) -> Response<Body> {
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
     if !is_error || response.headers().get(header::CONTENT_TYPE) == Some(&PROBLEM_JSON) {
@@ -143,15 +126,16 @@ pub(super) async fn as_problem(response: Response<Body>) -> Response<Body> {
     let detail = match status {
         StatusCode::PAYLOAD_TOO_LARGE => "The body is too large",
         StatusCode::BAD_REQUEST => "The request cannot be understood",
+        StatusCode::SERVICE_UNAVAILABLE => "The request was not answered in time",
         _ => status.canonical_reason().unwrap_or("Error"),
     };
-    let mut with_problem = problem(status, detail);
-    if let Some(allow) = response.headers().get(header::ALLOW) {
-        with_problem
-            .headers_mut()
-            .insert(header::ALLOW, allow.clone());
+    let (parts, body) = problem(status, detail).into_parts();
+    let (mut answered, _) = response.into_parts();
+    for name in [header::CONTENT_LENGTH, header::CONTENT_ENCODING] {
+        answered.headers.remove(name);
     }
-    with_problem
+    answered.headers.extend(parts.headers);
+    Response::from_parts(answered, body)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
@@ -170,8 +154,10 @@ pub(super) fn after_a_panic(panic: Box<dyn Any + Send>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, body::to_bytes, middleware, routing::get};
-    use tower_http::catch_panic::CatchPanicLayer;
+    use std::time::Duration;
+
+    use axum::{Router, body::to_bytes, extract::Request, middleware, routing::get};
+    use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
     use tower_service::Service;
 
     use super::*;
@@ -185,11 +171,14 @@ mod tests {
         let mut routes: Router = Router::new()
             .route("/panics", get(panics))
             .route("/silent", get(std::future::pending::<()>))
-            .layer(middleware::from_fn_with_state(
+            .layer(TimeoutLayer::with_status_code(
+                StatusCode::SERVICE_UNAVAILABLE,
                 Duration::from_secs(10),
-                answer_in_time,
             ))
-            .layer(CatchPanicLayer::custom(after_a_panic));
+            .layer(CatchPanicLayer::custom(after_a_panic))
+            .layer(middleware::map_response(async |response| {
+                as_problem(response)
+            }));
         for (path, status) in [("/panics", 500), ("/silent", 503)] {
             let request = Request::builder().uri(path).body(Body::empty()).unwrap();
             let response = routes.call(request).await.unwrap();

@@ -2,14 +2,13 @@
 
 use axum::{
     extract::{Path, State},
-    http::HeaderMap,
     response::Response,
 };
 use uuid::Uuid;
 
 use super::{
     Context,
-    answer::{MinVersion, respond},
+    answer::{Asked, respond},
     body::MovementBody,
     error::{ApiError, Problem},
 };
@@ -47,18 +46,17 @@ const NOT_FOUND: &str = "Movement not found";
 pub(super) async fn show(
     State(context): State<Context>,
     Path(movement): Path<String>,
-    MinVersion(wanted): MinVersion,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, ApiError> {
     let id = Uuid::try_parse(&movement).map_err(|_| ApiError::BadRequest(INVALID))?;
     let answer = match MovementId::new(id) {
-        Some(id) => context.inventory.movement(id, wanted).await?,
+        Some(id) => context.inventory.movement(id, asked.min_version).await?,
         // The nil UUID names nothing.
         None => Answer {
             body: None,
-            as_of: context.inventory.reached_commit(wanted).await?,
+            as_of: context.inventory.reached_commit(asked.min_version).await?,
             source: Source::Bypass,
         },
     };
-    Ok(respond(answer, &headers, NOT_FOUND))
+    Ok(respond(answer, &asked, NOT_FOUND))
 }

@@ -2,14 +2,13 @@
 
 use axum::{
     extract::{Path, State},
-    http::HeaderMap,
     response::Response,
 };
 use uuid::Uuid;
 
 use super::{
     Context,
-    answer::{MinVersion, respond},
+    answer::{Asked, respond},
     body::{StockBody, json},
     error::{ApiError, Problem},
 };
@@ -51,17 +50,16 @@ const NAME_BYTES_MAX: usize = 200;
 pub(super) async fn show(
     State(context): State<Context>,
     Path((warehouse, product)): Path<(String, String)>,
-    MinVersion(wanted): MinVersion,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, ApiError> {
     let inventory = &context.inventory;
     let unknown = || ApiError::BadRequest(INVALID);
     let is_named = [&warehouse, &product]
         .iter()
         .any(|text| Uuid::try_parse(text).is_err());
-    if is_named && wanted.is_some() {
+    if is_named && asked.min_version.is_some() {
         // The wanted commit may be the one that gave the name.
-        inventory.reached_commit(wanted).await?;
+        inventory.reached_commit(asked.min_version).await?;
     }
     let warehouse = match Uuid::try_parse(&warehouse) {
         Ok(id) => id,
@@ -83,7 +81,7 @@ pub(super) async fn show(
         .zip(ProductId::new(product))
         .map(|(warehouse, product)| StockKey { warehouse, product });
     let answer = match key {
-        Some(key) => inventory.stock(key, wanted).await?,
+        Some(key) => inventory.stock(key, asked.min_version).await?,
         // The nil UUID names nothing, and nothing of it is anywhere.
         None => Answer {
             body: Some(json(&StockBody::new(
@@ -91,11 +89,11 @@ pub(super) async fn show(
                 product,
                 &StockLevel::EMPTY,
             ))),
-            as_of: inventory.reached_commit(wanted).await?,
+            as_of: inventory.reached_commit(asked.min_version).await?,
             source: Source::Bypass,
         },
     };
-    Ok(respond(answer, &headers, INVALID))
+    Ok(respond(answer, &asked, INVALID))
 }
 
 /// A code or sku that can be looked up.

@@ -1,0 +1,125 @@
+//! What every answer gets on its way out: counted, timed, errors in one form, tags that fit.
+//!
+//! Requests are counted by their route's template, never by their path. A service and not a function of axum's, because that
+//! would copy the services below it for every request.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    body::Body,
+    extract::{MatchedPath, Request},
+    http::{HeaderName, Method, header},
+    response::{IntoResponse, Response},
+};
+use futures_util::{TryFutureExt, future::Either};
+use tower::{Layer, Service};
+
+use super::{answer::weaken_etag, error::as_problem};
+use crate::metrics::Metrics;
+
+/// For requests that no route matches.
+const UNMATCHED: &str = "unmatched";
+
+/// Two stacks around the same routes: what a request did not ask for is not done for it.
+#[derive(Clone)]
+pub(super) struct FinishLayer<P, F> {
+    /// For requests that only read, and come from no web page: nothing is compressed, nothing has a body.
+    pub(super) plain: P,
+    pub(super) full: F,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl<S: Clone, P: Layer<S>, F: Layer<S>> Layer<S> for FinishLayer<P, F> {
+    type Service = Finish<P::Service, F::Service>;
+
+    fn layer(&self, routes: S) -> Self::Service {
+        Finish {
+            plain: self.plain.layer(routes.clone()),
+            full: self.full.layer(routes),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Finish<P, F> {
+    plain: P,
+    full: F,
+    metrics: Arc<Metrics>,
+}
+
+impl<P, F> Service<Request> for Finish<P, F>
+where
+    P: Service<
+            Request,
+            Response: IntoResponse + 'static,
+            Error = Infallible,
+            Future: Send + 'static,
+        >,
+    F: Service<
+            Request,
+            Response: IntoResponse + 'static,
+            Error = Infallible,
+            Future: Send + 'static,
+        >,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        ready!(self.plain.poll_ready(context))?;
+        self.full.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let matched = request.extensions().get::<MatchedPath>().cloned();
+        let method = method_label(request.method().as_str());
+        let metrics = Arc::clone(&self.metrics);
+        let answer = if is_plain(&request) {
+            Either::Left(self.plain.call(request).map_ok(P::Response::into_response))
+        } else {
+            Either::Right(self.full.call(request).map_ok(F::Response::into_response))
+        };
+        Box::pin(async move {
+            let handler = matched.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
+            let timer = metrics
+                .http_request_seconds
+                .with_label_values(&[handler, method])
+                .start_timer();
+            let response = as_problem(weaken_etag(answer.await?));
+            timer.observe_duration();
+            metrics
+                .http_requests_total
+                .with_label_values(&[handler, method, response.status().as_str()])
+                .inc();
+            Ok(response)
+        })
+    }
+}
+
+fn is_plain(request: &Request) -> bool {
+    const FOR_THE_OTHER: [HeaderName; 4] = [
+        header::ORIGIN,
+        header::ACCEPT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+    ];
+    request.method() == Method::GET
+        && !FOR_THE_OTHER
+            .iter()
+            .any(|name| request.headers().contains_key(name))
+}
+
+/// A client may invent methods, but no label values.
+fn method_label(method: &str) -> &'static str {
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("OTHER")
+}
