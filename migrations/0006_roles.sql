@@ -6,9 +6,7 @@ begin
     if not exists (select from pg_roles where rolname = 'stockyard_app') then
         create role stockyard_app nologin;
     end if;
-    -- A superuser may become anybody. Whoever else made the role is from PostgreSQL 16 on its administrator, and still
-    -- has to be let become it.
-    if not (select rolsuper from pg_roles where rolname = current_user) then
+    if not pg_has_role(current_user, 'stockyard_app', 'member') then
         execute format('grant stockyard_app to %I', current_user);
     end if;
 end

@@ -13,7 +13,8 @@ use rdkafka::{
     consumer::{BaseConsumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedHeaders, Header, Headers},
-    producer::FutureProducer,
+    producer::{FutureProducer, FutureRecord, future_producer::Delivery},
+    util::Timeout,
 };
 
 use crate::config::Kafka;
@@ -73,6 +74,26 @@ pub fn producer_config(kafka: &Kafka) -> ClientConfig {
         .set("delivery.timeout.ms", "30000");
     with_options(&mut config, kafka);
     config
+}
+
+/// Sends a message and waits until Kafka has it. `queue_max`: how long for room in the producer's queue.
+pub async fn send(
+    producer: &FutureProducer,
+    record: FutureRecord<'_, [u8], [u8]>,
+    queue_max: Duration,
+) -> Result<Delivery, KafkaError> {
+    let sent = producer.send(record, Timeout::After(queue_max)).await;
+    sent.map_err(|(error, _)| error)
+}
+
+/// Whether the message is larger than its topic takes.
+pub fn is_too_large(error: &KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::MessageProduction(
+            RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize
+        )
+    )
 }
 
 /// Makes the topic and its dead-letter topic where they are missing. Returns the names of those it made.

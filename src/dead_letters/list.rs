@@ -19,6 +19,8 @@ use crate::{
 const ROWS_MAX: usize = 100_000;
 /// How much of the detail is shown, in characters: the rest is for `show`.
 const DETAIL_CHARS: usize = 100;
+/// More failures of one message are not counted.
+const FAILED_AGAIN_MAX: usize = 1_000;
 /// A stage is a word of Kafka Connect's.
 const STAGE_CHARS: usize = 20;
 
@@ -138,7 +140,7 @@ impl Row {
     fn add(&mut self, letter: &Letter) {
         let told = &letter.told;
         self.letters += 1;
-        if told.origin != told.first_origin {
+        if told.origin != told.first_origin && self.failed_again.len() < FAILED_AGAIN_MAX {
             self.failed_again
                 .insert((told.origin.partition, told.origin.offset));
         }

@@ -8,10 +8,9 @@ use std::{collections::HashSet, fmt, io::Write, time::Duration};
 
 use futures_util::future::join_all;
 use rdkafka::{
-    error::{KafkaError, RDKafkaErrorCode},
+    error::KafkaError,
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord, future_producer::Delivery},
-    util::Timeout,
 };
 use tokio::runtime::Handle;
 
@@ -228,9 +227,7 @@ async fn send(producer: &FutureProducer, due: &Due) -> Result<Delivery, KafkaErr
         value: Some(&first_origin),
     };
     match produce(producer, due, headers().insert(header)).await {
-        Err(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
-            produce(producer, due, headers()).await
-        }
+        Err(error) if kafka::is_too_large(&error) => produce(producer, due, headers()).await,
         result => result,
     }
 }
@@ -247,10 +244,7 @@ async fn produce(
         .headers(headers);
     record.key = due.content.key.as_deref();
     record.payload = due.content.value.as_deref();
-    match producer.send(record, Timeout::After(QUEUE_WAIT)).await {
-        Ok(delivery) => Ok(delivery),
-        Err((error, _)) => Err(error),
-    }
+    kafka::send(producer, record, QUEUE_WAIT).await
 }
 
 impl fmt::Display for Due {

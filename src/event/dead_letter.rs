@@ -147,6 +147,13 @@ impl Told {
             partition: text(PARTITION)?.parse().ok()?,
             offset: text(OFFSET)?.parse().ok()?,
         };
+        // The one that is not always there: what stands before ours is not ours.
+        let omitted = headers
+            .clone()
+            .rev()
+            .take_while(|(name, _)| *name != REASON)
+            .find_map(|(name, value)| (name == VALUE_OMITTED).then_some(value?));
+        let omitted = omitted.and_then(|value| str::from_utf8(value).ok());
         let first_origin = text(FIRST_ORIGIN).and_then(|first| Origin::parse(first, &origin.topic));
         Some(Self {
             first_origin: first_origin.unwrap_or_else(|| origin.clone()),
@@ -154,7 +161,7 @@ impl Told {
             reason: Reason::parse(text(REASON)?)?,
             stage: text(STAGE).unwrap_or_default().to_owned(),
             detail: text(DETAIL).unwrap_or_default().to_owned(),
-            omitted_bytes: text(VALUE_OMITTED).and_then(|bytes| bytes.parse().ok()),
+            omitted_bytes: omitted.and_then(|bytes| bytes.parse().ok()),
         })
     }
 
@@ -215,12 +222,14 @@ mod tests {
     #[test]
     fn headers_that_a_message_came_with_do_not_count() {
         let mut all = headers(&origin(1), Reason::NotJson, "another's").to_vec();
+        all.push((VALUE_OMITTED, "100000".to_owned()));
         all.extend(headers(&origin(2), Reason::Conflict, "ours"));
         let told = read(&all).unwrap();
         assert_eq!(
             (told.origin, told.reason, told.detail.as_str()),
             (origin(2), Reason::Conflict, "ours")
         );
+        assert_eq!(told.omitted_bytes, None, "its value is here");
     }
 
     #[test]

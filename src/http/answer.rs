@@ -90,11 +90,6 @@ fn document(body: Bytes, asked: &Asked) -> Response {
     headers.reserve(HEADERS);
     // A client may keep it, and must ask whether it is still true.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // Also where nobody asked for either: another request may.
-    headers.insert(
-        header::VARY,
-        HeaderValue::from_static("accept-encoding, origin"),
-    );
     if let Ok(etag) = HeaderValue::try_from(etag) {
         headers.insert(header::ETAG, etag);
     }

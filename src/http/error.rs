@@ -30,7 +30,7 @@ pub(super) struct Problem {
 
 /// Seconds after which a client may try again when something was away.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
-const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// Everything that ends a request without its answer.
 #[derive(Debug)]
@@ -150,45 +150,4 @@ pub(super) fn after_a_panic(panic: Box<dyn Any + Send>) -> Response {
         StatusCode::INTERNAL_SERVER_ERROR,
         "The request could not be answered",
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use axum::{Router, body::to_bytes, extract::Request, middleware, routing::get};
-    use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
-    use tower_service::Service;
-
-    use super::*;
-
-    async fn panics() {
-        panic!("a secret")
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_panic_and_a_silence_are_problems_too() {
-        let mut routes: Router = Router::new()
-            .route("/panics", get(panics))
-            .route("/silent", get(std::future::pending::<()>))
-            .layer(TimeoutLayer::with_status_code(
-                StatusCode::SERVICE_UNAVAILABLE,
-                Duration::from_secs(10),
-            ))
-            .layer(CatchPanicLayer::custom(after_a_panic))
-            .layer(middleware::map_response(async |response| {
-                as_problem(response)
-            }));
-        for (path, status) in [("/panics", 500), ("/silent", 503)] {
-            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-            let response = routes.call(request).await.unwrap();
-            assert_eq!(response.status().as_u16(), status);
-            assert_eq!(response.headers()[header::CONTENT_TYPE], PROBLEM_JSON);
-            let body = to_bytes(response.into_body(), 10_000).await.unwrap();
-            assert!(
-                !body.windows(6).any(|window| window == b"secret"),
-                "nothing of the inside"
-            );
-        }
-    }
 }

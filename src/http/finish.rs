@@ -13,7 +13,7 @@ use std::{
 use axum::{
     body::Body,
     extract::{MatchedPath, Request},
-    http::{HeaderName, Method, header},
+    http::{HeaderName, HeaderValue, Method, header},
     response::{IntoResponse, Response},
 };
 use futures_util::{TryFutureExt, future::Either};
@@ -92,7 +92,12 @@ where
                 .http_request_seconds
                 .with_label_values(&[handler, method])
                 .start_timer();
-            let response = as_problem(weaken_etag(answer.await?));
+            let mut response = as_problem(weaken_etag(answer.await?));
+            // Also where nobody asked for either: another request may.
+            response
+                .headers_mut()
+                .entry(header::VARY)
+                .or_insert(HeaderValue::from_static("accept-encoding, origin"));
             timer.observe_duration();
             metrics
                 .http_requests_total

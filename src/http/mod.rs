@@ -26,7 +26,7 @@ use tower_http::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::inventory::Inventory;
+use crate::{inventory::Inventory, metrics::Metrics};
 use finish::FinishLayer;
 pub use openapi::document;
 pub use server::{Limits, ServerError, bind, run};
@@ -54,13 +54,15 @@ pub struct Settings {
 /// Every route of a process that answers queries.
 pub fn routes(context: Context, settings: &Settings) -> Router {
     let (routes, _) = ops_routes().merge(api_routes()).split_for_parts();
-    with_layers(routes.merge(docs()), context, settings)
+    let metrics = context.inventory.metrics().clone();
+    with_layers(routes.merge(docs()), metrics, settings).with_state(context)
 }
 
 /// The routes of a process that only ingests: how it is, and what it measures.
 pub fn operator_routes(context: Context, settings: &Settings) -> Router {
     let (routes, _) = ops_routes().split_for_parts();
-    with_layers(routes, context, settings)
+    let metrics = context.inventory.metrics().clone();
+    with_layers(routes, metrics, settings).with_state(context)
 }
 
 fn api_routes() -> OpenApiRouter<Context> {
@@ -87,7 +89,11 @@ fn docs() -> Router<Context> {
         .merge(page)
 }
 
-fn with_layers(routes: Router<Context>, context: Context, settings: &Settings) -> Router {
+fn with_layers<S: Clone + Send + Sync + 'static>(
+    routes: Router<S>,
+    metrics: Metrics,
+    settings: &Settings,
+) -> Router<S> {
     let catch_panic = CatchPanicLayer::custom(error::after_a_panic);
     let timeout =
         TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, settings.request_timeout);
@@ -101,11 +107,55 @@ fn with_layers(routes: Router<Context>, context: Context, settings: &Settings) -
             .layer(timeout)
             .layer(RequestBodyLimitLayer::new(settings.body_bytes_max))
             .layer(DefaultBodyLimit::max(settings.body_bytes_max)),
-        metrics: Arc::new(context.inventory.metrics().clone()),
+        metrics: Arc::new(metrics),
     };
     routes
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(layers)
-        .with_state(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        body::{Body, to_bytes},
+        http::{Request, header},
+        routing::get,
+    };
+    use tower::Service;
+
+    use super::*;
+
+    async fn panics() {
+        panic!("a secret")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_and_a_silence_are_problems_too() {
+        let settings = Settings {
+            allowed_origins: Vec::new(),
+            body_bytes_max: 1_000,
+            request_timeout: Duration::from_secs(10),
+        };
+        let routes = Router::new()
+            .route("/panics", get(panics))
+            .route("/silent", get(std::future::pending::<()>));
+        let mut routes = with_layers(routes, Metrics::new().unwrap(), &settings);
+        for (path, status) in [("/panics", 500), ("/silent", 503)] {
+            for asks in [header::COOKIE, header::ACCEPT_ENCODING, header::ORIGIN] {
+                let request = Request::builder().uri(path).header(&asks, "gzip");
+                let request = request.body(Body::empty()).unwrap();
+                let response = routes.call(request).await.unwrap();
+                assert_eq!(response.status().as_u16(), status, "{asks}");
+                let headers = response.headers();
+                assert_eq!(headers[header::CONTENT_TYPE], error::PROBLEM_JSON);
+                assert!(headers.contains_key(header::VARY));
+                let body = to_bytes(response.into_body(), 10_000).await.unwrap();
+                assert!(
+                    !body.windows(6).any(|window| window == b"secret"),
+                    "nothing of the inside"
+                );
+            }
+        }
+    }
 }

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rdkafka::{
-    error::{KafkaError, RDKafkaErrorCode},
+    error::KafkaError,
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
-    util::Timeout,
 };
 
 use super::{
@@ -141,11 +140,11 @@ impl DeadLetters {
             headers.insert(header)
         };
         let result = self.produce(key, value, all.clone()).await;
-        if !is_too_large(&result) {
+        if !result.as_ref().is_err_and(kafka::is_too_large) {
             return result;
         }
         let result = self.produce(key, Some(&[]), omitted(all)).await;
-        if !is_too_large(&result) {
+        if !result.as_ref().is_err_and(kafka::is_too_large) {
             return result;
         }
         // The key, or headers that came with it, are too large by themselves.
@@ -162,18 +161,7 @@ impl DeadLetters {
             FutureRecord::to(&self.topic).headers(headers);
         record.key = key;
         record.payload = value;
-        match self.producer.send(record, Timeout::After(QUEUE_WAIT)).await {
-            Ok(_) => Ok(()),
-            Err((error, _)) => Err(error),
-        }
+        kafka::send(&self.producer, record, QUEUE_WAIT).await?;
+        Ok(())
     }
-}
-
-fn is_too_large(result: &Result<(), KafkaError>) -> bool {
-    matches!(
-        result,
-        Err(KafkaError::MessageProduction(
-            RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize
-        ))
-    )
 }

@@ -58,7 +58,8 @@ impl Progress {
         let step = |(&partition, reach): (&i32, &mut Reach)| {
             let to = ends
                 .get(&partition)
-                .map_or(reach.routed, |end| reach.routed.max(*end));
+                .map_or(reach.routed, |end| reach.routed.max(*end))
+                .max(reach.taken);
             let from = std::mem::replace(&mut reach.taken, to);
             (from != to).then_some(Advance {
                 partition,
@@ -156,6 +157,7 @@ mod tests {
     fn a_message_may_be_taken_before_it_is_routed() {
         let mut progress = progress();
         assert_eq!(progress.take(&[(1, 23)].into()), [step(1, 20, 23)]);
+        assert_eq!(progress.take(&BTreeMap::new()), [], "and nothing is undone");
         progress.settle(&[step(1, 20, 23)]);
         assert_eq!(progress.positions(|_| false)[&1], 23);
         progress.route(1, 23);

@@ -144,7 +144,7 @@ impl WriteTx<'_> {
             return Ok(0);
         }
         // Whoever gives codes does so alone: two transactions with one code for two warehouses would else end in an
-        // error. The lock comes before those of the warehouses' rows everywhere, and codes are given once.
+        // error. Who holds the lock updates only rows that are committed, so it waits for nobody who waits for it.
         sqlx::query!("select pg_advisory_xact_lock(hashtext('warehouse_codes'))")
             .execute(&mut self.connection)
             .await?;

@@ -90,7 +90,7 @@ async fn eight_writers_on_overlapping_keys_never_deadlock() {
 }
 
 #[tokio::test]
-async fn two_lanes_with_the_same_movements_agree() {
+async fn the_same_messages_on_several_partitions_count_once() {
     let world = World::with(|config| config.ingest.lanes = 2).await;
     let moves: Vec<Move> = (0..300)
         .map(|n| {
@@ -101,7 +101,7 @@ async fn two_lanes_with_the_same_movements_agree() {
             )
         })
         .collect();
-    // Each message on two partitions, which belong to different lanes.
+    // The sides of a movement, and the copies of a side, come from different partitions at the same time.
     for moved in &moves {
         for (partition, message) in [
             (0, moved.arrival()),

@@ -29,6 +29,7 @@ mod full_disk;
 mod generator;
 mod groups;
 mod kafka_away;
+mod memory;
 mod operations;
 mod order;
 mod poison;

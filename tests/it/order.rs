@@ -401,7 +401,7 @@ fn cases() -> u32 {
     if is_long() { 10_000 } else { 400 }
 }
 
-/// The same through Kafka: the messages lie on four partitions, which two lanes take at the same time.
+/// The same through Kafka: the messages lie on four partitions, and two lanes take those of their products.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_loser_is_a_dead_letter_and_nothing_else_is() {
     let world = World::with(|config| config.ingest.max_batch_events = 7).await;
@@ -414,7 +414,7 @@ async fn every_loser_is_a_dead_letter_and_nothing_else_is() {
             warehouse: warehouses[(number + 1) % 3],
             ..first
         };
-        // Both orders, on partitions of one lane and of both; what was first comes again at the end.
+        // Both orders, on one partition and on several; what was first comes again at the end.
         let sides = [first, other, elsewhere, first].map(|told| told.arrival());
         let departure = first.departure();
         for (place, told) in sides.into_iter().chain([departure]).enumerate() {

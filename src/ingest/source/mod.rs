@@ -5,18 +5,19 @@
 //! for long, partitions are paused and polling goes on, or the group would take them away.
 
 mod positions;
+mod rebalances;
 mod stalls;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
-    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedHeaders, BorrowedMessage},
 };
 use tokio::runtime::Handle;
@@ -25,12 +26,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use stalls::Still;
 
-use super::{
-    IngestError, Settings, Status,
-    batch::Received,
-    buffer::Buffer,
-    heard::{self, Heard, Rebalance},
-};
+use super::{IngestError, Settings, Status, batch::Received, buffer::Buffer, heard::Heard};
 use crate::{
     clock::Clock,
     config::Kafka,
@@ -51,8 +47,6 @@ const ROOM_WAIT: Duration = Duration::from_millis(50);
 /// Without room for this long, partitions are paused. Pausing throws away what was fetched ahead, so it is for a
 /// database that is away, not for one that is busy.
 const PAUSE_AFTER: Duration = Duration::from_secs(2);
-/// Longest a lane may take to finish when its partitions go to another consumer, or at the end.
-const FINISH_WAIT: Duration = Duration::from_secs(3);
 /// Longest one question to Kafka or to the database about positions.
 const POSITION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often Kafka is told the offsets that did not change, too.
@@ -235,87 +229,6 @@ impl Source {
         false
     }
 
-    fn carry_out_rebalances(&mut self) -> Result<(), IngestError> {
-        let rebalances = std::mem::take(
-            &mut *self
-                .consumer
-                .context()
-                .rebalances
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        for rebalance in rebalances {
-            match rebalance {
-                Rebalance::Assigned(partitions) => {
-                    tracing::info!(?partitions, "partitions assigned");
-                    self.metrics
-                        .rebalances_total
-                        .with_label_values(&["assigned"])
-                        .inc();
-                    self.is_given = true;
-                    if partitions.is_empty() {
-                        self.assign_at(&BTreeMap::new())?;
-                    }
-                    self.to_begin.extend(partitions);
-                    self.position_again_at = Duration::ZERO;
-                }
-                Rebalance::Revoked(partitions) => {
-                    tracing::info!(?partitions, "partitions revoked");
-                    self.metrics
-                        .rebalances_total
-                        .with_label_values(&["revoked"])
-                        .inc();
-                    self.give_up(&partitions);
-                    self.unassign(&partitions)?;
-                }
-            }
-        }
-        self.status
-            .has_partitions
-            .store(self.is_given && self.to_begin.is_empty(), Ordering::Release);
-        self.metrics
-            .partitions_assigned
-            .set(i64::try_from(self.next.len()).unwrap_or(i64::MAX));
-        Ok(())
-    }
-
-    /// Finishes what is under way of these partitions and forgets them.
-    fn give_up(&mut self, partitions: &[i32]) {
-        for buffer in &self.buffers {
-            buffer.forget(partitions);
-        }
-        for buffer in &self.buffers {
-            buffer.finish(partitions, FINISH_WAIT);
-        }
-        crash_point!("during_rebalance");
-        if !self.consumer.assignment_lost() {
-            self.commit(CommitMode::Sync);
-        }
-        for partition in partitions {
-            self.next.remove(partition);
-            self.to_begin.remove(partition);
-            self.to_seek.remove(partition);
-            self.committed.remove(partition);
-            for buffer in &self.buffers {
-                buffer.end(*partition);
-            }
-            // Whoever has it now shows its lag. Missing series are what is wanted.
-            let label = partition.to_string();
-            drop(
-                self.metrics
-                    .lag_offsets
-                    .remove_label_values(&[label.as_str()]),
-            );
-            drop(
-                self.metrics
-                    .lag_seconds
-                    .remove_label_values(&[label.as_str()]),
-            );
-        }
-        // With eager rebalancing everything goes, and what comes next is a new assignment.
-        self.is_given = !self.next.is_empty() || !self.to_begin.is_empty();
-    }
-
     /// What is due from time to time: offsets to Kafka, a look at the positions, the lag.
     fn tend(&mut self) -> Result<(), IngestError> {
         let now = self.clock.elapsed();
@@ -331,18 +244,22 @@ impl Source {
             }
         }
         if now >= self.check_at {
-            self.check_at = now + self.settings.check_interval;
             self.check_positions();
             self.measure_lag();
             if self.is_stalled() {
                 self.connect_anew()?;
             }
+            // From its end, because the database may let it wait.
+            self.check_at = self.clock.elapsed() + self.settings.check_interval;
         }
         Ok(())
     }
 
-    /// Tells Kafka what is done.
+    /// Tells Kafka what is done; when it waits for the answer, all of it.
     fn commit(&mut self, mode: CommitMode) {
+        if matches!(mode, CommitMode::Sync) {
+            self.committed.clear();
+        }
         let done = self.done();
         let news: Vec<(&i32, &i64)> = done
             .iter()
@@ -386,31 +303,6 @@ impl Source {
                 .with_label_values(&[label.as_str()])
                 .set(age.as_secs_f64());
         }
-    }
-
-    /// Lets the lanes finish, and tells Kafka.
-    fn finish(&mut self) {
-        crash_point!("during_shutdown");
-        let all: Vec<i32> = self.next.keys().chain(&self.to_begin).copied().collect();
-        self.give_up(&all);
-    }
-
-    /// Lets go of all partitions, so that the client can be dropped.
-    fn leave(&self) {
-        self.consumer
-            .context()
-            .is_closing
-            .store(true, Ordering::Release);
-        let assigned = self.consumer.assignment().unwrap_or_default();
-        drop(heard::unassign(&self.consumer, &assigned));
-    }
-
-    fn unassign(&self, partitions: &[i32]) -> KafkaResult<()> {
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            list.add_partition(&self.settings.topic, *partition);
-        }
-        heard::unassign(&self.consumer, &list)
     }
 
     fn all(&self) -> TopicPartitionList {

@@ -52,10 +52,11 @@ impl Source {
         {
             return Ok(());
         }
-        for partition in &self.to_seek {
+        let open: Vec<i32> = self.to_begin.union(&self.to_seek).copied().collect();
+        // What is thrown away below must not count as handed over.
+        for partition in &open {
             self.next.remove(partition);
         }
-        let open: Vec<i32> = self.to_begin.union(&self.to_seek).copied().collect();
         for buffer in &self.buffers {
             buffer.forget(&open);
             // What a lane still does of them would count for the wrong beginning.
@@ -107,7 +108,8 @@ impl Source {
     pub(super) fn assign_at(&mut self, starts: &BTreeMap<i32, i64>) -> KafkaResult<()> {
         match self.consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => {
-                let moved: Vec<i32> = std::mem::take(&mut self.to_seek).into_iter().collect();
+                let is_moved = |partition: &i32| starts.contains_key(partition);
+                let moved: Vec<i32> = self.to_seek.extract_if(.., is_moved).collect();
                 if !moved.is_empty() {
                     // From here on they are like the ones that were never begun.
                     self.to_begin.extend(&moved);
@@ -224,6 +226,9 @@ impl Source {
     pub(super) fn check_positions(&self) {
         let before: Vec<BTreeMap<i32, i64>> =
             self.buffers.iter().map(|buffer| buffer.quiet()).collect();
+        if before.iter().all(BTreeMap::is_empty) {
+            return;
+        }
         // A database that does not answer is not one that was restored.
         let Ok(stored) = self.within_timeout(self.store.positions(&self.settings.topic)) else {
             return;
