@@ -58,11 +58,11 @@ struct Process {
 /// By version: the commit, and what was on hand of each key then.
 type History = BTreeMap<i64, (CommitPoint, BTreeMap<u128, i64>)>;
 
-/// What is true: at every version, what was on hand of each key, in this life of the database and in the last one.
+/// What is true: at every version, what was on hand of each key, in this life of the database and in those before.
 #[derive(Default)]
 struct Truth {
     history: History,
-    before_restore: Option<History>,
+    before_restores: Vec<History>,
 }
 
 impl Truth {
@@ -313,7 +313,7 @@ impl Exploration {
             .await;
         self.restores += 1;
         let old = std::mem::replace(&mut self.truth.history, saved);
-        self.truth.before_restore = Some(old);
+        self.truth.before_restores.push(old);
     }
 
     async fn read_entry(&self, at: usize, key: u128) -> Entry {
@@ -353,7 +353,7 @@ impl Exploration {
         // For a second after a restore nobody can know of it.
         let just_before = is_fresh
             && !has_noticed
-            && self.truth.before_restore.as_ref().is_some_and(|old| {
+            && self.truth.before_restores.iter().any(|old| {
                 Truth::holds_in(old, answer.as_of, key, on_hand)
                     && version >= process.known.version.number()
             });
