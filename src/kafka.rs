@@ -56,12 +56,14 @@ pub fn consumer<C: ConsumerContext + 'static>(
     BaseConsumer::from_config_and_context(&config, context)
 }
 
-/// A producer whose acknowledgement means that every in-sync replica has the message.
+/// A producer whose acknowledgement means that every in-sync replica has the message, and whose refusals mean that message:
+/// what a topic refuses of a request, it refuses whole.
 pub fn producer(kafka: &Kafka) -> Result<FutureProducer, KafkaError> {
-    producer_config(kafka).create()
+    let mut config = producer_config(kafka);
+    config.set("batch.num.messages", "1").create()
 }
 
-/// The settings of [`producer`], for another kind of producer.
+/// A producer's settings.
 pub fn producer_config(kafka: &Kafka) -> ClientConfig {
     let mut config = client(kafka);
     let largest = kafka.message_bytes_max + DEAD_LETTER_ROOM_BYTES;

@@ -293,28 +293,29 @@ async fn a_message_too_large_to_decode_is_no_exception() {
 
 #[tokio::test]
 async fn what_the_dead_letter_topic_refuses_goes_without_its_value() {
+    const SMALL: usize = 20;
     let topic = unique("small");
     let world = World::with(|config| config.kafka.dead_letter_topic.clone_from(&topic)).await;
     world.limit_message_bytes(&topic, 5_000).await;
+    // Of one batch, so that nothing but the service keeps their letters apart.
+    for _ in 0..SMALL {
+        world.send_to(0, "small").await;
+    }
+    world.send_to(0, &"x".repeat(100_000)).await;
     let service = world.start().await;
-    world
-        .send_raw(b"key", Some(&vec![b'x'; 100_000]), OwnedHeaders::new())
-        .await;
-    world
-        .send_raw(b"small", Some(b"x"), OwnedHeaders::new())
-        .await;
-    let letters = world.dead_letters(2).await;
-    let large = letters
-        .iter()
-        .find(|letter| letter.key.as_deref() == Some(b"key"))
-        .unwrap();
-    assert_eq!(
-        (large.reason(), large.value.as_deref()),
-        ("not_json", Some(b"".as_slice()))
-    );
-    assert_eq!(large.header("stockyard.value_omitted"), "100000");
-    eventually("both are taken", async || {
-        (world.taken().await == 2).then_some(())
+    let letters = world.dead_letters(SMALL + 1).await;
+    for letter in &letters {
+        assert_eq!(letter.reason(), "not_json");
+        match letter.value.as_deref() {
+            Some(b"small") => {}
+            value => {
+                assert_eq!(value, Some(b"".as_slice()));
+                assert_eq!(letter.header("stockyard.value_omitted"), "100000");
+            }
+        }
+    }
+    eventually("all are taken", async || {
+        (world.taken().await == i64::try_from(SMALL + 1).unwrap()).then_some(())
     })
     .await;
     service.stop().await;
