@@ -13,7 +13,10 @@ use rdkafka::{
     consumer::{BaseConsumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedHeaders, Header, Headers},
-    producer::{FutureProducer, FutureRecord, future_producer::Delivery},
+    producer::{
+        BaseRecord, FutureProducer, FutureRecord, ProducerContext, ThreadedProducer,
+        future_producer::Delivery,
+    },
     util::Timeout,
 };
 
@@ -21,6 +24,10 @@ use crate::config::Kafka;
 
 /// The dead-letter topic takes this much more than the source: the headers that say why and from where.
 pub const DEAD_LETTER_ROOM_BYTES: usize = 64 * 1024;
+/// Longest a message may wait for room in a producer's queue.
+const QUEUE_MAX: Duration = Duration::from_secs(5);
+/// How long a full queue is left to drain.
+const QUEUE_WAIT: Duration = Duration::from_millis(5);
 /// Longest an administrative request may take.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -78,14 +85,30 @@ pub fn producer_config(kafka: &Kafka) -> ClientConfig {
     config
 }
 
-/// Sends a message and waits until Kafka has it. `queue_max`: how long for room in the producer's queue.
+/// Sends a message and waits until Kafka has it.
 pub async fn send(
     producer: &FutureProducer,
     record: FutureRecord<'_, [u8], [u8]>,
-    queue_max: Duration,
 ) -> Result<Delivery, KafkaError> {
-    let sent = producer.send(record, Timeout::After(queue_max)).await;
+    let sent = producer.send(record, Timeout::After(QUEUE_MAX)).await;
     sent.map_err(|(error, _)| error)
+}
+
+/// Hands a message to a producer's queue; waits while that is full, which bounds what is under way.
+pub fn enqueue<C: ProducerContext<DeliveryOpaque = ()> + 'static>(
+    producer: &ThreadedProducer<C>,
+    mut record: BaseRecord<'_, String, [u8]>,
+) -> Result<(), KafkaError> {
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                record = back;
+                std::thread::sleep(QUEUE_WAIT);
+            }
+            Err((error, _)) => return Err(error),
+        }
+    }
 }
 
 /// Whether the message is larger than its topic takes.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use rdkafka::{
-    error::{KafkaError, RDKafkaErrorCode},
+    error::KafkaError,
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 use stockyard::{
@@ -21,8 +21,6 @@ use super::table::as_f64;
 const LINGER_MS: &str = "20";
 /// Messages between two looks at the clock.
 const STEP: usize = 50;
-/// How long a full queue is waited for.
-const QUEUE_WAIT: Duration = Duration::from_millis(1);
 /// Longest the last messages may take.
 const FLUSH_MAX: Duration = Duration::from_secs(30);
 
@@ -65,17 +63,8 @@ impl Stream {
                 let due = Duration::from_secs_f64(as_f64(sent as u64) / as_f64(self.per_second));
                 std::thread::sleep(due.saturating_sub(clock.elapsed()));
             }
-            let mut record = BaseRecord::to(&self.kafka.topic).key(key).payload(value);
-            loop {
-                match producer.send(record) {
-                    Ok(()) => break,
-                    Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                        record = back;
-                        std::thread::sleep(QUEUE_WAIT);
-                    }
-                    Err((error, _)) => return Err(error),
-                }
-            }
+            let record = BaseRecord::to(&self.kafka.topic).key(key);
+            kafka::enqueue(&producer, record.payload(value.as_slice()))?;
         }
         producer.flush(FLUSH_MAX)
     }

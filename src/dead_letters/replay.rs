@@ -4,7 +4,7 @@
 //! its first origin, so that a dead letter of it is known for the same message; memory is bounded by [`SENT_BYTES`] and
 //! [`SEEN_MAX`]. Its effect is exactly once whatever is sent how often, because that is what a fact's identity is for.
 
-use std::{collections::HashSet, fmt, io::Write, time::Duration};
+use std::{collections::HashSet, fmt, io::Write};
 
 use futures_util::future::join_all;
 use rdkafka::{
@@ -33,8 +33,6 @@ const SENT_MESSAGES: usize = 500;
 const SENT_BYTES: usize = 16 * 1024 * 1024;
 /// Most messages remembered as sent, about 100 bytes each. Beyond it one may be sent again, which changes nothing.
 const SEEN_MAX: usize = 500_000;
-/// How long a message may wait for room in the producer's queue.
-const QUEUE_WAIT: Duration = Duration::from_secs(5);
 /// How much of a detail is shown, in characters.
 const DETAIL_CHARS: usize = 200;
 
@@ -244,7 +242,7 @@ async fn produce(
         .headers(headers);
     record.key = due.content.key.as_deref();
     record.payload = due.content.value.as_deref();
-    kafka::send(producer, record, QUEUE_WAIT).await
+    kafka::send(producer, record).await
 }
 
 impl fmt::Display for Due {

@@ -3,8 +3,6 @@
 //! Invariant: when writing returns well, the broker has every letter. A letter it refuses for its size goes without the
 //! value, and says so; if that is still too large, without its key and the headers it came with.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use rdkafka::{
     error::KafkaError,
@@ -22,9 +20,6 @@ use crate::{
     kafka,
     metrics::Metrics,
 };
-
-/// How long a letter may wait for room in the producer's queue.
-const QUEUE_WAIT: Duration = Duration::from_secs(5);
 
 /// A message that cannot be applied.
 #[derive(Debug)]
@@ -161,7 +156,7 @@ impl DeadLetters {
             FutureRecord::to(&self.topic).headers(headers);
         record.key = key;
         record.payload = value;
-        kafka::send(&self.producer, record, QUEUE_WAIT).await?;
+        kafka::send(&self.producer, record).await?;
         Ok(())
     }
 }

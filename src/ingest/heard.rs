@@ -31,7 +31,7 @@ pub(super) struct Heard {
 pub(super) struct Log {
     /// The offset after the newest message.
     pub(super) end: i64,
-    /// All there is below was handed over. Markers of transactions are behind it too, which never are.
+    /// Everything below it was handed over, or never will be (a transaction's markers); `None` while something waits.
     pub(super) fetched: Option<i64>,
 }
 

@@ -15,7 +15,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use rdkafka::{
     ClientContext,
-    error::{KafkaError, RDKafkaErrorCode},
+    error::KafkaError,
     message::DeliveryResult,
     producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
 };
@@ -26,8 +26,6 @@ use plan::{Plan, PlanOptions, Planned};
 
 /// Bound of the messages that wait for the broker, in KiB.
 const QUEUE_KBYTES: &str = "65536";
-/// How long a full queue is left to drain.
-const QUEUE_WAIT: Duration = Duration::from_millis(5);
 /// Longest the last messages may take.
 const FLUSH_MAX: Duration = Duration::from_mins(1);
 /// How often the pace is checked, in messages.
@@ -127,16 +125,7 @@ fn send(
 ) -> Result<(), KafkaError> {
     let mut record = BaseRecord::to(topic).key(&planned.key);
     record.payload = planned.value.as_deref();
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                record = back;
-                std::thread::sleep(QUEUE_WAIT);
-            }
-            Err((error, _)) => return Err(error),
-        }
-    }
+    kafka::enqueue(producer, record)
 }
 
 /// What became of the messages that were sent.

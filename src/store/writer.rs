@@ -1,6 +1,6 @@
 //! The transaction that writes, step by step.
 //!
-//! Lock order, ascending inside each: movements, levels, products and warehouses, the publish lock. Every statement
+//! Lock order, ascending inside each: movements, levels, products and warehouses, positions, the publish lock. Every statement
 //! below locks in that order because its rows are offered sorted and the steps are called in the order they stand here.
 //! Publishing, waking the followers and committing travel to the server in one message, so that no client can stop
 //! between them while it holds up the order of commits.

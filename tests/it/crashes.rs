@@ -3,19 +3,14 @@
 //! They die by their own hand at a named point (`crash_point!` in the library, `FAILPOINTS` here), and by `kill -9` at any
 //! moment; the next one goes on where the tables and the group say.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
-
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use stockyard::produce::{Oracle, plan::PlanOptions};
 
 use crate::support::{
     World, eventually, is_long,
-    process::{Process, free_port, signal},
+    member::Member,
+    process::signal,
     stream::{mixed, seed},
-    unique,
 };
 
 /// Where a process can be made to die, and whether it has to be told to stop to come there.
@@ -36,7 +31,6 @@ const BATCH_EVENTS: u64 = 50;
 /// A stream that is published already, and processes that take it one after the other.
 struct Story {
     world: World,
-    settings: PathBuf,
     options: PlanOptions,
     oracle: Oracle,
     random: SmallRng,
@@ -49,22 +43,12 @@ impl Story {
         let world = World::with(|config| {
             config.ingest.max_batch_events = usize::try_from(BATCH_EVENTS).unwrap();
             config.ingest.offset_commit_interval_ms = 20;
-            config.http.listen = vec![([127, 0, 0, 1], free_port()).into()];
         })
         .await;
         let options = mixed(messages, seed);
         let produced = world.publish(&options, 0, &[]);
-        let mut config = world.config.clone();
-        // One that has a name of its own and comes back gets its partitions at once.
-        for (name, value) in [("group.instance.id", "one"), ("session.timeout.ms", "6000")] {
-            let option = (name.to_owned(), value.to_owned());
-            config.kafka.options.extend([option]);
-        }
-        let settings = std::env::temp_dir().join(unique("crashes"));
-        std::fs::write(&settings, toml::to_string(&config).unwrap()).unwrap();
         Self {
             world,
-            settings,
             options,
             oracle: produced.await.unwrap().oracle,
             random: SmallRng::seed_from_u64(seed),
@@ -72,14 +56,10 @@ impl Story {
     }
 
     /// A process that dies at its points.
-    fn life(&self, points: &str) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stockyard"));
-        command
-            .args(["serve", "--role", "ingest", "--config"])
-            .arg::<&Path>(&self.settings)
-            .env_clear()
-            .env("FAILPOINTS", points);
-        Process::start(&mut command)
+    fn life(&self, points: &str) -> Member {
+        // One that has a name of its own and comes back gets its partitions at once.
+        let name = [("group.instance.id", "one"), ("session.timeout.ms", "6000")];
+        Member::at_points(&self.world.config, &name, points)
     }
 
     /// Waits until so many messages more are taken.
@@ -99,24 +79,10 @@ impl Story {
             (self.world.committed() == messages).then_some(())
         })
         .await;
-        ends(&mut last, "TERM").await;
+        last.process.end("TERM").await;
         self.world.holds(&self.oracle, "after the last").await;
-        std::fs::remove_file(&self.settings).unwrap();
         self.world.database.remove().await;
     }
-}
-
-/// Tells it to end, and waits until it has, however.
-async fn ends(process: &mut Process, how: &str) {
-    signal(process.id(), how);
-    has_ended(process).await;
-}
-
-async fn has_ended(process: &mut Process) {
-    eventually("the process has ended", async || {
-        process.has_ended().then_some(())
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,14 +105,14 @@ async fn a_process_that_dies_at_a_named_point_loses_and_doubles_nothing() {
             } else {
                 String::new()
             };
-            let mut process = story.life(&format!("{point}={first}return"));
+            let mut life = story.life(&format!("{point}={first}return"));
             if is_told {
                 story.comes_on(BATCH_EVENTS).await;
-                signal(process.id(), "TERM");
+                signal(life.process.id(), "TERM");
             }
-            has_ended(&mut process).await;
+            life.process.ended().await;
             assert!(
-                process.was_aborted(),
+                life.process.was_aborted(),
                 "it died at {point}, and not otherwise"
             );
         }
@@ -163,10 +129,10 @@ async fn a_process_killed_at_any_moment_loses_and_doubles_nothing() {
     };
     let mut story = Story::begin("kill -9", messages).await;
     for _ in 0..deaths {
-        let mut process = story.life("");
+        let mut life = story.life("");
         let more = story.random.random_range(1..messages / deaths);
         story.comes_on(more).await;
-        ends(&mut process, "KILL").await;
+        life.process.end("KILL").await;
     }
     story.end().await;
 }

@@ -438,13 +438,6 @@ fn producer(world: &World, compression: &str) -> FutureProducer {
         .unwrap()
 }
 
-/// An arrival with so much white space that it has that many bytes.
-fn padded(moved: &Move, bytes: usize) -> Vec<u8> {
-    let mut value = moved.arrival().into_bytes();
-    value.resize(bytes, b' ');
-    value
-}
-
 #[tokio::test]
 async fn a_message_as_large_as_the_topic_takes_comes_back() {
     let mut world = World::with(|config| config.ingest.max_message_bytes = 10_000).await;
@@ -457,12 +450,12 @@ async fn a_message_as_large_as_the_topic_takes_comes_back() {
     let mut noise = vec![0; largest];
     ChaCha8Rng::seed_from_u64(1).fill_bytes(&mut noise);
     let raw = producer(&world, "none");
-    assert!(takes(&raw, &topic, &padded(&moves[0], largest)).await);
-    assert!(!takes(&raw, &topic, &padded(&moves[0], largest + 1)).await);
+    assert!(takes(&raw, &topic, &moves[0].padded(largest)).await);
+    assert!(!takes(&raw, &topic, &moves[0].padded(largest + 1)).await);
     assert!(takes(&raw, &topic, &noise).await);
     // Compressed, the topic takes more than the dead-letter topic will.
     let compressed = producer(&world, "gzip");
-    assert!(takes(&compressed, &topic, &padded(&moves[1], 5_000_000)).await);
+    assert!(takes(&compressed, &topic, &moves[1].padded(5_000_000)).await);
 
     let service = world.start().await;
     let letters = world.dead_letters(3).await;
@@ -532,7 +525,7 @@ async fn a_value_that_was_left_out_comes_from_its_origin_or_not_at_all() {
     world
         .is_almost_full(refused.warehouse, refused.product)
         .await;
-    let value = String::from_utf8(padded(&refused, 100_000)).unwrap();
+    let value = String::from_utf8(refused.padded(100_000)).unwrap();
     world.send_to(0, "no json").await;
     world.send_to(0, &value).await;
     // Two lanes write them, in any order.

@@ -100,13 +100,13 @@ async fn a_group_takes_everything_once(strategy: &str) {
             );
             match happening {
                 Happens::Leaves => {
-                    members[0].end("TERM").await;
+                    members[0].process.end("TERM").await;
                     share_everything(&[&members[1], &members[2]]).await;
                     goes_on(&world, messages, &mut random).await;
                     members[0] = Member::start(&world.config, &[]);
                 }
                 Happens::Dies => {
-                    members[0].end("KILL").await;
+                    members[0].process.end("KILL").await;
                     members[0].begin();
                 }
                 Happens::Freezes => {
@@ -138,7 +138,7 @@ async fn a_group_takes_everything_once(strategy: &str) {
     .await;
     world.holds(&produced.oracle, strategy).await;
     for member in &mut members {
-        member.end("TERM").await;
+        member.process.end("TERM").await;
     }
     world.database.remove().await;
 }
@@ -174,7 +174,7 @@ async fn a_named_member_that_comes_back_disturbs_nobody() {
             for member in &members[1..] {
                 before.push(member.rebalances().await);
             }
-            members[0].end(how).await;
+            members[0].process.end(how).await;
             // Some of it for the one who is away.
             for partition in 0..PARTITIONS {
                 let message = Move::new(warehouse, product, 1).arrival();
@@ -194,7 +194,7 @@ async fn a_named_member_that_comes_back_disturbs_nobody() {
         }
         assert_eq!(world.differences().await, [""; 0]);
         for member in &mut members {
-            member.end("TERM").await;
+            member.process.end("TERM").await;
         }
         world.database.remove().await;
     }

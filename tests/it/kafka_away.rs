@@ -4,13 +4,8 @@ use tokio::net::TcpListener;
 
 use crate::{
     readers::Reads,
-    servers_away::{Goes, lives_through},
-    support::{
-        World, is_long,
-        own::OwnServer,
-        process::free_port,
-        proxy::{Proxy, Way},
-    },
+    servers_away::{Goes, lives_through, ways},
+    support::{World, is_long, own::OwnServer, process::free_port, proxy::Proxy},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,17 +22,9 @@ async fn stopped_killed_frozen_cut_off_and_half_open() {
     let change = |config: &mut stockyard::config::Config| {
         config.kafka.bootstrap_servers.clone_from(&around);
     };
-    for (name, way) in [
-        ("connections to Kafka cut", Way::Cut),
-        ("connections to Kafka half open", Way::Silent),
-        ("connections to Kafka without answers", Way::Unanswered),
-    ] {
-        if way == Way::Unanswered && !is_long() {
-            // To the service it is as silent as the one before.
-            continue;
-        }
+    for (name, way) in ways("Kafka") {
         let world = world().await;
-        lives_through(name, Reads::Work, &world, change, (&proxy, way)).await;
+        lives_through(&name, Reads::Work, &world, change, (&proxy, way)).await;
         world.database.remove().await;
     }
     for (name, goes) in [

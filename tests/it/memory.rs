@@ -4,11 +4,14 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use stockyard::kafka;
 use uuid::Uuid;
 
-use crate::support::{World, eventually, member::Member, messages::Move, process::resident_bytes};
+use crate::support::{
+    World, eventually,
+    member::Member,
+    messages::Move,
+    process::{RESIDENT_BYTES_MAX, resident_bytes},
+};
 
-/// What README promises of an ingest process.
-const PROCESS_BYTES_MAX: u64 = 150 << 20;
-/// Twice as much, in messages of this size.
+/// Twice as much as the process may hold, in messages of this size.
 const VALUE_BYTES: usize = 3_000;
 const MESSAGES: usize = 100_000;
 const PRODUCTS: usize = 500;
@@ -23,8 +26,7 @@ async fn publish(world: &World) {
     let products: Vec<Uuid> = (0..PRODUCTS).map(|_| Uuid::new_v4()).collect();
     let mut sent = Vec::with_capacity(MESSAGES);
     for product in products.iter().cycle().take(MESSAGES) {
-        let mut value = Move::new(warehouse, *product, 1).arrival().into_bytes();
-        value.resize(VALUE_BYTES, b' ');
+        let value = Move::new(warehouse, *product, 1).padded(VALUE_BYTES);
         let record = FutureRecord::<[u8], [u8]>::to(&world.config.kafka.topic).payload(&value);
         sent.push(
             producer
@@ -67,6 +69,6 @@ async fn a_backlog_does_not_grow_the_process() {
     })
     .await;
     eprintln!("an ingest process held {} MiB at most", most >> 20);
-    assert!(most < PROCESS_BYTES_MAX, "{most} bytes");
+    assert!(most < RESIDENT_BYTES_MAX, "{most} bytes");
     world.database.remove().await;
 }

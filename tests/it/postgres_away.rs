@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::{
     readers::Reads,
-    servers_away::{Goes, Lived, lives_through},
+    servers_away::{Goes, Lived, lives_through, ways},
     support::{
         TestDatabase, World, eventually,
         own::OwnServer,
@@ -61,18 +61,14 @@ async fn stopped_killed_and_frozen() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cut_off_and_half_open() {
-    for (name, way) in [
-        ("connections to PostgreSQL cut", Way::Cut),
-        ("connections to PostgreSQL half open", Way::Silent),
-        ("connections to PostgreSQL without answers", Way::Unanswered),
-    ] {
+    for (name, way) in ways("PostgreSQL") {
         let world = World::new().await;
         let (proxy, url) = Proxy::in_url(&world.database.url).await;
         let change = |config: &mut stockyard::config::Config| config.database.url = url;
-        let lived = lives_through(name, Reads::Fail, &world, change, (&proxy, way)).await;
-        holds_nothing(name, &lived).await;
+        let lived = lives_through(&name, Reads::Fail, &world, change, (&proxy, way)).await;
+        holds_nothing(&name, &lived).await;
         if way == Way::Silent {
-            listens(name, &world).await;
+            listens(&name, &world).await;
         }
         drop((lived, proxy));
         world.database.remove().await;

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Value, json};
 use stockyard::{
     clock::Clock,
-    domain::{MovementId, Side, StockKey},
+    domain::{MovementId, StockKey},
     produce::plan::{Plan, PlanOptions},
 };
 use tokio::task::JoinSet;
@@ -55,10 +55,7 @@ impl Told {
         let (mut movements, mut keys) = (Vec::new(), Vec::new());
         let first = usize::try_from(messages).expect("a count");
         for fact in Plan::new(options).take(first).filter_map(|m| m.fact) {
-            let side = match fact.side {
-                Side::Departure => "departure",
-                Side::Arrival => "arrival",
-            };
+            let side = fact.side.as_str();
             let units = fact.report.quantity.units();
             sides.entry(fact.movement).or_default().insert(side, units);
             movements.push(fact.movement);

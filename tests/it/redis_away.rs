@@ -5,9 +5,9 @@ use stockyard::config::Config;
 
 use crate::{
     readers::Reads,
-    servers_away::{Fault, Lived, lives_through},
+    servers_away::{Fault, Lived, lives_through, ways},
     support::{
-        World, eventually, is_long,
+        World, eventually,
         process::OwnRedis,
         proxy::{Proxy, Way},
     },
@@ -66,20 +66,12 @@ async fn killed_frozen_cut_off_and_half_open() {
         drop(lived);
         world.database.remove().await;
     }
-    for (name, way) in [
-        ("connections to Redis cut", Way::Cut),
-        ("connections to Redis half open", Way::Silent),
-        ("connections to Redis without answers", Way::Unanswered),
-    ] {
-        if way == Way::Unanswered && !is_long() {
-            // To the service it is as silent as the one before.
-            continue;
-        }
+    for (name, way) in ways("Redis") {
         let world = World::new().await;
         let (proxy, url) = Proxy::in_url(&redis.url()).await;
         let change = |config: &mut Config| only_redis(config, url);
-        let lived = lives_through(name, Reads::Work, &world, change, (&proxy, way)).await;
-        is_well(name, &lived).await;
+        let lived = lives_through(&name, Reads::Work, &world, change, (&proxy, way)).await;
+        is_well(&name, &lived).await;
         drop(lived);
         world.database.remove().await;
     }

@@ -16,14 +16,12 @@ async fn arrives(world: &World, service: &Service, units: i64, then: i64) {
     service.has_on_hand(WAREHOUSE, PRODUCT, then).await;
 }
 
-/// Waits until the answer comes from Redis.
-async fn is_in_redis(service: &Service, product: Uuid) {
-    eventually("a hit in redis", async || {
+/// Waits until the answer comes from that tier of the cache.
+async fn is_kept(service: &Service, product: Uuid, tier: &str) {
+    eventually("a hit", async || {
         let answer = service.stock(WAREHOUSE, product).await;
-        answer
-            .header("cache-status")
-            .contains("detail=redis")
-            .then_some(())
+        let status = answer.header("cache-status");
+        status.contains(&format!("detail={tier}")).then_some(())
     })
     .await;
 }
@@ -46,7 +44,7 @@ async fn a_lost_redis_costs_time_and_no_truth() {
     world.send(&another.arrival()).await;
     service.has_on_hand(WAREHOUSE, ANOTHER, 5).await;
     for product in [PRODUCT, ANOTHER] {
-        is_in_redis(&service, product).await;
+        is_kept(&service, product, "redis").await;
     }
     redis.save().await;
 
@@ -71,7 +69,7 @@ async fn a_lost_redis_costs_time_and_no_truth() {
     let refused = r#"warehouse_cache_lookups_total{result="refused",tier="redis"}"#;
     let before = service.count(refused).await;
     redis.run().await;
-    is_in_redis(&service, PRODUCT).await;
+    is_kept(&service, PRODUCT, "redis").await;
     let answer = service.stock(WAREHOUSE, PRODUCT).await;
     assert_eq!(answer.body["on_hand"], 12, "{:?}", answer.headers);
     let answer = service.stock(WAREHOUSE, ANOTHER).await;
@@ -89,14 +87,7 @@ async fn without_redis_the_process_caches_alone() {
     let world = World::with(|config| config.redis.enabled = false).await;
     let service = world.start().await;
     arrives(&world, &service, 3, 3).await;
-    eventually("a hit", async || {
-        let answer = service.stock(WAREHOUSE, PRODUCT).await;
-        answer
-            .header("cache-status")
-            .contains("detail=memory")
-            .then_some(())
-    })
-    .await;
+    is_kept(&service, PRODUCT, "memory").await;
     assert_eq!(service.get("/health").await.body["redis"], "off");
     service.stop().await;
     world.database.remove().await;

@@ -14,7 +14,7 @@ use crate::{
     support::{
         Service, World, eventually, is_long,
         own::OwnServer,
-        process::Process,
+        process::{Process, RESIDENT_BYTES_MAX},
         proxy::{Proxy, Way},
         stream::mixed,
         unique,
@@ -24,9 +24,6 @@ use crate::{
 /// Messages before the fault, the first of which are read during it.
 const BEFORE: u64 = 600;
 const READ_OF: u64 = 400;
-/// Most that the process may hold at any time, in bytes. A build without optimisation holds no more (50 MB here), so that the
-/// promise is the same; what comes in during a long absence, kept, would be beyond it.
-const RESIDENT_BYTES_MAX: u64 = 150 << 20;
 /// How the stream goes on through an absence of Kafka.
 const NEVER_GIVES_UP: [(&str, &str); 4] = [
     ("delivery.timeout.ms", "600000"),
@@ -90,6 +87,17 @@ impl Fault for (&Proxy, Way) {
     async fn end(&mut self) {
         self.0.set(Way::Open);
     }
+}
+
+/// The ways in which connections to that server go, by name.
+pub fn ways(server: &str) -> Vec<(String, Way)> {
+    let mut ways = vec![(Way::Cut, "cut"), (Way::Silent, "half open")];
+    // To a service that waits for an answer it is as silent as the one before; PostgreSQL goes on with what it was asked.
+    if is_long() || server == "PostgreSQL" {
+        ways.push((Way::Unanswered, "without answers"));
+    }
+    let named = |(way, is)| (format!("connections to {server} {is}"), way);
+    ways.into_iter().map(named).collect()
 }
 
 /// Settings under which a short absence shows what a long one shows under the usual ones. (But for the group's session,

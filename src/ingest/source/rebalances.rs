@@ -18,7 +18,7 @@ use crate::ingest::{
     heard::{self, Rebalance},
 };
 
-/// Longest the lanes may take to finish when its partitions go to another consumer, or at the end.
+/// Longest the lanes may take to finish when their partitions go to another consumer, or at the end.
 const FINISH_WAIT: Duration = Duration::from_secs(3);
 
 impl Source {
@@ -35,11 +35,7 @@ impl Source {
         for rebalance in rebalances {
             match rebalance {
                 Rebalance::Assigned(partitions) => {
-                    tracing::info!(?partitions, "partitions assigned");
-                    self.metrics
-                        .rebalances_total
-                        .with_label_values(&["assigned"])
-                        .inc();
+                    self.note("assigned", &partitions);
                     self.is_given = true;
                     if partitions.is_empty() {
                         self.assign_at(&BTreeMap::new())?;
@@ -48,11 +44,7 @@ impl Source {
                     self.position_again_at = Duration::ZERO;
                 }
                 Rebalance::Revoked(partitions) => {
-                    tracing::info!(?partitions, "partitions revoked");
-                    self.metrics
-                        .rebalances_total
-                        .with_label_values(&["revoked"])
-                        .inc();
+                    self.note("revoked", &partitions);
                     self.give_up(&partitions);
                     self.unassign(&partitions)?;
                 }
@@ -65,6 +57,14 @@ impl Source {
             .partitions_assigned
             .set(i64::try_from(self.next.len()).unwrap_or(i64::MAX));
         Ok(())
+    }
+
+    fn note(&self, event: &str, partitions: &[i32]) {
+        tracing::info!(?partitions, "partitions {event}");
+        self.metrics
+            .rebalances_total
+            .with_label_values(&[event])
+            .inc();
     }
 
     /// Finishes what is under way of these partitions and forgets them.

@@ -1,18 +1,15 @@
 //! Members of a consumer group that are processes of their own.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use stockyard::config::Config;
 
 use super::{
-    eventually,
-    process::{Process, free_port, signal},
+    process::{Process, serve, serve_as_written},
     unique,
 };
+
+const INGEST: [&str; 2] = ["--role", "ingest"];
 
 /// A service that only ingests, in a process of its own.
 pub struct Member {
@@ -30,41 +27,24 @@ impl Member {
     /// One to which something happens at named points.
     pub fn at_points(config: &Config, options: &[(&str, &str)], points: &str) -> Self {
         let mut config = config.clone();
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        config.http.listen = vec![address];
         let options = options.iter().map(|(name, value)| (*name, *value));
         config
             .kafka
             .options
             .extend(options.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let settings = std::env::temp_dir().join(unique("member"));
-        std::fs::write(&settings, toml::to_string(&config).unwrap()).unwrap();
+        let (mut command, address) = serve(&config, &settings);
+        command.args(INGEST).env("FAILPOINTS", points);
         Self {
-            process: Self::run(&settings, points),
+            process: Process::start(&mut command),
             settings,
             address,
         }
     }
 
-    fn run(settings: &Path, points: &str) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stockyard"));
-        command.args(["serve", "--role", "ingest", "--config"]);
-        Process::start(command.arg(settings).env("FAILPOINTS", points))
-    }
-
     /// Starts it again with the same settings, after its end.
     pub fn begin(&mut self) {
-        self.process = Self::run(&self.settings, "");
-    }
-
-    /// Sends a signal that ends it, and waits until it has.
-    pub async fn end(&mut self, how: &str) {
-        signal(self.process.id(), how);
-        let process = &mut self.process;
-        eventually("the member has ended", async || {
-            process.has_ended().then_some(())
-        })
-        .await;
+        self.process = Process::start(serve_as_written(&self.settings).args(INGEST));
     }
 
     /// The sum of the series whose names begin like that; `None` while it does not answer.

@@ -52,6 +52,13 @@ impl Move {
         self.message("departure")
     }
 
+    /// An arrival with white space behind it, that many bytes altogether.
+    pub fn padded(&self, bytes: usize) -> Vec<u8> {
+        let mut value = self.arrival().into_bytes();
+        value.resize(bytes, b' ');
+        value
+    }
+
     fn message(&self, event: &str) -> String {
         json!({ "data": {
             "movement_id": self.movement, "warehouse_id": self.warehouse, "product_id": self.product,

@@ -1,11 +1,13 @@
 //! Processes that a test starts, freezes and ends: only its own, by their id.
 
 use std::{
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::unix::process::ExitStatusExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
+
+use stockyard::config::Config;
 
 use super::{eventually, server};
 
@@ -40,8 +42,18 @@ impl Process {
         signal(self.id(), "CONT");
     }
 
-    pub fn has_ended(&mut self) -> bool {
-        self.0.try_wait().expect("a process").is_some()
+    /// Waits until it has ended, however.
+    pub async fn ended(&mut self) {
+        eventually("the process has ended", async || {
+            (!self.runs()).then_some(())
+        })
+        .await;
+    }
+
+    /// Tells it to end, and waits until it has.
+    pub async fn end(&mut self, how: &str) {
+        signal(self.id(), how);
+        self.ended().await;
     }
 
     /// Whether it has ended, by `abort`.
@@ -89,6 +101,30 @@ pub async fn is_frozen(process: u32) {
         output.expect("ps").stdout.starts_with(b"T").then_some(())
     })
     .await;
+}
+
+/// Most that an ingest process may hold at any time, in bytes, as README promises. A build without optimisation holds no
+/// more.
+pub const RESIDENT_BYTES_MAX: u64 = 150 << 20;
+
+/// A service to start: with these settings, written to that file, and an address of its own.
+pub fn serve(config: &Config, settings: &Path) -> (Command, SocketAddr) {
+    let mut config = config.clone();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    config.http.listen = vec![address];
+    let text = toml::to_string(&config).expect("settings");
+    std::fs::write(settings, text).expect("a file");
+    (serve_as_written(settings), address)
+}
+
+/// One with the settings in that file.
+pub fn serve_as_written(settings: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stockyard"));
+    command
+        .args(["serve", "--config"])
+        .arg(settings)
+        .env_clear();
+    command
 }
 
 /// Runs a command of the service to its end.

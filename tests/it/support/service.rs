@@ -2,7 +2,6 @@
 
 use std::{
     fs::File,
-    net::SocketAddr,
     path::Path,
     process::{Command, Output},
     sync::Arc,
@@ -34,7 +33,7 @@ use uuid::Uuid;
 
 use super::{
     TestDatabase, eventually,
-    process::{self, Process, free_port},
+    process::{self, Process, serve},
     server, unique,
 };
 
@@ -190,16 +189,7 @@ impl World {
     ) -> (Service, Process) {
         let mut config = self.config.clone();
         change(&mut config);
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        config.http.listen = vec![address];
-        let settings = log.with_extension("toml");
-        let text = toml::to_string(&config).expect("settings");
-        std::fs::write(&settings, text).expect("a file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stockyard"));
-        command
-            .args(["serve", "--config"])
-            .arg(&settings)
-            .env_clear();
+        let (mut command, address) = serve(&config, &log.with_extension("toml"));
         let log = File::create(log).expect("a file");
         let process = Process::saying(&mut command, log);
         (Service::at(&format!("http://{address}")), process)
