@@ -63,9 +63,14 @@ pub fn consumer<C: ConsumerContext + 'static>(
     BaseConsumer::from_config_and_context(&config, context)
 }
 
-/// A producer whose acknowledgement means that every in-sync replica has the message, and whose refusals mean that message:
-/// what a topic refuses of a request, it refuses whole.
+/// A producer whose acknowledgement means that every in-sync replica has the message. A refusal means a whole request: it may
+/// be for the sake of another message in it.
 pub fn producer(kafka: &Kafka) -> Result<FutureProducer, KafkaError> {
+    producer_config(kafka).create()
+}
+
+/// One whose refusals mean the message: each travels alone, which allows some thousands a second.
+pub fn lone_producer(kafka: &Kafka) -> Result<FutureProducer, KafkaError> {
     let mut config = producer_config(kafka);
     config.set("batch.num.messages", "1").create()
 }

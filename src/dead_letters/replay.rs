@@ -99,7 +99,7 @@ impl DeadLetters {
         let mut replay = Replay {
             how,
             origins: Reader::new(&self.kafka, self.clock.clone())?,
-            producer: kafka::producer(&kafka)?,
+            producer: kafka::lone_producer(&kafka)?,
             decoded_bytes_max: self.decoded_bytes_max,
             seen: HashSet::new(),
             due: Vec::new(),

@@ -32,7 +32,8 @@ pub(super) struct Letter<'b> {
 /// The way to the dead-letter topic. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct DeadLetters {
-    producer: FutureProducer,
+    together: FutureProducer,
+    alone: FutureProducer,
     source_topic: String,
     topic: String,
     backoff: Backoff,
@@ -51,7 +52,8 @@ impl DeadLetters {
                 .with_label_values(&[reason.as_str()]);
         }
         Ok(Self {
-            producer: kafka::producer(config)?,
+            together: kafka::producer(config)?,
+            alone: kafka::lone_producer(config)?,
             source_topic: config.topic.clone(),
             topic: config.dead_letter_topic(),
             backoff,
@@ -134,20 +136,30 @@ impl DeadLetters {
             };
             headers.insert(header)
         };
-        let result = self.produce(key, value, all.clone()).await;
-        if !result.as_ref().is_err_and(kafka::is_too_large) {
-            return result;
+        let is_refused =
+            |result: &Result<(), KafkaError>| result.as_ref().is_err_and(kafka::is_too_large);
+        let mut result = self.produce(&self.together, key, value, all.clone()).await;
+        if is_refused(&result) {
+            // Perhaps for the sake of another one.
+            result = self.produce(&self.alone, key, value, all.clone()).await;
         }
-        let result = self.produce(key, Some(&[]), omitted(all)).await;
-        if !result.as_ref().is_err_and(kafka::is_too_large) {
-            return result;
+        if is_refused(&result) {
+            result = self
+                .produce(&self.alone, key, Some(&[]), omitted(all))
+                .await;
         }
-        // The key, or headers that came with it, are too large by themselves.
-        self.produce(None, Some(&[]), omitted(ours)).await
+        if is_refused(&result) {
+            // The key, or headers that came with it, are too large by themselves.
+            result = self
+                .produce(&self.alone, None, Some(&[]), omitted(ours))
+                .await;
+        }
+        result
     }
 
     async fn produce(
         &self,
+        producer: &FutureProducer,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         headers: OwnedHeaders,
@@ -156,7 +168,7 @@ impl DeadLetters {
             FutureRecord::to(&self.topic).headers(headers);
         record.key = key;
         record.payload = value;
-        kafka::send(&self.producer, record).await?;
+        kafka::send(producer, record).await?;
         Ok(())
     }
 }
