@@ -10,6 +10,7 @@
 //! - **commit**: one published transaction, known by its *version* and a random *tag*.
 
 pub mod batch;
+pub mod catalogue;
 pub mod commit;
 pub mod ids;
 pub mod movement;
@@ -17,6 +18,7 @@ pub mod quantity;
 pub mod stock;
 pub mod time;
 
+pub use catalogue::{Product, Warehouse};
 pub use commit::{CommitPoint, Tag, Version};
 pub use ids::{MovementId, ProductId, StockKey, WarehouseCode, WarehouseId};
 pub use movement::{Fact, Movement, MovementLine, Side, SideReport, Sides, Status};

@@ -37,7 +37,20 @@ pub(super) const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("applicati
 pub(super) enum ApiError {
     /// The request says something that has no meaning.
     BadRequest(&'static str),
+    /// The body is well-formed, but a field of it has no meaning.
+    Unprocessable(String),
+    /// What is asked for cannot be beside what is there.
+    Conflict(&'static str),
+    TooLarge,
+    NotJson,
     Query(QueryError),
+}
+
+impl ApiError {
+    #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
+    pub(super) fn unprocessable(why: impl ToString) -> Self {
+        Self::Unprocessable(why.to_string())
+    }
 }
 
 impl From<QueryError> for ApiError {
@@ -56,6 +69,13 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         match self {
             Self::BadRequest(detail) => problem(StatusCode::BAD_REQUEST, detail),
+            Self::Unprocessable(detail) => problem(StatusCode::UNPROCESSABLE_ENTITY, &detail),
+            Self::Conflict(detail) => problem(StatusCode::CONFLICT, detail),
+            Self::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
+            Self::NotJson => problem(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "The body must be JSON, and its Content-Type application/json",
+            ),
             Self::Query(error @ QueryError::Undone(_)) => {
                 problem(StatusCode::GONE, &error.to_string())
             }

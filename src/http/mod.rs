@@ -5,8 +5,10 @@
 
 mod answer;
 pub mod body;
+mod catalogue;
 mod error;
 mod finish;
+mod input;
 mod movements;
 mod openapi;
 mod ops;
@@ -69,6 +71,10 @@ fn api_routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
         .routes(routes!(movements::show))
         .routes(routes!(stock::show))
+        .routes(routes!(catalogue::products))
+        .routes(routes!(catalogue::put_product))
+        .routes(routes!(catalogue::warehouses))
+        .routes(routes!(catalogue::put_warehouse))
 }
 
 fn ops_routes() -> OpenApiRouter<Context> {

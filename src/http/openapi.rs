@@ -20,6 +20,7 @@ use super::{Context, api_routes, ops_routes};
     ),
     tags(
         (name = "stock", description = "How much of this is there"),
+        (name = "catalogue", description = "What products and warehouses are called"),
         (name = "movements", description = "What happened to this movement"),
         (name = "operations", description = "How the service is")
     )

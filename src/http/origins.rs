@@ -27,7 +27,12 @@ pub(super) fn cors(allowed: &[String]) -> CorsLayer {
             header::IF_NONE_MATCH,
             STOCK_MIN_VERSION,
         ])
-        .expose_headers::<[HeaderName; 3]>([header::ETAG, CACHE_STATUS, STOCK_VERSION])
+        .expose_headers::<[HeaderName; 4]>([
+            header::ETAG,
+            header::LINK,
+            CACHE_STATUS,
+            STOCK_VERSION,
+        ])
 }
 
 fn allows(allowed: &[String], origin: &str) -> bool {

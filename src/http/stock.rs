@@ -11,6 +11,7 @@ use super::{
     answer::{Asked, respond},
     body::{StockBody, json},
     error::{ApiError, Problem},
+    input,
 };
 use crate::{
     domain::{ProductId, StockKey, StockLevel, WarehouseId},
@@ -18,8 +19,6 @@ use crate::{
 };
 
 const INVALID: &str = "Invalid warehouse or product ID";
-/// Longest code or sku that is looked up, in bytes.
-const NAME_BYTES_MAX: usize = 200;
 
 /// What stands of a product in a warehouse
 ///
@@ -53,7 +52,6 @@ pub(super) async fn show(
     asked: Asked,
 ) -> Result<Response, ApiError> {
     let inventory = &context.inventory;
-    let unknown = || ApiError::BadRequest(INVALID);
     let is_named = [&warehouse, &product]
         .iter()
         .any(|text| Uuid::try_parse(text).is_err());
@@ -61,32 +59,18 @@ pub(super) async fn show(
         // The wanted commit may be the one that gave the name.
         inventory.reached_commit(asked.min_version).await?;
     }
-    let warehouse = match Uuid::try_parse(&warehouse) {
-        Ok(id) => id,
-        Err(_) => inventory
-            .warehouse_by_code(name(&warehouse)?)
-            .await?
-            .ok_or_else(unknown)?
-            .uuid(),
-    };
-    let product = match Uuid::try_parse(&product) {
-        Ok(id) => id,
-        Err(_) => inventory
-            .product_by_sku(name(&product)?)
-            .await?
-            .ok_or_else(unknown)?
-            .uuid(),
-    };
-    let key = WarehouseId::new(warehouse)
-        .zip(ProductId::new(product))
+    let warehouse = input::warehouse(inventory, &warehouse, INVALID).await?;
+    let product = input::product(inventory, &product, INVALID).await?;
+    let key = warehouse
+        .zip(product)
         .map(|(warehouse, product)| StockKey { warehouse, product });
     let answer = match key {
         Some(key) => inventory.stock(key, asked.min_version).await?,
         // The nil UUID names nothing, and nothing of it is anywhere.
         None => Answer {
             body: Some(json(&StockBody::new(
-                warehouse,
-                product,
+                warehouse.map_or(Uuid::nil(), WarehouseId::uuid),
+                product.map_or(Uuid::nil(), ProductId::uuid),
                 &StockLevel::EMPTY,
             ))),
             as_of: inventory.reached_commit(asked.min_version).await?,
@@ -94,13 +78,4 @@ pub(super) async fn show(
         },
     };
     Ok(respond(answer, &asked, INVALID))
-}
-
-/// A code or sku that can be looked up.
-fn name(text: &str) -> Result<&str, ApiError> {
-    // A zero byte is no text to the database.
-    if text.len() > NAME_BYTES_MAX || text.contains('\0') {
-        return Err(ApiError::BadRequest(INVALID));
-    }
-    Ok(text)
 }

@@ -3,6 +3,7 @@
 //! Invariant: only this module begins a transaction, marks the cache or moves the follower. What is not here: SQL, the
 //! wire formats, and who calls.
 
+pub mod catalogue;
 pub mod difference;
 pub mod follow;
 pub mod query;
@@ -11,9 +12,14 @@ pub mod verify;
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
-use crate::{cache::Cache, clock::Clock, metrics::Metrics, store::Store};
+use crate::{
+    cache::{Cache, CacheKey},
+    clock::Clock,
+    metrics::Metrics,
+    store::{Store, writer::Writer},
+};
 use follow::{FollowSettings, Follower, HANDED_MAX, Handed};
 use query::Documents;
 
@@ -24,6 +30,8 @@ pub struct Inventory {
     cache: Cache,
     documents: Documents,
     metrics: Metrics,
+    /// The catalogue changes rarely: one at a time.
+    catalogue_writer: Mutex<Writer>,
     /// The way to the process's own follower.
     handed: mpsc::Sender<Handed>,
 }
@@ -40,6 +48,7 @@ impl Inventory {
     ) -> (Arc<Self>, Follower) {
         let (handed, receiver) = mpsc::channel(HANDED_MAX);
         let inventory = Arc::new(Self {
+            catalogue_writer: Mutex::new(store.writer()),
             store,
             cache,
             documents,
@@ -60,5 +69,17 @@ impl Inventory {
 
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Makes a commit of this process known to it. Cannot fail: the follower finds by looking what it is not told.
+    fn announce(&self, commit: Handed) {
+        let version = commit.published.point.version;
+        for change in &commit.changes {
+            self.cache.rule().mark(CacheKey::Stock(change.key), version);
+            self.cache
+                .rule()
+                .mark(CacheKey::Movement(change.movement), version);
+        }
+        drop(self.handed.try_send(commit));
     }
 }

@@ -114,7 +114,7 @@ impl Inventory {
         self.retried(|| self.store.is_migrated()).await
     }
 
-    async fn newest_commit(&self) -> Result<CommitPoint, StoreError> {
+    pub(super) async fn newest_commit(&self) -> Result<CommitPoint, StoreError> {
         self.retried(|| self.store.newest_commit()).await
     }
 
@@ -238,7 +238,7 @@ impl Inventory {
 
     /// Again on another connection if this one had gone stale: after a restart of the database all of the pool's have.
     /// Where none answers, that is the answer.
-    async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
+    pub(super) async fn retried<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
         read: impl Fn() -> F,
     ) -> Result<T, StoreError> {

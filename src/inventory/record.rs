@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use super::{Inventory, follow::Handed};
 use crate::{
-    cache::CacheKey,
     domain::{
         CommitPoint, Fact, MovementLine, Revision, StockKey, WarehouseCode, WarehouseId,
         batch::{self, Change, LineId, Merged, Outcome},
@@ -105,20 +104,6 @@ impl Recorder {
             outcomes: written.outcomes,
             commit,
         })
-    }
-}
-
-impl Inventory {
-    /// Makes a commit of this process known to it. Cannot fail: the follower finds by looking what it is not told.
-    fn announce(&self, commit: Handed) {
-        let version = commit.published.point.version;
-        for change in &commit.changes {
-            self.cache.rule().mark(CacheKey::Stock(change.key), version);
-            self.cache
-                .rule()
-                .mark(CacheKey::Movement(change.movement), version);
-        }
-        drop(self.handed.try_send(commit));
     }
 }
 

@@ -123,7 +123,7 @@ async fn newest(pool: &PgPool) -> Result<CommitPoint, StoreError> {
     let row = sqlx::query!("select version, tag from stock_commits order by version desc limit 1")
         .fetch_optional(pool)
         .await?
-        .ok_or(StoreError::Inconsistent("no commits, not even the first"))?;
+        .ok_or(StoreError::NO_COMMITS)?;
     commit_point(row.version, row.tag)
 }
 

@@ -26,6 +26,15 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The migrations make the first one.
+    pub(super) const NO_COMMITS: Self = Self::Inconsistent("no commits, not even the first");
+
+    /// Another row has the value that is to be unique.
+    pub fn is_taken(&self) -> bool {
+        const UNIQUE_VIOLATION: &str = "23505";
+        matches!(self, Self::DataRefused { code, .. } if code == UNIQUE_VIOLATION)
+    }
+
     /// The error of a statement that carried data.
     pub(super) fn of_data(error: sqlx::Error) -> Self {
         let refused = error.as_database_error().and_then(|database| {

@@ -3,6 +3,7 @@
 //! Invariants: nothing but this module names sqlx; a transaction that writes goes through [`writer::Writer`]; a read is
 //! one statement, so what it returns is one moment of the database and carries the commit it is true as of.
 
+pub mod catalogue;
 mod columns;
 pub mod commits;
 mod error;
@@ -23,6 +24,7 @@ use tokio::time::timeout;
 
 pub use error::StoreError;
 pub use pg_time::PgTime;
+pub use reads::AsOf;
 
 /// The schema, embedded.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
@@ -188,6 +190,10 @@ impl Store {
     /// Read connections: (all, idle ones).
     pub fn read_connections(&self) -> (u32, usize) {
         (self.reads.size(), self.reads.num_idle())
+    }
+
+    fn reads(&self) -> &PgPool {
+        &self.reads
     }
 
     pub async fn close(&self) {

@@ -31,7 +31,7 @@ impl Store {
         )
         .fetch_optional(&self.reads)
         .await?
-        .ok_or(StoreError::Inconsistent("no commits, not even the first"))?;
+        .ok_or(StoreError::NO_COMMITS)?;
         let value = match (row.on_hand, row.reserved, row.revision, row.updated_at) {
             (Some(on_hand), Some(reserved), Some(revision), Some(updated_at)) => StockLevel {
                 on_hand,
@@ -67,9 +67,7 @@ impl Store {
         )
         .fetch_all(&self.reads)
         .await?;
-        let newest = rows
-            .first()
-            .ok_or(StoreError::Inconsistent("no commits, not even the first"))?;
+        let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
         let as_of = commit_point(newest.version, newest.tag)?;
         let mut lines = Vec::with_capacity(rows.len());
         for row in rows {

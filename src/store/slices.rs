@@ -149,7 +149,7 @@ impl Store {
         let as_of = row
             .version
             .and_then(Version::new)
-            .ok_or(StoreError::Inconsistent("no commits, not even the first"))?;
+            .ok_or(StoreError::NO_COMMITS)?;
         Ok(BucketSlice {
             as_of,
             digest: Digest {

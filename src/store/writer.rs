@@ -89,6 +89,10 @@ impl WriteTx<'_> {
         self.batch
     }
 
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
     /// Creates the products that are not there, with the id alone. `products` is sorted.
     pub async fn ensure_products(&mut self, products: &[Uuid]) -> Result<(), StoreError> {
         sqlx::query!(
@@ -143,13 +147,10 @@ impl WriteTx<'_> {
         if wanting == 0 {
             return Ok(0);
         }
-        // Whoever gives codes does so alone: two transactions with one code for two warehouses would else end in an
-        // error. Who holds the lock updates only rows that are committed, so it waits for nobody who waits for it.
-        sqlx::query!("select pg_advisory_xact_lock(hashtext('warehouse_codes'))")
-            .execute(&mut self.connection)
-            .await?;
+        self.lock_codes().await?;
         let given = sqlx::query!(
-            "update warehouses w set code = offer.code
+            "with given as (
+            update warehouses w set code = offer.code
             from (
                 select distinct on (code) id, code
                 from (
@@ -159,14 +160,28 @@ impl WriteTx<'_> {
                 ) one_each
                 order by code, id
             ) offer
-            where w.warehouse_id = offer.id and w.code is null",
+            where w.warehouse_id = offer.id and w.code is null
+            returning w.warehouse_id, w.code, w.name
+            )
+            insert into catalogue_changes (batch, warehouse_id, code, name)
+            select $3, warehouse_id, code, name from given",
             &ids,
-            &texts
+            &texts,
+            self.batch.0
         )
         .execute(&mut self.connection)
         .await
         .map_err(StoreError::of_data)?;
         Ok(given.rows_affected())
+    }
+
+    /// Whoever gives codes to warehouses does so alone: two transactions with one code for two warehouses would else end in
+    /// an error. Who holds the lock updates only rows that are committed, so it waits for nobody who waits for it.
+    pub(super) async fn lock_codes(&mut self) -> Result<(), StoreError> {
+        sqlx::query!("select pg_advisory_xact_lock(hashtext('warehouse_codes'))")
+            .execute(&mut self.connection)
+            .await?;
+        Ok(())
     }
 
     /// Offers the sides of each line; a side that is already set stays. Returns, for the lines of which something was

@@ -18,6 +18,7 @@ mod answers;
 mod architecture;
 mod bad_messages;
 mod cache_rule;
+mod catalogue;
 mod commands;
 mod contention;
 mod crashes;

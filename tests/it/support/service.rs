@@ -16,7 +16,7 @@ use rdkafka::{
     message::{BorrowedMessage, Headers, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
-use reqwest::{Client, StatusCode, header::HeaderMap};
+use reqwest::{Client, Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::Value;
 use stockyard::{
     app::{self, Parts},
@@ -437,15 +437,12 @@ impl Service {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = request.send().await.expect(path);
-        let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.expect("a body");
-        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Answer {
-            status,
-            headers,
-            body,
-        }
+        answered(request).await
+    }
+
+    pub async fn send(&self, method: Method, path: &str, body: &Value) -> Answer {
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        answered(request.json(body)).await
     }
 
     pub async fn movement(&self, id: impl std::fmt::Display) -> Answer {
@@ -525,4 +522,16 @@ impl Service {
 fn default_config() -> Config {
     let empty = std::collections::HashMap::new();
     Config::from_layers(None, empty).expect("the defaults")
+}
+
+async fn answered(request: RequestBuilder) -> Answer {
+    let response = request.send().await.expect("an answer");
+    let (status, headers) = (response.status(), response.headers().clone());
+    let text = response.text().await.expect("a body");
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Answer {
+        status,
+        headers,
+        body,
+    }
 }

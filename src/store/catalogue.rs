@@ -1,0 +1,210 @@
+//! Names, codes and minima.
+
+use uuid::Uuid;
+
+use super::{
+    AsOf, Store, StoreError,
+    writer::{WriteTx, commit_point},
+};
+use crate::domain::{
+    Product, ProductId, Warehouse, WarehouseId,
+    catalogue::{Code, Name, Threshold},
+};
+
+/// What became of an entry that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    Created,
+    Changed,
+    /// It says what was there before.
+    Same,
+}
+
+/// What a commit left of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatalogueChange {
+    Product(Product),
+    Warehouse(Warehouse),
+}
+
+impl WriteTx<'_> {
+    /// Stores a product, whatever was there of it. A sku that another product has is refused data.
+    pub async fn put_product(&mut self, product: &Product) -> Result<Put, StoreError> {
+        let batch = self.batch().0;
+        let (code, name) = (
+            product.sku.as_ref().map(Code::as_str),
+            product.name.as_ref().map(Name::as_str),
+        );
+        let min_stock = product.min_stock.map(Threshold::units);
+        let reorder_point = product.reorder_point.map(Threshold::units);
+        // A row that was there has been locked by the conflict, and its deleter is known as such.
+        let is_new = sqlx::query_scalar!(
+            r#"with put as (
+            insert into products as p (product_id, sku, name, min_stock, reorder_point)
+            values ($2, $3, $4, $5, $6)
+            on conflict (product_id) do update set sku = excluded.sku, name = excluded.name,
+                min_stock = excluded.min_stock, reorder_point = excluded.reorder_point
+            where (p.sku, p.name, p.min_stock, p.reorder_point)
+                is distinct from (excluded.sku, excluded.name, excluded.min_stock, excluded.reorder_point)
+            returning p.xmax = 0 as is_new
+            ), told as (
+            insert into catalogue_changes (batch, product_id, code, name, min_stock, reorder_point)
+            select $1, $2, $3, $4, $5, $6 from put
+            )
+            select is_new as "is_new!" from put"#,
+            batch,
+            product.id.uuid(),
+            code,
+            name,
+            min_stock,
+            reorder_point
+        )
+        .fetch_optional(self.connection())
+        .await
+        .map_err(StoreError::of_data)?;
+        Ok(put(is_new))
+    }
+
+    /// Stores a warehouse, whatever was there of it. A code that another warehouse has is refused data.
+    pub async fn put_warehouse(&mut self, warehouse: &Warehouse) -> Result<Put, StoreError> {
+        let batch = self.batch().0;
+        // The row first: whoever made it and has not committed yet may be about to wait for the lock on codes.
+        let made = sqlx::query!(
+            "insert into warehouses (warehouse_id) values ($1) on conflict do nothing",
+            warehouse.id.uuid()
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::of_data)?;
+        self.lock_codes().await?;
+        let changed = sqlx::query!(
+            "with put as (
+            update warehouses w set code = $3, name = $4
+            where warehouse_id = $2 and (w.code, w.name) is distinct from ($3, $4)
+            returning warehouse_id
+            )
+            insert into catalogue_changes (batch, warehouse_id, code, name)
+            select $1, warehouse_id, $3, $4 from put",
+            batch,
+            warehouse.id.uuid(),
+            warehouse.code.as_ref().map(Code::as_str),
+            warehouse.name.as_ref().map(Name::as_str)
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::of_data)?;
+        Ok(match (made.rows_affected(), changed.rows_affected()) {
+            (0, 0) => Put::Same,
+            (0, _) => Put::Changed,
+            _ => Put::Created,
+        })
+    }
+}
+
+fn put(is_new: Option<bool>) -> Put {
+    match is_new {
+        None => Put::Same,
+        Some(true) => Put::Created,
+        Some(false) => Put::Changed,
+    }
+}
+
+impl Store {
+    /// At most `limit` products with ids after that one, in order, with the newest commit they hold.
+    pub async fn products_after(
+        &self,
+        after: Option<ProductId>,
+        limit: i64,
+    ) -> Result<AsOf<Vec<Product>>, StoreError> {
+        let rows = sqlx::query_as!(
+            ProductRow,
+            r#"select c.version, c.tag, p.product_id as "id?", p.sku as code, p.name, p.min_stock, p.reorder_point
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            left join lateral (
+                select * from products where product_id > $1 order by product_id limit $2
+            ) p on true order by p.product_id"#,
+            after.map_or(Uuid::nil(), ProductId::uuid),
+            limit
+        )
+        .fetch_all(self.reads())
+        .await?;
+        let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
+        Ok(AsOf {
+            as_of: commit_point(newest.version, newest.tag)?,
+            value: rows
+                .into_iter()
+                .filter_map(ProductRow::into_product)
+                .collect(),
+        })
+    }
+
+    /// At most `limit` warehouses with ids after that one, in order, with the newest commit they hold.
+    pub async fn warehouses_after(
+        &self,
+        after: Option<WarehouseId>,
+        limit: i64,
+    ) -> Result<AsOf<Vec<Warehouse>>, StoreError> {
+        let rows = sqlx::query_as!(
+            WarehouseRow,
+            r#"select c.version, c.tag, w.warehouse_id as "id?", w.code, w.name
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            left join lateral (
+                select * from warehouses where warehouse_id > $1 order by warehouse_id limit $2
+            ) w on true order by w.warehouse_id"#,
+            after.map_or(Uuid::nil(), WarehouseId::uuid),
+            limit
+        )
+        .fetch_all(self.reads())
+        .await?;
+        let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
+        Ok(AsOf {
+            as_of: commit_point(newest.version, newest.tag)?,
+            value: rows
+                .into_iter()
+                .filter_map(WarehouseRow::into_warehouse)
+                .collect(),
+        })
+    }
+}
+
+/// A row of `products` beside the newest commit; without an id where there is none.
+struct ProductRow {
+    version: i64,
+    tag: i32,
+    id: Option<Uuid>,
+    code: Option<String>,
+    name: Option<String>,
+    min_stock: Option<i64>,
+    reorder_point: Option<i64>,
+}
+
+impl ProductRow {
+    fn into_product(self) -> Option<Product> {
+        Some(Product {
+            id: ProductId::new(self.id?)?,
+            sku: self.code.as_deref().map(Code::stored),
+            name: self.name.as_deref().map(Name::stored),
+            min_stock: self.min_stock.map(Threshold::stored),
+            reorder_point: self.reorder_point.map(Threshold::stored),
+        })
+    }
+}
+
+/// A row of `warehouses` beside the newest commit; without an id where there is none.
+struct WarehouseRow {
+    version: i64,
+    tag: i32,
+    id: Option<Uuid>,
+    code: Option<String>,
+    name: Option<String>,
+}
+
+impl WarehouseRow {
+    fn into_warehouse(self) -> Option<Warehouse> {
+        Some(Warehouse {
+            id: WarehouseId::new(self.id?)?,
+            code: self.code.as_deref().map(Code::stored),
+            name: self.name.as_deref().map(Name::stored),
+        })
+    }
+}
