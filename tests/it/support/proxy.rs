@@ -115,10 +115,13 @@ async fn carry(mut client: TcpStream, target: SocketAddr, mut way: watch::Receiv
         // The server holds its end just as long.
         Way::Silent => hold((client, server), way).await,
         Way::Unanswered => {
-            let (mut from_client, to_client) = client.split();
-            let (from_server, mut to_server) = server.split();
-            drop(copy(&mut from_client, &mut to_server).await);
-            hold((to_client, from_server), way).await;
+            let (mut from_client, _to_client) = client.split();
+            let (_from_server, mut to_server) = server.split();
+            // The end of what a client sends arrives as well: a server does not hold what was given up.
+            tokio::select! {
+                _ = copy(&mut from_client, &mut to_server) => {}
+                _ = way.wait_for(|way| *way == Way::Cut) => {}
+            }
         }
     }
 }
