@@ -17,13 +17,15 @@ use crate::{
     },
     clock::Clock,
     config::{Config, ConfigError, millis},
-    http::{self, ServerError},
+    http::{self, ServerError, live::Live},
     ingest::{Ingest, IngestError},
     inventory::{
         Inventory,
+        feed::{Audience, Nobody},
         follow::{FollowSettings, Follower},
     },
     kafka,
+    live::hub::{Hub, LiveSettings},
     metrics::Metrics,
     store::{Store, StoreError, StoreSettings},
 };
@@ -78,6 +80,7 @@ pub fn inventory(
     clock: &Clock,
     metrics: Metrics,
     conditions: Conditions,
+    audience: Arc<dyn Audience>,
 ) -> Result<(Arc<Inventory>, Follower), AppError> {
     let store = Store::new(&store_settings(config))?;
     let rule = Arc::new(Rule::new(clock.clone(), conditions));
@@ -105,6 +108,7 @@ pub fn inventory(
         clock.clone(),
         metrics,
         follow,
+        audience,
     ))
 }
 
@@ -127,11 +131,23 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), AppError> {
     let (clock, metrics) = (Clock::system(), Metrics::new()?);
-    let (inventory, follower) = inventory(config, &clock, metrics.clone(), Conditions::ALL)?;
+    let hub = parts
+        .answers
+        .then(|| Arc::new(Hub::new(live_settings(config))));
+    let audience: Arc<dyn Audience> = match &hub {
+        Some(hub) => Arc::clone(hub) as _,
+        None => Arc::new(Nobody),
+    };
+    let (inventory, follower) =
+        inventory(config, &clock, metrics.clone(), Conditions::ALL, audience)?;
     let tasks = TaskTracker::new();
     if parts.answers {
         tasks.spawn(follower.run(stop.clone()));
+    } else {
+        // Nobody looks at commits that are handed over.
+        drop(follower);
     }
+    let live = hub.map(|hub| live(config, hub, &clock, &stop, &tasks, &metrics));
     let ingest = if parts.ingests {
         let partition_bytes_max = config.database.ledger_partition_bytes_max;
         tasks.spawn(keep_ledger_room(
@@ -148,31 +164,28 @@ pub async fn run(
     let context = http::Context {
         inventory: Arc::clone(&inventory),
         follows: parts.answers,
+        live,
         ingest_is_ready: status.map(|status| {
             Arc::new(move || status.has_partitions()) as Arc<dyn Fn() -> bool + Send + Sync>
         }),
     };
-    let settings = http::Settings {
-        allowed_origins: config.http.allowed_origins.clone(),
-        body_bytes_max: config.http.body_bytes_max,
-        request_timeout: millis(config.http.request_timeout_ms),
-    };
     let routes = if parts.answers {
-        http::routes(context, &settings)
+        http::routes(context, &http_settings(config))
     } else {
-        http::operator_routes(context, &settings)
-    };
-    let limits = http::Limits {
-        connections_max: config.http.connections_max,
-        header_timeout: millis(config.http.header_timeout_ms),
-        drain_timeout: millis(config.http.drain_timeout_ms),
+        http::operator_routes(context, &http_settings(config))
     };
     for listener in &listeners {
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, answers = parts.answers, ingests = parts.ingests, "listening");
         }
     }
-    tasks.spawn(http::run(listeners, routes, limits, metrics, stop.clone()));
+    tasks.spawn(http::run(
+        listeners,
+        routes,
+        http_limits(config),
+        metrics,
+        stop.clone(),
+    ));
     tasks.close();
 
     let result = if let Some(ingest) = ingest {
@@ -188,6 +201,59 @@ pub async fn run(
     inventory.store().close().await;
     tracing::info!("stopped");
     Ok(result?)
+}
+
+fn http_settings(config: &Config) -> http::Settings {
+    http::Settings {
+        allowed_origins: config.http.allowed_origins.clone(),
+        body_bytes_max: config.http.body_bytes_max,
+        request_timeout: millis(config.http.request_timeout_ms),
+    }
+}
+
+fn http_limits(config: &Config) -> http::Limits {
+    http::Limits {
+        connections_max: config.http.connections_max,
+        header_timeout: millis(config.http.header_timeout_ms),
+        drain_timeout: millis(config.http.drain_timeout_ms),
+    }
+}
+
+fn live_settings(config: &Config) -> LiveSettings {
+    let live = &config.live;
+    LiveSettings {
+        ring_items_max: live.ring_items_max,
+        snapshot_bytes_max: live.snapshot_bytes_max,
+        part_bytes_max: live.snapshot_part_bytes_max,
+        heartbeat_every: millis(live.heartbeat_ms),
+    }
+}
+
+fn live(
+    config: &Config,
+    hub: Arc<Hub>,
+    clock: &Clock,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+    metrics: &Metrics,
+) -> Live {
+    let settings = &config.live;
+    Live {
+        hub,
+        limits: http::live::Limits {
+            connections_max: settings.connections_max,
+            ping_every: millis(settings.ping_ms),
+            pong_timeout: millis(settings.pong_timeout_ms),
+            stalled_after: millis(settings.stalled_after_ms),
+            close_timeout: millis(settings.close_timeout_ms),
+        },
+        allowed_origins: config.http.allowed_origins.clone(),
+        clock: clock.clone(),
+        stop: stop.clone(),
+        tasks: tasks.clone(),
+        open: Arc::default(),
+        metrics: metrics.clone(),
+    }
 }
 
 /// Brings the schema up to date and makes the topics.

@@ -21,6 +21,7 @@ pub struct Config {
     pub follow: Follow,
     pub kafka: Kafka,
     pub ingest: Ingest,
+    pub live: Live,
     pub log: Log,
 }
 
@@ -120,6 +121,20 @@ pub struct Ingest {
 pub enum OnGap {
     Stop,
     Continue,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Live {
+    pub connections_max: usize,
+    pub ring_items_max: usize,
+    pub snapshot_bytes_max: u64,
+    pub snapshot_part_bytes_max: usize,
+    pub heartbeat_ms: u64,
+    pub ping_ms: u64,
+    pub pong_timeout_ms: u64,
+    pub stalled_after_ms: u64,
+    pub close_timeout_ms: u64,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

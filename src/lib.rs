@@ -32,6 +32,8 @@ pub mod store;
 
 pub mod inventory;
 
+pub mod live;
+
 pub mod dead_letters;
 pub mod http;
 pub mod ingest;

@@ -38,6 +38,11 @@ pub const MESSAGE_STATUSES: [&str; 3] = ["ok", "duplicate", "error"];
 pub const TIERS: [&str; 2] = ["memory", "redis"];
 pub const LOOKUPS: [&str; 4] = ["hit", "miss", "refused", "error"];
 
+/// How live clients connect.
+pub const LIVE_KINDS: [&str; 2] = ["socket", "stream"];
+/// The codes with which the service closes a live connection.
+pub const LIVE_CLOSES: [&str; 4] = ["1001", "1011", "4008", "4029"];
+
 /// All metrics, by the names clients read.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -84,6 +89,17 @@ pub struct Metrics {
     pub feed_resyncs_total: IntCounter,
     /// Looks at the order of commits, by result.
     pub feed_polls_total: IntCounterVec,
+    /// Live connections open now, by kind: socket, stream.
+    pub live_connections: IntGaugeVec,
+    /// Frames and bytes of frames handed to live connections.
+    pub live_frames_total: IntCounter,
+    pub live_bytes_total: IntCounter,
+    /// Live connections that the service closed, by code.
+    pub live_closes_total: IntCounterVec,
+    /// Snapshots read for live clients; others were given one that was read before.
+    pub live_snapshots_total: IntCounter,
+    /// Seconds from a commit to an update of it being handed to a connection.
+    pub live_commit_to_frame_seconds: Histogram,
     /// Read connections by state: idle, used.
     pub database_connections: IntGaugeVec,
 }
@@ -190,6 +206,29 @@ impl Metrics {
                 "Looks at the order of commits, by result",
                 &["result"],
             )?,
+            live_connections: make.gauges(
+                "live_connections",
+                "Live connections open now, by kind",
+                &["kind"],
+            )?,
+            live_frames_total: make
+                .counter("live_frames_total", "Frames handed to live connections")?,
+            live_bytes_total: make.counter(
+                "live_bytes_total",
+                "Bytes of frames handed to live connections",
+            )?,
+            live_closes_total: make.counters(
+                "live_closes_total",
+                "Live connections that the service closed, by code",
+                &["code"],
+            )?,
+            live_snapshots_total: make
+                .counter("live_snapshots_total", "Snapshots read for live clients")?,
+            live_commit_to_frame_seconds: make.histogram(
+                "live_commit_to_frame_seconds",
+                "Seconds from a commit to an update of it being handed to a connection",
+                &FINE_SECONDS,
+            )?,
             database_connections: make.gauges(
                 "database_read_connections",
                 "Read connections by state",
@@ -230,6 +269,12 @@ impl Metrics {
         }
         for result in ["ok", "error"] {
             self.feed_polls_total.with_label_values(&[result]);
+        }
+        for kind in LIVE_KINDS {
+            self.live_connections.with_label_values(&[kind]);
+        }
+        for code in LIVE_CLOSES {
+            self.live_closes_total.with_label_values(&[code]);
         }
         for state in ["idle", "used"] {
             self.database_connections.with_label_values(&[state]);

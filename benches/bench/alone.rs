@@ -131,7 +131,7 @@ async fn write(mut writer: Writer, queue: Vec<Ready>, statements: Statements) ->
         tx.upsert_movements(ready.merged.lines()).await?;
         let levels = tx.add_to_levels(&ready.deltas).await?;
         if statements == Statements::All {
-            let rows = ledger_rows(&ready.changes, levels)?;
+            let rows = ledger_rows(&ready.changes, &levels)?;
             tx.append_ledger(rows.iter().map(|(change, level)| (*change, level)))
                 .await?;
             tx.publish().await?;

@@ -35,6 +35,11 @@ impl Product {
             reorder_point: None,
         }
     }
+
+    /// Whether so many units in a warehouse are low.
+    pub fn is_low(&self, units: i64) -> bool {
+        self.min_stock.is_some_and(|min| min.is_reached_by(units))
+    }
 }
 
 impl Warehouse {

@@ -11,6 +11,7 @@
 
 pub mod batch;
 pub mod catalogue;
+pub mod change;
 pub mod commit;
 pub mod ids;
 pub mod movement;

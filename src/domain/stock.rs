@@ -1,6 +1,6 @@
 //! What stands in one warehouse of one product.
 
-use super::Timestamp;
+use super::{Product, Timestamp, Warehouse};
 
 /// How often a key has changed: one more for each batch that touched it, 0 where nothing ever did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,20 @@ impl StockLevel {
     pub fn available(&self) -> i64 {
         self.on_hand.saturating_sub(self.reserved).max(0)
     }
+}
+
+/// A level and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedLevel {
+    pub warehouse: Warehouse,
+    pub level: StockLevel,
+}
+
+/// A product and its levels in all warehouses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProductStock {
+    pub product: Product,
+    pub levels: Vec<PlacedLevel>,
 }
 
 #[cfg(test)]

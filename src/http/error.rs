@@ -41,8 +41,11 @@ pub(super) enum ApiError {
     Unprocessable(String),
     /// What is asked for cannot be beside what is there.
     Conflict(&'static str),
+    Forbidden(&'static str),
     TooLarge,
     NotJson,
+    /// This process shows nothing live.
+    NotLive,
     Query(QueryError),
 }
 
@@ -71,6 +74,8 @@ impl IntoResponse for ApiError {
             Self::BadRequest(detail) => problem(StatusCode::BAD_REQUEST, detail),
             Self::Unprocessable(detail) => problem(StatusCode::UNPROCESSABLE_ENTITY, &detail),
             Self::Conflict(detail) => problem(StatusCode::CONFLICT, detail),
+            Self::Forbidden(detail) => problem(StatusCode::FORBIDDEN, detail),
+            Self::NotLive => problem(StatusCode::NOT_FOUND, "Nothing is shown live here"),
             Self::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::NotJson => problem(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,

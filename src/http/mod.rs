@@ -9,6 +9,7 @@ mod catalogue;
 mod error;
 mod finish;
 mod input;
+pub mod live;
 mod movements;
 mod openapi;
 mod ops;
@@ -43,6 +44,8 @@ pub struct Context {
     pub ingest_is_ready: IngestReadiness,
     /// Whether this process follows the commits: only one that answers queries does.
     pub follows: bool,
+    /// `None` in a process that answers no queries.
+    pub live: Option<live::Live>,
 }
 
 /// What the routes need to be told.
@@ -75,6 +78,8 @@ fn api_routes() -> OpenApiRouter<Context> {
         .routes(routes!(catalogue::put_product))
         .routes(routes!(catalogue::warehouses))
         .routes(routes!(catalogue::put_warehouse))
+        .routes(routes!(live::ws))
+        .routes(routes!(live::events))
 }
 
 fn ops_routes() -> OpenApiRouter<Context> {

@@ -35,7 +35,7 @@ pub(super) fn cors(allowed: &[String]) -> CorsLayer {
         ])
 }
 
-fn allows(allowed: &[String], origin: &str) -> bool {
+pub(super) fn allows(allowed: &[String], origin: &str) -> bool {
     allowed.iter().any(|allowed| match allowed.as_str() {
         LOOPBACK => is_loopback(origin),
         other => other.eq_ignore_ascii_case(origin),

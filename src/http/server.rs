@@ -1,12 +1,12 @@
 //! Listens, accepts and serves. The caller owns the sockets and the stop signal.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
+use futures_util::future::join_all;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
 use tokio::{
@@ -66,41 +66,23 @@ pub async fn run(
     metrics: Metrics,
     stop: CancellationToken,
 ) {
-    let connections = Arc::new(Semaphore::new(limits.connections_max));
-    let accepting = TaskTracker::new();
-    let (drained, drain) = tokio::sync::mpsc::channel::<GracefulShutdown>(listeners.len().max(1));
-    for listener in listeners {
-        let acceptor = Acceptor {
-            routes: routes.clone(),
-            limits,
-            metrics: metrics.clone(),
-            connections: Arc::clone(&connections),
-        };
-        let (stop, drained) = (stop.clone(), drained.clone());
-        accepting.spawn(async move {
-            let graceful = GracefulShutdown::new();
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = acceptor.accept(&listener, &graceful) => {}
-            }
-            drop(listener);
-            drop(drained.send(graceful).await);
-        });
+    let open = TaskTracker::new();
+    let acceptor = Acceptor {
+        routes,
+        limits,
+        metrics,
+        permits: Arc::new(Semaphore::new(limits.connections_max)),
+        open: open.clone(),
+        stop: stop.clone(),
+    };
+    let accepting = join_all(listeners.iter().map(|listener| acceptor.accept(listener)));
+    tokio::select! {
+        () = stop.cancelled() => {}
+        _ = accepting => {}
     }
-    drop(drained);
-    accepting.close();
-    accepting.wait().await;
-    drop(timeout(limits.drain_timeout, finish(drain)).await);
-}
-
-/// Waits for the open connections of every socket.
-async fn finish(mut drain: tokio::sync::mpsc::Receiver<GracefulShutdown>) {
-    let all = TaskTracker::new();
-    while let Some(graceful) = drain.recv().await {
-        all.spawn(graceful.shutdown());
-    }
-    all.close();
-    all.wait().await;
+    drop(listeners);
+    open.close();
+    drop(timeout(limits.drain_timeout, open.wait()).await);
 }
 
 /// What every connection is served with.
@@ -108,15 +90,17 @@ struct Acceptor {
     routes: Router,
     limits: Limits,
     metrics: Metrics,
-    connections: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
+    open: TaskTracker,
+    stop: CancellationToken,
 }
 
 impl Acceptor {
-    async fn accept(&self, listener: &TcpListener, graceful: &GracefulShutdown) {
+    async fn accept(&self, listener: &TcpListener) {
         // The semaphore is never closed.
-        while let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await {
+        while let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
             match listener.accept().await {
-                Ok((stream, _)) => self.serve(stream, permit, graceful),
+                Ok((stream, _)) => self.serve(stream, permit),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
@@ -125,7 +109,7 @@ impl Acceptor {
         }
     }
 
-    fn serve(&self, stream: TcpStream, permit: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
+    fn serve(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
         // Answers are small and written whole: waiting for more to send only delays them.
         drop(stream.set_nodelay(true));
         let connection = http1::Builder::new()
@@ -136,12 +120,20 @@ impl Acceptor {
             .serve_connection(
                 TokioIo::new(Wire::new(stream)),
                 TowerToHyperService::new(self.routes.clone()),
-            );
-        let connection = graceful.watch(connection);
-        let open = self.metrics.http_connections.clone();
-        tokio::spawn(async move {
+            )
+            .with_upgrades();
+        let (open, stop) = (self.metrics.http_connections.clone(), self.stop.clone());
+        self.open.spawn(async move {
             open.inc();
-            if let Err(error) = connection.await {
+            let mut connection = pin!(connection);
+            let result = tokio::select! {
+                result = connection.as_mut() => result,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = result {
                 tracing::debug!(%error, "a connection ended early");
             }
             open.dec();

@@ -9,7 +9,7 @@ use crate::{
     domain::{CommitPoint, Product, ProductId, Warehouse, WarehouseId},
     store::{
         AsOf, StoreError,
-        catalogue::Put,
+        catalogue::{CatalogueChange, Put},
         writer::{WriteTx, Writer},
     },
 };
@@ -39,6 +39,15 @@ pub enum PutError {
     Taken,
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<Entry<'_>> for CatalogueChange {
+    fn from(entry: Entry<'_>) -> Self {
+        match entry {
+            Entry::Product(product) => Self::Product(product.clone()),
+            Entry::Warehouse(warehouse) => Self::Warehouse(warehouse.clone()),
+        }
+    }
 }
 
 impl Inventory {
@@ -85,6 +94,8 @@ impl Inventory {
                 self.announce(Handed {
                     published,
                     changes: Vec::new(),
+                    levels: Vec::new(),
+                    catalogue: vec![entry.into()],
                 });
                 Ok(Stored {
                     put,

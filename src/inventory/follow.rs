@@ -12,12 +12,27 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Inventory;
+use super::{
+    Inventory,
+    feed::{Audience, Followed},
+    names::Catalogue,
+    record::beside_levels,
+};
 use crate::{
     cache::CacheKey,
     clock::Clock,
-    domain::{CommitPoint, Timestamp, Version, batch::Change},
-    store::{StoreError, commits::Commit, writer::Published},
+    domain::{
+        CommitPoint, Version,
+        batch::Change,
+        change::{Amounts, LedgerRow},
+    },
+    store::{
+        StoreError,
+        catalogue::CatalogueChange,
+        commits::Commit,
+        feed::{Did, FeedRow},
+        writer::{LevelAfter, Published},
+    },
 };
 
 /// Most of its own commits a process holds for the follower; what does not fit is found by looking.
@@ -40,7 +55,11 @@ pub struct FollowSettings {
 #[derive(Debug)]
 pub struct Handed {
     pub published: Published,
+    /// By key.
     pub changes: Vec<Change>,
+    /// By key, as the commit left them.
+    pub levels: Vec<LevelAfter>,
+    pub catalogue: Vec<CatalogueChange>,
 }
 
 /// Follows the order of commits. One per process.
@@ -52,6 +71,9 @@ pub struct Follower {
     ahead: BTreeMap<Version, Handed>,
     /// `None` until the database was first seen.
     position: Option<CommitPoint>,
+    /// As of the position.
+    catalogue: Catalogue,
+    audience: Arc<dyn Audience>,
     clock: Clock,
     settings: FollowSettings,
     is_failing: bool,
@@ -63,12 +85,15 @@ impl Follower {
         receiver: mpsc::Receiver<Handed>,
         clock: Clock,
         settings: FollowSettings,
+        audience: Arc<dyn Audience>,
     ) -> Self {
         Self {
             inventory,
             receiver,
             ahead: BTreeMap::new(),
             position: None,
+            catalogue: Catalogue::default(),
+            audience,
             clock,
             settings,
             is_failing: false,
@@ -104,8 +129,7 @@ impl Follower {
         loop {
             let began = self.clock.elapsed();
             let Some(at) = self.position else {
-                let newest = self.inventory.store.newest_to_follow().await?;
-                self.begin_at(newest);
+                self.begin().await?;
                 self.inventory.cache.rule().confirm(began);
                 return Ok(());
             };
@@ -130,25 +154,21 @@ impl Follower {
         }
     }
 
-    /// Marks what these commits, right after the position, touched, and moves on.
+    /// Follows these commits, right after the position.
     async fn follow_commits(&mut self, commits: &[Commit]) -> Result<(), StoreError> {
         let Some((at, last)) = self.position.zip(commits.last()) else {
             return Ok(());
         };
-        let touched = self
-            .inventory
-            .store
-            .touched(at.version, last.point.version)
-            .await?;
-        let rule = self.inventory.cache.rule();
-        for touch in touched {
-            rule.mark(CacheKey::Stock(touch.key), touch.version);
-            if let Some(movement) = touch.movement {
-                rule.mark(CacheKey::Movement(movement), touch.version);
+        let store = &self.inventory.store;
+        let did = store.did(at.version, last.point.version).await?;
+        for followed in told(&mut self.catalogue, commits, did, |row| {
+            let rule = self.inventory.cache.rule();
+            rule.mark(CacheKey::Stock(row.row.key), row.version);
+            if let Some(movement) = row.movement {
+                rule.mark(CacheKey::Movement(movement), row.version);
             }
-        }
-        for commit in commits {
-            self.move_to(commit.point, commit.committed_at);
+        }) {
+            self.move_to(followed);
         }
         Ok(())
     }
@@ -199,19 +219,33 @@ impl Follower {
             if first.get().published.previous != at {
                 return;
             }
-            let Handed { published, changes } = first.remove();
-            let rule = self.inventory.cache.rule();
-            for change in &changes {
-                rule.mark(CacheKey::Stock(change.key), published.point.version);
-                rule.mark(CacheKey::Movement(change.movement), published.point.version);
+            let handed = first.remove();
+            let (version, rule) = (handed.published.point.version, self.inventory.cache.rule());
+            for change in &handed.changes {
+                rule.mark(CacheKey::Stock(change.key), version);
+                rule.mark(CacheKey::Movement(change.movement), version);
             }
-            self.move_to(published.point, published.committed_at);
+            let Ok(rows) = ledger_rows(&handed) else {
+                // It is in the database, and will be found there.
+                return;
+            };
+            let commit = Commit {
+                point: handed.published.point,
+                committed_at: handed.published.committed_at,
+            };
+            for change in handed.catalogue {
+                self.catalogue.apply(change);
+            }
+            let followed = self.catalogue.told(&commit, rows);
+            self.move_to(followed);
         }
     }
 
-    fn move_to(&mut self, to: CommitPoint, committed_at: Timestamp) {
+    fn move_to(&mut self, followed: Followed) {
+        let (to, committed_at) = (followed.point, followed.committed_at);
         self.inventory.cache.rule().advance(to);
         self.position = Some(to);
+        self.audience.follow(followed);
         let lag_us = self
             .clock
             .unix_micros()
@@ -232,15 +266,67 @@ impl Follower {
         self.ahead.clear();
     }
 
-    fn begin_at(&mut self, newest: CommitPoint) {
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        let beginning = self.inventory.store.beginning().await?;
+        let newest = beginning.history.last();
+        let newest = newest.map_or(beginning.base, |commit| commit.point);
+        let mut catalogue = Catalogue::new(beginning.products, beginning.warehouses);
+        // The history is told in the words of today, which its own changes lead to.
+        let history = told(&mut catalogue, &beginning.history, beginning.did, |_| {});
+        self.catalogue = catalogue;
         self.inventory.cache.rule().restart(newest);
         self.inventory.cache.forget();
         self.position = Some(newest);
+        self.audience.begin(beginning.base, history);
         self.inventory
             .metrics
             .feed_version
             .set(newest.version.number());
+        Ok(())
     }
+}
+
+/// What these commits did, each in the words of the catalogue as it left it.
+fn told(
+    catalogue: &mut Catalogue,
+    commits: &[Commit],
+    did: Did,
+    mut mark: impl FnMut(&FeedRow),
+) -> Vec<Followed> {
+    let mut rows = did.rows.into_iter().peekable();
+    let mut changes = did.catalogue.into_iter().peekable();
+    let tell = |commit: &Commit| {
+        let version = commit.point.version;
+        while let Some((_, change)) = changes.next_if(|(at, _)| *at <= version) {
+            catalogue.apply(change);
+        }
+        let mut of_commit = Vec::new();
+        while let Some(row) = rows.next_if(|row| row.version <= version) {
+            mark(&row);
+            of_commit.push(row.row);
+        }
+        catalogue.told(commit, of_commit)
+    };
+    commits.iter().map(tell).collect()
+}
+
+/// What the ledger has of a commit of this process.
+fn ledger_rows(handed: &Handed) -> Result<Vec<LedgerRow>, StoreError> {
+    let rows = beside_levels(&handed.changes, &handed.levels)?;
+    let row = |(change, level): &(&Change, LevelAfter)| LedgerRow {
+        key: change.key,
+        kind: change.side.into(),
+        delta: Amounts {
+            on_hand: change.on_hand_delta,
+            reserved: 0,
+        },
+        after: Amounts {
+            on_hand: level.on_hand,
+            reserved: level.reserved,
+        },
+        revision: level.revision,
+    };
+    Ok(rows.iter().map(row).collect())
 }
 
 /// Wakes the follower for the commits of other processes; those of its own are handed to it. What it hears carries no

@@ -5,7 +5,9 @@
 
 pub mod catalogue;
 pub mod difference;
+pub mod feed;
 pub mod follow;
+mod names;
 pub mod query;
 pub mod record;
 pub mod verify;
@@ -20,6 +22,7 @@ use crate::{
     metrics::Metrics,
     store::{Store, writer::Writer},
 };
+use feed::Audience;
 use follow::{FollowSettings, Follower, HANDED_MAX, Handed};
 use query::Documents;
 
@@ -45,6 +48,7 @@ impl Inventory {
         clock: Clock,
         metrics: Metrics,
         follow: FollowSettings,
+        audience: Arc<dyn Audience>,
     ) -> (Arc<Self>, Follower) {
         let (handed, receiver) = mpsc::channel(HANDED_MAX);
         let inventory = Arc::new(Self {
@@ -55,7 +59,7 @@ impl Inventory {
             metrics,
             handed,
         });
-        let follower = Follower::new(Arc::clone(&inventory), receiver, clock, follow);
+        let follower = Follower::new(Arc::clone(&inventory), receiver, clock, follow, audience);
         (inventory, follower)
     }
 

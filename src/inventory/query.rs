@@ -12,9 +12,9 @@ use crate::{
     cache::{CacheKey, Entry, Lookup, Seat, Tier},
     domain::{
         CommitPoint, Movement, MovementId, ProductId, StockKey, StockLevel, WarehouseId,
-        commit::WantedCommit,
+        commit::WantedCommit, stock::ProductStock,
     },
-    store::StoreError,
+    store::{AsOf, StoreError},
 };
 
 /// How long a caller waits for a commit it wants.
@@ -86,6 +86,17 @@ impl Inventory {
         wanted: Option<WantedCommit>,
     ) -> Result<Answer, QueryError> {
         self.answer(CacheKey::Movement(id), wanted).await
+    }
+
+    /// The products of which something ever stood in one of these warehouses, and which are among these, with all their
+    /// levels. An empty list names all.
+    pub async fn product_stock(
+        &self,
+        warehouses: &[WarehouseId],
+        products: &[ProductId],
+    ) -> Result<AsOf<Vec<ProductStock>>, StoreError> {
+        self.retried(|| self.store.product_stock(warehouses, products))
+            .await
     }
 
     /// The warehouse with this code in the catalogue.

@@ -17,6 +17,7 @@ use crate::{
     metrics::Metrics,
     store::{
         StoreError,
+        catalogue::CatalogueChange,
         positions::{Advance, LaneNumber},
         writer::{LevelAfter, WriteTx, Writer},
     },
@@ -51,7 +52,8 @@ pub struct Recorded {
 struct Written {
     outcomes: Vec<Outcome>,
     changes: Vec<Change>,
-    codes_given: u64,
+    levels: Vec<LevelAfter>,
+    codes_given: Vec<CatalogueChange>,
 }
 
 impl Recorder {
@@ -87,7 +89,7 @@ impl Recorder {
             }
             Err(error) => return Err(error),
         };
-        if written.changes.is_empty() && written.codes_given == 0 {
+        if written.changes.is_empty() && written.codes_given.is_empty() {
             staged(metrics, "publish", tx.commit_silently()).await?;
             return Ok(Recorded {
                 outcomes: written.outcomes,
@@ -99,6 +101,8 @@ impl Recorder {
         self.inventory.announce(Handed {
             published,
             changes: written.changes,
+            levels: written.levels,
+            catalogue: written.codes_given,
         });
         Ok(Recorded {
             outcomes: written.outcomes,
@@ -128,12 +132,13 @@ async fn write(
     let outcomes = merged.outcomes(facts, &new, |id, side| stored.get(&id)?.side(side));
 
     let changes = merged.changes(&new);
+    let mut levels = Vec::new();
     if !changes.is_empty() {
         let deltas = batch::deltas_by_key(&changes);
-        let levels = staged(metrics, "levels", tx.add_to_levels(&deltas)).await?;
+        levels = staged(metrics, "levels", tx.add_to_levels(&deltas)).await?;
         staged(metrics, "catalogue", ensure_catalogue(tx, &levels)).await?;
         crash_point!("within_transaction");
-        let rows = ledger_rows(&changes, levels)?;
+        let rows = ledger_rows(&changes, &levels)?;
         let rows = rows.iter().map(|(change, level)| (*change, level));
         staged(metrics, "ledger", tx.append_ledger(rows)).await?;
     }
@@ -144,6 +149,7 @@ async fn write(
     Ok(Written {
         outcomes,
         changes,
+        levels,
         codes_given,
     })
 }
@@ -165,8 +171,11 @@ async fn ensure_catalogue(tx: &mut WriteTx<'_>, levels: &[LevelAfter]) -> Result
         .await
 }
 
-/// Gives warehouses the codes that come with the facts; returns how many were given one.
-async fn offer_codes(tx: &mut WriteTx<'_>, facts: &[Fact]) -> Result<u64, StoreError> {
+/// Gives warehouses the codes that come with the facts; returns what was given.
+async fn offer_codes(
+    tx: &mut WriteTx<'_>,
+    facts: &[Fact],
+) -> Result<Vec<CatalogueChange>, StoreError> {
     let mut codes: Vec<(WarehouseId, WarehouseCode)> = facts
         .iter()
         .filter_map(|fact| Some((fact.report.warehouse, fact.code?)))
@@ -174,7 +183,7 @@ async fn offer_codes(tx: &mut WriteTx<'_>, facts: &[Fact]) -> Result<u64, StoreE
     codes.sort_by(|a, b| (a.0, a.1.as_str()).cmp(&(b.0, b.1.as_str())));
     codes.dedup_by(|a, b| a == b);
     if codes.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     tx.offer_codes(&codes).await
 }
@@ -186,23 +195,31 @@ fn sorted(ids: impl Iterator<Item = Uuid>) -> Vec<Uuid> {
     ids
 }
 
-/// Each change beside its level, in the order of the ledger's index, so that a batch touches each page of it once. Both come
-/// in the order of their keys.
-pub fn ledger_rows(
-    changes: &[Change],
-    levels: Vec<LevelAfter>,
-) -> Result<Vec<(&Change, LevelAfter)>, StoreError> {
+/// Each change beside its level, in the order of the ledger's index, so that a batch touches each page of it once.
+pub fn ledger_rows<'c>(
+    changes: &'c [Change],
+    levels: &[LevelAfter],
+) -> Result<Vec<(&'c Change, LevelAfter)>, StoreError> {
+    let mut rows = beside_levels(changes, levels)?;
+    rows.sort_by_key(|(_, level)| level.inventory_id);
+    Ok(rows)
+}
+
+/// Each change beside its level. Both come in the order of their keys, and so does what comes back.
+pub(super) fn beside_levels<'c>(
+    changes: &'c [Change],
+    levels: &[LevelAfter],
+) -> Result<Vec<(&'c Change, LevelAfter)>, StoreError> {
     let mut rows = Vec::with_capacity(changes.len());
-    let mut levels = levels.into_iter().peekable();
+    let mut levels = levels.iter().peekable();
     for change in changes {
         while levels.next_if(|level| level.key < change.key).is_some() {}
         let level = levels
             .peek()
             .filter(|level| level.key == change.key)
             .ok_or(StoreError::Inconsistent("a level that was not returned"))?;
-        rows.push((change, *level));
+        rows.push((change, **level));
     }
-    rows.sort_by_key(|(_, level)| level.inventory_id);
     Ok(rows)
 }
 

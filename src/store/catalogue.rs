@@ -180,13 +180,8 @@ struct ProductRow {
 
 impl ProductRow {
     fn into_product(self) -> Option<Product> {
-        Some(Product {
-            id: ProductId::new(self.id?)?,
-            sku: self.code.as_deref().map(Code::stored),
-            name: self.name.as_deref().map(Name::stored),
-            min_stock: self.min_stock.map(Threshold::stored),
-            reorder_point: self.reorder_point.map(Threshold::stored),
-        })
+        let (code, name) = (self.code.as_deref(), self.name.as_deref());
+        product(self.id?, code, name, self.min_stock, self.reorder_point)
     }
 }
 
@@ -201,10 +196,32 @@ struct WarehouseRow {
 
 impl WarehouseRow {
     fn into_warehouse(self) -> Option<Warehouse> {
-        Some(Warehouse {
-            id: WarehouseId::new(self.id?)?,
-            code: self.code.as_deref().map(Code::stored),
-            name: self.name.as_deref().map(Name::stored),
-        })
+        warehouse(self.id?, self.code.as_deref(), self.name.as_deref())
     }
+}
+
+/// A product as it is stored; `None` for the nil id, which the schema excludes.
+pub(super) fn product(
+    id: Uuid,
+    sku: Option<&str>,
+    name: Option<&str>,
+    min_stock: Option<i64>,
+    reorder_point: Option<i64>,
+) -> Option<Product> {
+    Some(Product {
+        id: ProductId::new(id)?,
+        sku: sku.map(Code::stored),
+        name: name.map(Name::stored),
+        min_stock: min_stock.map(Threshold::stored),
+        reorder_point: reorder_point.map(Threshold::stored),
+    })
+}
+
+/// A warehouse as it is stored; `None` for the nil id, which the schema excludes.
+pub(super) fn warehouse(id: Uuid, code: Option<&str>, name: Option<&str>) -> Option<Warehouse> {
+    Some(Warehouse {
+        id: WarehouseId::new(id)?,
+        code: code.map(Code::stored),
+        name: name.map(Name::stored),
+    })
 }

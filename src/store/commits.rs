@@ -8,11 +8,8 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{
-    PgTime, Store, StoreError,
-    writer::{commit_point, stock_key},
-};
-use crate::domain::{CommitPoint, MovementId, StockKey, Timestamp, Version};
+use super::{PgTime, Store, StoreError, writer::commit_point};
+use crate::domain::{CommitPoint, Timestamp, Version};
 
 /// After so long a silence a listener is asked whether it still hears.
 const LISTEN_CHECK_AFTER: Duration = Duration::from_secs(5);
@@ -24,23 +21,10 @@ pub struct Commit {
     pub committed_at: Timestamp,
 }
 
-/// Something a commit touched: a level, and the movement that moved it if there was one.
-#[derive(Clone, Copy, Debug)]
-pub struct Touched {
-    pub version: Version,
-    pub key: StockKey,
-    pub movement: Option<MovementId>,
-}
-
 impl Store {
     /// The newest commit, for an answer.
     pub async fn newest_commit(&self) -> Result<CommitPoint, StoreError> {
         newest(&self.reads).await
-    }
-
-    /// The newest commit, for the follower.
-    pub async fn newest_to_follow(&self) -> Result<CommitPoint, StoreError> {
-        newest(&self.follow).await
     }
 
     /// The commit with this version, if it was reached and is still there.
@@ -70,31 +54,6 @@ impl Store {
                 Ok(Commit {
                     point: commit_point(row.version, row.tag)?,
                     committed_at: row.committed_at.0,
-                })
-            })
-            .collect()
-    }
-
-    /// What the commits after `after` up to `to` touched.
-    pub async fn touched(&self, after: Version, to: Version) -> Result<Vec<Touched>, StoreError> {
-        let rows = sqlx::query!(
-            r#"select c.version, l.warehouse_id, l.product_id, g.movement_id
-            from stock_commits c
-            join stock_ledger g on g.batch = c.batch
-            join stock_levels l on l.inventory_id = g.inventory_id
-            where c.version > $1 and c.version <= $2"#,
-            after.number(),
-            to.number()
-        )
-        .fetch_all(&self.follow)
-        .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(Touched {
-                    version: Version::new(row.version)
-                        .ok_or(StoreError::Inconsistent("a version"))?,
-                    key: stock_key(row.warehouse_id, row.product_id)?,
-                    movement: row.movement_id.and_then(MovementId::new),
                 })
             })
             .collect()

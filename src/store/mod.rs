@@ -7,10 +7,12 @@ pub mod catalogue;
 mod columns;
 pub mod commits;
 mod error;
+pub mod feed;
 mod pg_time;
 pub mod positions;
 pub mod reads;
 pub mod slices;
+mod stock;
 pub mod writer;
 
 use std::time::Duration;
@@ -194,6 +196,10 @@ impl Store {
 
     fn reads(&self) -> &PgPool {
         &self.reads
+    }
+
+    fn follow(&self) -> &PgPool {
+        &self.follow
     }
 
     pub async fn close(&self) {

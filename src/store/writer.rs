@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     PgTime, StoreError,
+    catalogue::{CatalogueChange, warehouse},
     columns::{LedgerColumns, LineColumns},
     positions::{Advance, LaneNumber},
 };
@@ -121,12 +122,12 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Gives each warehouse that has no code the one offered, if no warehouse has that. Returns how many were given.
+    /// Gives each warehouse that has no code the one offered, if no warehouse has that. Returns what was given.
     /// A code that another transaction takes at the same moment fails nothing: the row is left alone.
     pub async fn offer_codes(
         &mut self,
         codes: &[(WarehouseId, WarehouseCode)],
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Vec<CatalogueChange>, StoreError> {
         let ids: Vec<Uuid> = codes
             .iter()
             .map(|(warehouse, _)| warehouse.uuid())
@@ -145,7 +146,7 @@ impl WriteTx<'_> {
         .fetch_one(&mut self.connection)
         .await?;
         if wanting == 0 {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         self.lock_codes().await?;
         let given = sqlx::query!(
@@ -164,15 +165,19 @@ impl WriteTx<'_> {
             returning w.warehouse_id, w.code, w.name
             )
             insert into catalogue_changes (batch, warehouse_id, code, name)
-            select $3, warehouse_id, code, name from given",
+            select $3, warehouse_id, code, name from given
+            returning warehouse_id as \"warehouse_id!\", code, name",
             &ids,
             &texts,
             self.batch.0
         )
-        .execute(&mut self.connection)
+        .fetch_all(&mut self.connection)
         .await
         .map_err(StoreError::of_data)?;
-        Ok(given.rows_affected())
+        let given = given.into_iter().filter_map(|row| {
+            warehouse(row.warehouse_id, row.code.as_deref(), row.name.as_deref())
+        });
+        Ok(given.map(CatalogueChange::Warehouse).collect())
     }
 
     /// Whoever gives codes to warehouses does so alone: two transactions with one code for two warehouses would else end in

@@ -16,6 +16,7 @@ use stockyard::{
     domain::{CommitPoint, Side, StockKey},
     inventory::{
         Inventory,
+        feed::Nobody,
         follow::Follower,
         query::Answer,
         record::{Recorder, Taken},
@@ -147,6 +148,7 @@ impl Exploration {
             &clock,
             Metrics::new().unwrap(),
             self.conditions,
+            Arc::new(Nobody),
         )
         .unwrap();
         follower.look().await.unwrap();

@@ -7,7 +7,10 @@ use stockyard::{
     cache::rule::Conditions,
     clock::Clock,
     domain::{Side, batch},
-    inventory::record::{Recorder, Taken},
+    inventory::{
+        feed::Nobody,
+        record::{Recorder, Taken},
+    },
     metrics::Metrics,
     store::writer::WriteTx,
 };
@@ -50,6 +53,7 @@ async fn child_that_freezes() {
         &Clock::system(),
         Metrics::new().unwrap(),
         Conditions::ALL,
+        Arc::new(Nobody),
     )
     .unwrap();
     let mut writer = inventory.store().writer();

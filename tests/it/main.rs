@@ -30,6 +30,7 @@ mod full_disk;
 mod generator;
 mod groups;
 mod kafka_away;
+mod live;
 mod memory;
 mod operations;
 mod order;

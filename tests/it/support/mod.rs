@@ -1,6 +1,7 @@
 //! What the tests stand on: servers, a service with everything of its own, and waiting for a point.
 
 mod database;
+pub mod live;
 pub mod member;
 pub mod messages;
 pub mod own;

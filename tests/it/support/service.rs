@@ -23,7 +23,7 @@ use stockyard::{
     cache::rule::Conditions,
     clock::Clock,
     config::Config,
-    inventory::Inventory,
+    inventory::{Inventory, feed::Nobody},
     kafka,
     metrics::Metrics,
 };
@@ -148,9 +148,14 @@ impl World {
     /// The use cases over this world's servers, without a service around them.
     pub fn inventory(&self) -> Arc<Inventory> {
         let metrics = Metrics::new().expect("metrics");
-        let (inventory, _follower) =
-            app::inventory(&self.config, &Clock::system(), metrics, Conditions::ALL)
-                .expect("an inventory");
+        let (inventory, _follower) = app::inventory(
+            &self.config,
+            &Clock::system(),
+            metrics,
+            Conditions::ALL,
+            Arc::new(Nobody),
+        )
+        .expect("an inventory");
         inventory
     }
 

@@ -1,0 +1,486 @@
+//! Sockets and event streams: carries frames from a session to a client, and nothing else.
+//!
+//! Invariants: a connection has one task, a read buffer of [`READ_BUFFER_BYTES`] and whatever the library keeps to write; frames are
+//! taken from the session only as fast as they can be sent, so nothing waits here.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    extract::{
+        Query, State, WebSocketUpgrade,
+        ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code},
+    },
+    http::{HeaderMap, StatusCode, header},
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{self},
+    },
+};
+use futures_util::{SinkExt, Stream, future::FutureExt, stream};
+use prometheus::IntGauge;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Context,
+    error::{ApiError, problem},
+    input, origins,
+};
+use crate::{
+    clock::Clock,
+    domain::{change::ChangeKind, commit::WantedCommit},
+    inventory::Inventory,
+    live::{
+        filter::Filter,
+        hub::Hub,
+        session::{Frame, Session, Step},
+    },
+    metrics::Metrics,
+};
+
+/// The library fills its read buffer with zeros before each read, and keeps one for each connection.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Largest frame a client may send.
+const INBOUND_BYTES_MAX: usize = 4 * 1024;
+/// Shortest time between two looks for more: under load, frames of several commits go out together.
+const GATHER: Duration = Duration::from_millis(10);
+/// After so many frames without a pause it is looked whether the client says something.
+const FRAMES_PER_TURN: usize = 256;
+/// How long a snapshot is waited for again when the database did not answer.
+const FETCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Too many connections.
+const TOO_MANY: u16 = 4029;
+/// The client takes nothing.
+const TOO_SLOW: u16 = 4008;
+
+/// Times and bounds of live connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub connections_max: usize,
+    pub ping_every: Duration,
+    /// A client that has not answered a ping by then is closed.
+    pub pong_timeout: Duration,
+    /// A client that takes nothing for so long is closed.
+    pub stalled_after: Duration,
+    /// Longest the closing of a connection may take.
+    pub close_timeout: Duration,
+}
+
+/// What live connections work with.
+#[derive(Clone, Debug)]
+pub struct Live {
+    pub hub: Arc<Hub>,
+    pub limits: Limits,
+    pub allowed_origins: Vec<String>,
+    pub clock: Clock,
+    /// When the process stops.
+    pub stop: CancellationToken,
+    /// The connections, which are finished before the process ends.
+    pub tasks: TaskTracker,
+    pub open: Arc<AtomicUsize>,
+    pub metrics: Metrics,
+}
+
+/// A place among the connections, given back when it is dropped.
+struct Seat {
+    open: Arc<AtomicUsize>,
+    shown: IntGauge,
+}
+
+impl Live {
+    fn seat(&self, kind: &str) -> Option<Seat> {
+        let shown = self.metrics.live_connections.with_label_values(&[kind]);
+        shown.inc();
+        let seat = Seat {
+            open: Arc::clone(&self.open),
+            shown,
+        };
+        let before = self.open.fetch_add(1, Ordering::AcqRel);
+        (before < self.limits.connections_max).then_some(seat)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        self.shown.dec();
+    }
+}
+
+/// Every change, over a WebSocket
+///
+/// A snapshot, then updates and alerts, one JSON document a frame. Parameters may be repeated. A `cursor` on a frame says that
+/// with this frame the client has everything up to that commit; `since` goes on from there.
+#[utoipa::path(
+    get,
+    path = "/ws",
+    tag = "live",
+    params(
+        ("warehouse" = Option<String>, Query, description = "UUID or code"),
+        ("product" = Option<String>, Query, description = "UUID or sku"),
+        ("kind" = Option<String>, Query, description = "Of updates, only those of this update_type"),
+        ("below_min" = Option<bool>, Query, description = "Only levels at or below their minimum"),
+        ("since" = Option<String>, Query, description = "The last cursor received")
+    ),
+    responses(
+        (status = 101, description = "The connection is a WebSocket now"),
+        (status = 400, description = "A parameter that has no meaning, or no WebSocket request", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Pages of this origin may not connect", body = super::error::Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn ws(
+    State(context): State<Context>,
+    Query(query): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, ApiError> {
+    let live = context.live.clone().ok_or(ApiError::NotLive)?;
+    check_origin(&headers, &live.allowed_origins)?;
+    let asked = Asked::parse(&context.inventory, &query).await?;
+    let inventory = Arc::clone(&context.inventory);
+    Ok(upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_message_size(INBOUND_BYTES_MAX)
+        .max_frame_size(INBOUND_BYTES_MAX)
+        .on_upgrade(move |socket| {
+            let tasks = live.tasks.clone();
+            tasks.track_future(serve(socket, live, inventory, asked))
+        }))
+}
+
+/// Every change, as server-sent events
+///
+/// The frames of `/ws`; the id of an event is its cursor. Browsers go on by themselves from the last one.
+#[utoipa::path(
+    get,
+    path = "/events",
+    tag = "live",
+    params(
+        ("warehouse" = Option<String>, Query, description = "UUID or code"),
+        ("product" = Option<String>, Query, description = "UUID or sku"),
+        ("kind" = Option<String>, Query, description = "Of updates, only those of this update_type"),
+        ("below_min" = Option<bool>, Query, description = "Only levels at or below their minimum"),
+        ("since" = Option<String>, Query, description = "The last cursor received"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The same, as browsers send it")
+    ),
+    responses(
+        (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
+        (status = 400, description = "A parameter that has no meaning", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too many connections", body = super::error::Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn events(
+    State(context): State<Context>,
+    Query(query): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let live = context.live.clone().ok_or(ApiError::NotLive)?;
+    let mut asked = Asked::parse(&context.inventory, &query).await?;
+    if let Some(last) = headers.get("last-event-id") {
+        asked.since = last.to_str().ok().and_then(|cursor| cursor.parse().ok());
+    }
+    let Some(seat) = live.seat("stream") else {
+        return Ok(problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many live connections",
+        ));
+    };
+    let stop = live.stop.clone();
+    let reader = Reader::new(&live, Arc::clone(&context.inventory), asked);
+    let frames = events_of(reader, seat, stop);
+    let headers = [(header::CACHE_CONTROL, "no-store")];
+    Ok((headers, Sse::new(frames)).into_response())
+}
+
+fn events_of(
+    reader: Reader,
+    seat: Seat,
+    stop: CancellationToken,
+) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+    stream::unfold(
+        (reader, seat, stop),
+        |(mut reader, seat, stop)| async move {
+            let frame = loop {
+                match reader.ready().await {
+                    Ready::Frame(frame) => break frame,
+                    Ready::Nothing => tokio::select! {
+                        () = stop.cancelled() => return None,
+                        () = reader.wait() => {}
+                    },
+                }
+            };
+            reader.time(&frame);
+            reader.count(1, frame.text.len());
+            let text = str::from_utf8(&frame.text).unwrap_or_default();
+            let mut event = sse::Event::default().data(text);
+            if let Some(cursor) = frame.cursor {
+                event = event.id(cursor.to_string());
+            }
+            Some((Ok(event), (reader, seat, stop)))
+        },
+    )
+}
+
+/// Pages say where they are from; programs do not.
+fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
+    match headers.get(header::ORIGIN) {
+        None => Ok(()),
+        Some(origin) if origin.to_str().is_ok_and(|o| origins::allows(allowed, o)) => Ok(()),
+        Some(_) => Err(ApiError::Forbidden("Pages of this origin may not connect")),
+    }
+}
+
+/// What a client asks for.
+struct Asked {
+    filter: Arc<Filter>,
+    since: Option<WantedCommit>,
+}
+
+impl Asked {
+    async fn parse(inventory: &Inventory, query: &[(String, String)]) -> Result<Self, ApiError> {
+        if query.len() > 2 * Filter::VALUES_MAX {
+            return Err(ApiError::BadRequest("There are too many parameters"));
+        }
+        let (mut warehouses, mut products, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut below_min, mut since) = (false, None);
+        for (name, value) in query {
+            match name.as_str() {
+                "warehouse" => {
+                    const INVALID: &str = "Invalid warehouse ID";
+                    let id = input::warehouse(inventory, value, INVALID).await?;
+                    warehouses.push(id.ok_or(ApiError::BadRequest(INVALID))?);
+                }
+                "product" => {
+                    const INVALID: &str = "Invalid product ID";
+                    let id = input::product(inventory, value, INVALID).await?;
+                    products.push(id.ok_or(ApiError::BadRequest(INVALID))?);
+                }
+                "kind" => {
+                    let kind: Result<ChangeKind, _> = value.parse();
+                    kinds.push(kind.map_err(|_| ApiError::BadRequest("There is no such kind"))?);
+                }
+                "below_min" => {
+                    let is = value.parse();
+                    below_min =
+                        is.map_err(|_| ApiError::BadRequest("below_min is true or false"))?;
+                }
+                // Of one that means nothing here a client is given a snapshot.
+                "since" => since = value.parse().ok(),
+                _ => {}
+            }
+        }
+        if warehouses.len() > Filter::VALUES_MAX || products.len() > Filter::VALUES_MAX {
+            return Err(ApiError::BadRequest("There are too many parameters"));
+        }
+        Ok(Self {
+            filter: Arc::new(Filter::new(warehouses, products, kinds, below_min)),
+            since,
+        })
+    }
+}
+
+/// Takes frames from a session as they come.
+struct Reader {
+    session: Session,
+    hub: Arc<Hub>,
+    inventory: Arc<Inventory>,
+    clock: Clock,
+    changed: watch::Receiver<()>,
+    /// When last there was nothing.
+    looked_at: Duration,
+    /// When there may be something even if nothing changes.
+    until: Duration,
+}
+
+enum Ready {
+    Frame(Frame),
+    Nothing,
+}
+
+impl Reader {
+    fn new(live: &Live, inventory: Arc<Inventory>, asked: Asked) -> Self {
+        // What is committed from here on is heard of.
+        let changed = live.hub.subscribe();
+        Self {
+            session: live.hub.session(asked.filter, asked.since),
+            hub: Arc::clone(&live.hub),
+            inventory,
+            clock: live.clock.clone(),
+            changed,
+            looked_at: Duration::ZERO,
+            until: Duration::ZERO,
+        }
+    }
+
+    async fn ready(&mut self) -> Ready {
+        loop {
+            let now = self.clock.elapsed();
+            match self.session.next(&*self.hub, now) {
+                Step::Send(frame) => return Ready::Frame(frame),
+                Step::Wait(until) => {
+                    (self.looked_at, self.until) = (now, until);
+                    return Ready::Nothing;
+                }
+                Step::Fetch => {
+                    let filter = Arc::clone(self.session.filter());
+                    match self.hub.snapshot(&self.inventory, &filter).await {
+                        Ok(snapshot) => self.session.give(snapshot, &*self.hub, now),
+                        Err(error) => {
+                            tracing::debug!(%error, "a snapshot could not be read");
+                            (self.looked_at, self.until) = (now, now + FETCH_AGAIN_AFTER);
+                            return Ready::Nothing;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn time(&self, frame: &Frame) {
+        if let Some(committed_at) = frame.committed_at {
+            let us = self.clock.unix_micros() - committed_at.micros();
+            let since = Duration::from_micros(us.max(0).unsigned_abs());
+            let metrics = self.inventory.metrics();
+            metrics
+                .live_commit_to_frame_seconds
+                .observe(since.as_secs_f64());
+        }
+    }
+
+    fn count(&self, frames: usize, bytes: usize) {
+        let metrics = self.inventory.metrics();
+        metrics.live_frames_total.inc_by(frames as u64);
+        metrics.live_bytes_total.inc_by(bytes as u64);
+    }
+
+    /// Waits until there may be more. Nothing is lost if it is given up.
+    async fn wait(&mut self) {
+        let now = self.clock.elapsed();
+        let gathered = (self.looked_at + GATHER).saturating_sub(now);
+        if !gathered.is_zero() {
+            return sleep(gathered).await;
+        }
+        tokio::select! {
+            // The hub lives as long as this.
+            _ = self.changed.changed() => {}
+            () = sleep(self.until.saturating_sub(now)) => {}
+        }
+    }
+}
+
+/// Why a connection ends.
+enum End {
+    Close(u16, &'static str),
+    /// The client is gone, or ends it itself.
+    Gone,
+}
+
+async fn serve(mut socket: WebSocket, live: Live, inventory: Arc<Inventory>, asked: Asked) {
+    let Some(_seat) = live.seat("socket") else {
+        return close(&mut socket, &live, TOO_MANY, "too many connections").await;
+    };
+    tracing::info!("a live client connected");
+    let mut reader = Reader::new(&live, inventory, asked);
+    match run(&mut socket, &mut reader, &live).await {
+        End::Gone => tracing::info!("a live client left"),
+        End::Close(code, why) => {
+            tracing::info!(code, why, "a live client is closed");
+            close(&mut socket, &live, code, why).await;
+        }
+    }
+}
+
+async fn run(socket: &mut WebSocket, reader: &mut Reader, live: &Live) -> End {
+    let limits = &live.limits;
+    let mut ping_at = reader.clock.elapsed() + limits.ping_every;
+    let mut pong_by = None;
+    loop {
+        let (mut frames, mut bytes) = (0, 0);
+        while let Ready::Frame(frame) = reader.ready().await {
+            frames += 1;
+            bytes += frame.text.len();
+            reader.time(&frame);
+            let Ok(text) = Utf8Bytes::try_from(frame.text) else {
+                return End::Close(close_code::ERROR, "a frame that is no text");
+            };
+            if let Some(end) = sent(limits, socket.feed(Message::Text(text))).await {
+                return end;
+            }
+            if frames == FRAMES_PER_TURN {
+                break;
+            }
+        }
+        if frames > 0 {
+            reader.count(frames, bytes);
+            if let Some(end) = sent(limits, socket.flush()).await {
+                return end;
+            }
+        }
+        let now = reader.clock.elapsed();
+        if pong_by.is_some_and(|by| now >= by) {
+            return End::Close(TOO_SLOW, "no answer to a ping");
+        }
+        if now >= ping_at {
+            ping_at = now + limits.ping_every;
+            pong_by.get_or_insert(now + limits.pong_timeout);
+            if let Some(end) = sent(limits, socket.send(Message::Ping(bytes::Bytes::new()))).await {
+                return end;
+            }
+        }
+        let heard = if frames == FRAMES_PER_TURN {
+            socket.recv().now_or_never()
+        } else {
+            tokio::select! {
+                biased;
+                () = live.stop.cancelled() => return End::Close(close_code::AWAY, "the service stops"),
+                message = socket.recv() => Some(message),
+                () = reader.wait() => None,
+                () = sleep(ping_at.saturating_sub(now)) => None,
+            }
+        };
+        match heard {
+            None => {}
+            Some(Some(Ok(Message::Close(_)) | Err(_)) | None) => return End::Gone,
+            Some(Some(Ok(_))) => pong_by = None,
+        }
+    }
+}
+
+/// Why the connection ends, if it does: the client is gone, or took nothing for too long.
+async fn sent(
+    limits: &Limits,
+    sending: impl Future<Output = Result<(), axum::Error>>,
+) -> Option<End> {
+    match timeout(limits.stalled_after, sending).await {
+        Ok(Ok(())) => None,
+        Ok(Err(_)) => Some(End::Gone),
+        Err(_) => Some(End::Close(TOO_SLOW, "it takes nothing")),
+    }
+}
+
+async fn close(socket: &mut WebSocket, live: &Live, code: u16, why: &'static str) {
+    let closes = &live.metrics.live_closes_total;
+    closes.with_label_values(&[code.to_string().as_str()]).inc();
+    let frame = CloseFrame {
+        code,
+        reason: Utf8Bytes::from_static(why),
+    };
+    let said = async {
+        socket.send(Message::Close(Some(frame))).await?;
+        // Until the client has said so as well.
+        while let Some(Ok(_)) = socket.recv().await {}
+        Ok::<(), axum::Error>(())
+    };
+    drop(timeout(live.limits.close_timeout, said).await);
+}

@@ -1,0 +1,79 @@
+//! What a client wants to hear of.
+
+use crate::domain::{ProductId, StockKey, WarehouseId, change::ChangeKind};
+
+use super::ring::{Item, What};
+
+/// Empty lists stand for everything. The lists are sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Filter {
+    warehouses: Vec<WarehouseId>,
+    products: Vec<ProductId>,
+    /// Of updates, only these.
+    kinds: Vec<ChangeKind>,
+    /// Only levels at or below their minimum.
+    below_min: bool,
+}
+
+impl Filter {
+    /// Most values of one list.
+    pub const VALUES_MAX: usize = 32;
+
+    pub fn new(
+        mut warehouses: Vec<WarehouseId>,
+        mut products: Vec<ProductId>,
+        mut kinds: Vec<ChangeKind>,
+        below_min: bool,
+    ) -> Self {
+        warehouses.sort_unstable();
+        warehouses.dedup();
+        products.sort_unstable();
+        products.dedup();
+        kinds.sort_unstable();
+        kinds.dedup();
+        Self {
+            warehouses,
+            products,
+            kinds,
+            below_min,
+        }
+    }
+
+    pub fn warehouses(&self) -> &[WarehouseId] {
+        &self.warehouses
+    }
+
+    pub fn products(&self) -> &[ProductId] {
+        &self.products
+    }
+
+    pub fn is_below_min(&self) -> bool {
+        self.below_min
+    }
+
+    /// Whether every level that is looked at passes, at every time, whatever changed it.
+    pub fn is_by_key(&self) -> bool {
+        self.kinds.is_empty() && !self.below_min
+    }
+
+    /// Whether the key is looked at at all.
+    pub fn has_key(&self, key: StockKey) -> bool {
+        has(&self.warehouses, &key.warehouse) && has(&self.products, &key.product)
+    }
+
+    pub fn has_kind(&self, kind: ChangeKind) -> bool {
+        has(&self.kinds, &kind)
+    }
+
+    /// Whether something about the item may be for this client.
+    pub fn looks_at(&self, item: &Item) -> bool {
+        match &item.what {
+            What::Level(level) => self.has_key(level.change.key),
+            What::Low(crossing) => self.has_key(crossing.key),
+        }
+    }
+}
+
+fn has<T: Ord>(list: &[T], value: &T) -> bool {
+    list.is_empty() || list.binary_search(value).is_ok()
+}

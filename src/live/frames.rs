@@ -1,0 +1,209 @@
+//! The frames of contracts: one JSON document each.
+
+use bytes::Bytes;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::ring::{Item, Shown, What};
+use crate::{
+    domain::{
+        CommitPoint, Product, ProductId, StockKey, Timestamp, Warehouse, WarehouseId,
+        catalogue::{Code, Name, Threshold},
+        change::{Amounts, ChangeKind},
+    },
+    inventory::feed::{Crossing, FollowedLevel, Names},
+};
+
+/// An update as one client gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) kind: ChangeKind,
+    /// The quantity now minus the one this client last had.
+    pub(super) change: i64,
+    /// The key leaves what this client looks at.
+    pub(super) has_left: bool,
+}
+
+impl Told {
+    /// As everybody gets it who keeps up and looks at all levels.
+    pub(super) fn to_all(level: &FollowedLevel) -> Self {
+        let change = &level.change;
+        Self {
+            kind: change.kind,
+            change: change.after.quantity() - change.before.quantity(),
+            has_left: false,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Frame<D> {
+    r#type: &'static str,
+    version: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+    #[serde(flatten)]
+    rest: D,
+}
+
+#[derive(Serialize)]
+struct Data<D> {
+    data: D,
+}
+
+#[derive(Serialize)]
+struct Update<'f> {
+    product_id: Id<'f>,
+    warehouse: Id<'f>,
+    warehouse_id: Uuid,
+    quantity: i64,
+    on_hand: i64,
+    reserved: i64,
+    available_stock: i64,
+    change: i64,
+    #[serde(rename = "update_type")]
+    kind: &'static str,
+    revision: i64,
+    timestamp: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    left: bool,
+}
+
+#[derive(Serialize)]
+struct Alert<'f> {
+    product_id: Id<'f>,
+    warehouse_id: Uuid,
+    warehouse: Id<'f>,
+    current_quantity: i64,
+    min_stock: Option<i64>,
+    product_name: Option<&'f str>,
+    timestamp: String,
+}
+
+/// The sku or code where there is one, else the UUID.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Id<'f> {
+    Code(&'f str),
+    Uuid(Uuid),
+}
+
+pub(super) fn product_id(id: ProductId, product: Option<&Product>) -> Id<'_> {
+    let sku = product.and_then(|product| product.sku.as_ref());
+    sku.map_or(Id::Uuid(id.uuid()), |sku| Id::Code(sku.as_str()))
+}
+
+pub(super) fn warehouse(id: WarehouseId, warehouse: Option<&Warehouse>) -> Id<'_> {
+    let code = warehouse.and_then(|warehouse| warehouse.code.as_ref());
+    code.map_or(Id::Uuid(id.uuid()), |code| Id::Code(Code::as_str(code)))
+}
+
+fn write(frame: &impl Serialize) -> Bytes {
+    // Text and numbers: nothing that JSON cannot hold.
+    serde_json::to_vec(frame)
+        .map(Bytes::from)
+        .unwrap_or_default()
+}
+
+/// The frame of an item as everybody gets it.
+pub(super) fn item(shown: &Shown, item: &Item, cursor: Option<CommitPoint>) -> Bytes {
+    match &item.what {
+        What::Level(level) => update(shown, level, Told::to_all(level), cursor),
+        What::Low(crossing) => low(shown, crossing, cursor),
+    }
+}
+
+pub(super) fn update(
+    shown: &Shown,
+    level: &FollowedLevel,
+    told: Told,
+    cursor: Option<CommitPoint>,
+) -> Bytes {
+    let StockKey {
+        warehouse: place,
+        product,
+    } = level.change.key;
+    let Names {
+        product: known,
+        warehouse: known_place,
+    } = &level.names;
+    let Amounts { on_hand, reserved } = level.change.after;
+    write(&Frame {
+        r#type: "update",
+        version: shown.point.version.number(),
+        cursor: cursor.map(|cursor| cursor.to_string()),
+        rest: Data {
+            data: Update {
+                product_id: product_id(product, known.as_deref()),
+                warehouse: warehouse(place, known_place.as_deref()),
+                warehouse_id: place.uuid(),
+                quantity: level.change.after.quantity(),
+                on_hand,
+                reserved,
+                available_stock: level.change.after.available(),
+                change: told.change,
+                kind: told.kind.as_str(),
+                revision: level.change.revision.0,
+                timestamp: Timestamp::to_string(&shown.committed_at),
+                left: told.has_left,
+            },
+        },
+    })
+}
+
+pub(super) fn low(shown: &Shown, crossing: &Crossing, cursor: Option<CommitPoint>) -> Bytes {
+    let StockKey {
+        warehouse: place,
+        product,
+    } = crossing.key;
+    let known = crossing.names.product.as_deref();
+    write(&Frame {
+        r#type: if crossing.is_low {
+            "low_stock_alert"
+        } else {
+            "stock_recovered"
+        },
+        version: shown.point.version.number(),
+        cursor: cursor.map(|cursor| cursor.to_string()),
+        rest: Alert {
+            product_id: product_id(product, known),
+            warehouse_id: place.uuid(),
+            warehouse: warehouse(place, crossing.names.warehouse.as_deref()),
+            current_quantity: crossing.amounts.quantity(),
+            min_stock: known
+                .and_then(|known| known.min_stock)
+                .map(Threshold::units),
+            product_name: known
+                .and_then(|known| known.name.as_ref())
+                .map(Name::as_str),
+            timestamp: shown.committed_at.to_string(),
+        },
+    })
+}
+
+#[derive(Serialize)]
+struct Nothing {}
+
+/// Nothing happened up to that commit that was not told.
+pub(super) fn heartbeat(at: CommitPoint) -> Bytes {
+    write(&Frame {
+        r#type: "heartbeat",
+        version: at.version.number(),
+        cursor: Some(at.to_string()),
+        rest: Nothing {},
+    })
+}
+
+#[derive(Serialize)]
+struct Resync {
+    r#type: &'static str,
+    reason: &'static str,
+}
+
+/// What the client has may be wrong; a snapshot follows.
+pub(super) fn resync(reason: &'static str) -> Bytes {
+    write(&Resync {
+        r#type: "resync",
+        reason,
+    })
+}

@@ -1,0 +1,162 @@
+//! What all clients of a process share: the ring, and the snapshots.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use moka::future::Cache;
+use tokio::sync::{Semaphore, watch};
+
+use super::{
+    filter::Filter,
+    ring::{After, Ring, Shown},
+    session::{Commits, Session},
+    snapshot::Snapshot,
+};
+use crate::{
+    domain::{CommitPoint, Version, commit::WantedCommit},
+    inventory::{
+        Inventory,
+        feed::{Audience, Followed},
+    },
+    store::StoreError,
+};
+
+/// Snapshots that are read at once: each may be of everything.
+const SNAPSHOTS_AT_ONCE: usize = 2;
+/// How long a snapshot is kept for others. It is used for as long as the ring has what came after it.
+const SNAPSHOT_TTL: Duration = Duration::from_secs(30);
+
+/// What live clients need to be told of this process.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveSettings {
+    /// Items (an update, an alert) that are kept for clients that are behind or come back.
+    pub ring_items_max: usize,
+    /// Bound of the snapshots that are kept, in bytes.
+    pub snapshot_bytes_max: u64,
+    /// Largest part of a snapshot, in bytes, unless one product is larger.
+    pub part_bytes_max: usize,
+    /// Longest a client hears nothing.
+    pub heartbeat_every: Duration,
+}
+
+/// What all clients share. One per process.
+#[derive(Debug)]
+pub struct Hub {
+    ring: RwLock<Ring>,
+    changed: watch::Sender<()>,
+    snapshots: Cache<Arc<Filter>, Arc<Snapshot>>,
+    reading: Semaphore,
+    settings: LiveSettings,
+}
+
+impl Hub {
+    pub fn new(settings: LiveSettings) -> Self {
+        let weigh = |_: &Arc<Filter>, snapshot: &Arc<Snapshot>| {
+            u32::try_from(snapshot.bytes()).unwrap_or(u32::MAX)
+        };
+        Self {
+            ring: RwLock::new(Ring::new(settings.ring_items_max)),
+            changed: watch::Sender::new(()),
+            snapshots: Cache::builder()
+                .max_capacity(settings.snapshot_bytes_max)
+                .weigher(weigh)
+                .time_to_live(SNAPSHOT_TTL)
+                .build(),
+            reading: Semaphore::new(SNAPSHOTS_AT_ONCE),
+            settings,
+        }
+    }
+
+    /// A client's side.
+    pub fn session(&self, filter: Arc<Filter>, since: Option<WantedCommit>) -> Session {
+        Session::new(filter, since, self.settings.heartbeat_every, self)
+    }
+
+    /// Told whenever there are more commits.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// What stands where now, for that filter: one that was read for another client, if what came after it is at hand.
+    pub async fn snapshot(
+        &self,
+        inventory: &Inventory,
+        filter: &Arc<Filter>,
+    ) -> Result<Arc<Snapshot>, Arc<StoreError>> {
+        let read = || {
+            let read = self.read(inventory, filter);
+            self.snapshots.try_get_with(Arc::clone(filter), read)
+        };
+        let snapshot = read().await?;
+        if self.is_recent(snapshot.as_of) {
+            return Ok(snapshot);
+        }
+        self.snapshots.invalidate(filter).await;
+        read().await
+    }
+
+    async fn read(
+        &self,
+        inventory: &Inventory,
+        filter: &Filter,
+    ) -> Result<Arc<Snapshot>, StoreError> {
+        // Never closed.
+        let _permit = self.reading.acquire().await;
+        inventory.metrics().live_snapshots_total.inc();
+        let read = inventory
+            .product_stock(filter.warehouses(), filter.products())
+            .await?;
+        let most = self.settings.part_bytes_max;
+        Ok(Arc::new(Snapshot::write(
+            read.as_of,
+            &read.value,
+            filter,
+            most,
+        )))
+    }
+
+    fn is_recent(&self, at: CommitPoint) -> bool {
+        match self.after(at, 0) {
+            After::Ahead => true,
+            After::Commits { conflate_to, .. } => conflate_to.is_none(),
+            After::Unknown => false,
+        }
+    }
+
+    /// Nothing that is done under the lock can leave the ring half changed for long: a panic there is another bug's.
+    fn with_ring<T>(&self, look: impl FnOnce(&Ring) -> T) -> T {
+        look(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Audience for Hub {
+    fn begin(&self, base: CommitPoint, history: Vec<Followed>) {
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        ring.begin(base, history);
+        drop(ring);
+        self.changed.send_replace(());
+    }
+
+    fn follow(&self, commit: Followed) {
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        ring.push(commit);
+        drop(ring);
+        self.changed.send_replace(());
+    }
+}
+
+impl Commits for Hub {
+    fn after(&self, at: CommitPoint, most: usize) -> After {
+        self.with_ring(|ring| ring.after(at, most))
+    }
+
+    fn life(&self) -> u64 {
+        self.with_ring(Ring::life)
+    }
+
+    fn get(&self, life: u64, version: Version) -> Option<Arc<Shown>> {
+        self.with_ring(|ring| (ring.life() == life).then(|| ring.get(version).cloned())?)
+    }
+}

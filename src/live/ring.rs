@@ -1,0 +1,369 @@
+//! The last commits, for everybody.
+//!
+//! Items of one key are linked: each knows the one before it and the version of the one after it. So a client that is behind can
+//! be told the newest state of each key while it walks over the commits once, without a list of its own.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+
+use super::{filter::Filter, frames};
+use crate::{
+    domain::{CommitPoint, ProductId, StockKey, Tag, Timestamp, Version},
+    inventory::feed::{Crossing, Followed, FollowedLevel},
+};
+
+/// A client that is so many commits behind is told the newest state of each key only,
+const CONFLATED_AFTER_COMMITS: i64 = 256;
+/// and so is one that is behind by this part of the ring, because soon it would not be in it any more.
+const CONFLATED_AFTER_SHARE: usize = 4;
+/// No later item of the key is known.
+const NONE_YET: i64 = i64::MAX;
+
+/// A commit in the ring.
+#[derive(Debug)]
+pub struct Shown {
+    pub point: CommitPoint,
+    pub committed_at: Timestamp,
+    /// Alerts, then levels by key.
+    items: Vec<Item>,
+    /// Items of this and all earlier commits since following began.
+    total: usize,
+    /// Where the levels begin.
+    levels_from: usize,
+    /// The places of the levels, by product.
+    by_product: Vec<u32>,
+    heartbeat: OnceLock<Bytes>,
+}
+
+/// Something to tell.
+#[derive(Debug)]
+pub struct Item {
+    pub what: What,
+    /// The version of the next item of this key.
+    superseded: AtomicI64,
+    /// The item of this key before, if the ring has it.
+    before: Option<Place>,
+    frame: OnceLock<Bytes>,
+    frame_with_cursor: OnceLock<Bytes>,
+}
+
+/// What an item tells.
+#[derive(Debug)]
+pub enum What {
+    Level(FollowedLevel),
+    Low(Crossing),
+}
+
+/// What an item is about: of one about the same thing, only the newest is of interest to who is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum About {
+    Level(StockKey),
+    Low(StockKey),
+}
+
+/// Where an item is.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub version: Version,
+    pub item: u32,
+}
+
+impl What {
+    fn about(&self) -> About {
+        match self {
+            Self::Level(level) => About::Level(level.change.key),
+            Self::Low(crossing) => About::Low(crossing.key),
+        }
+    }
+}
+
+impl Item {
+    fn new(what: What) -> Self {
+        Self {
+            what,
+            superseded: AtomicI64::new(NONE_YET),
+            before: None,
+            frame: OnceLock::new(),
+            frame_with_cursor: OnceLock::new(),
+        }
+    }
+
+    /// Whether a later item of the key is in a commit up to that version.
+    pub fn is_superseded_by(&self, version: Version) -> bool {
+        self.superseded.load(Ordering::Acquire) <= version.number()
+    }
+
+    pub fn before(&self) -> Option<Place> {
+        self.before
+    }
+}
+
+impl Shown {
+    fn new(commit: Followed) -> Self {
+        let alerts = commit.crossings.into_iter().map(What::Low);
+        let mut items: Vec<Item> = alerts.map(Item::new).collect();
+        let levels_from = items.len();
+        items.extend(commit.levels.into_iter().map(What::Level).map(Item::new));
+        // A batch has some thousands of rows at most.
+        let last = u32::try_from(items.len()).unwrap_or(u32::MAX);
+        let first = u32::try_from(levels_from).unwrap_or(u32::MAX);
+        let mut shown = Self {
+            point: commit.point,
+            committed_at: commit.committed_at,
+            total: 0,
+            items,
+            levels_from,
+            by_product: (first..last).collect(),
+            heartbeat: OnceLock::new(),
+        };
+        let mut by_product = std::mem::take(&mut shown.by_product);
+        by_product
+            .sort_unstable_by_key(|&place| (shown.key(place as usize).map(|k| k.product), place));
+        shown.by_product = by_product;
+        shown
+    }
+
+    pub fn item(&self, place: u32) -> Option<&Item> {
+        self.items.get(place as usize)
+    }
+
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    fn key(&self, place: usize) -> Option<StockKey> {
+        level_key(self.items.get(place)?)
+    }
+
+    /// The frame of an item as everybody gets it who keeps up.
+    pub fn frame(&self, item: &Item, with_cursor: bool) -> Bytes {
+        let kept = if with_cursor {
+            &item.frame_with_cursor
+        } else {
+            &item.frame
+        };
+        let cursor = with_cursor.then_some(self.point);
+        kept.get_or_init(|| frames::item(self, item, cursor))
+            .clone()
+    }
+
+    /// That nothing has happened since.
+    pub fn heartbeat(&self) -> Bytes {
+        self.heartbeat
+            .get_or_init(|| frames::heartbeat(self.point))
+            .clone()
+    }
+}
+
+impl Shown {
+    /// The first item from that place on that the filter looks at.
+    pub fn next_looked_at(&self, filter: &Filter, from: u32) -> Option<u32> {
+        let mut place = from;
+        while (place as usize) < self.levels_from {
+            if self.item(place).is_some_and(|item| filter.looks_at(item)) {
+                return Some(place);
+            }
+            place += 1;
+        }
+        match (filter.warehouses(), filter.products()) {
+            ([], []) => self.item(place).map(|_| place),
+            (_, [product]) => self.next_of_product(filter, *product, place),
+            ([warehouse], []) => {
+                let levels = self.items.get(place as usize..)?;
+                let before =
+                    |item: &Item| level_key(item).is_some_and(|key| key.warehouse < *warehouse);
+                let skipped = levels.partition_point(before);
+                let found = level_key(levels.get(skipped)?)?;
+                (found.warehouse == *warehouse)
+                    .then(|| u32::try_from(skipped).map(|skipped| place + skipped))?
+                    .ok()
+            }
+            _ => {
+                let levels = self.items.get(place as usize..)?;
+                let found = levels.iter().position(|item| filter.looks_at(item))?;
+                u32::try_from(found).ok().map(|found| place + found)
+            }
+        }
+    }
+
+    fn next_of_product(&self, filter: &Filter, product: ProductId, from: u32) -> Option<u32> {
+        let order = |place: &u32| (self.key(*place as usize).map(|key| key.product), *place);
+        let wanted = (Some(product), from);
+        let first = self
+            .by_product
+            .partition_point(|place| order(place) < wanted);
+        let of_product = self.by_product[first..]
+            .iter()
+            .take_while(|place| order(place).0 == Some(product));
+        of_product
+            .copied()
+            .find(|place| self.item(*place).is_some_and(|item| filter.looks_at(item)))
+    }
+}
+
+fn level_key(item: &Item) -> Option<StockKey> {
+    match &item.what {
+        What::Level(level) => Some(level.change.key),
+        What::Low(_) => None,
+    }
+}
+
+/// The last commits and where they begin.
+#[derive(Debug)]
+pub struct Ring {
+    /// The commit before the first in the ring: who stands there can go on.
+    base: CommitPoint,
+    commits: VecDeque<Arc<Shown>>,
+    items: usize,
+    items_max: usize,
+    newest: HashMap<About, Place>,
+    /// How often following has begun anew.
+    life: u64,
+}
+
+/// What came after a commit.
+#[derive(Debug)]
+pub enum After {
+    Commits {
+        /// The next ones, at most as many as were asked for; none: that commit is the newest.
+        next: Vec<Arc<Shown>>,
+        /// It is so far behind that only the newest state of each key is of interest, up to here.
+        conflate_to: Option<CommitPoint>,
+    },
+    /// The commit is ahead of this process.
+    Ahead,
+    /// The ring does not have it any more, or it never was a commit of this database.
+    Unknown,
+}
+
+impl Ring {
+    /// An empty one. It holds commits with so many items at most, and always the newest.
+    pub fn new(items_max: usize) -> Self {
+        Self {
+            base: CommitPoint {
+                version: Version::ZERO,
+                tag: Tag(0),
+            },
+            commits: VecDeque::new(),
+            items: 0,
+            items_max,
+            newest: HashMap::new(),
+            life: 0,
+        }
+    }
+
+    /// Begins anew after this commit, with the ones right after it.
+    pub fn begin(&mut self, base: CommitPoint, history: Vec<Followed>) {
+        self.commits.clear();
+        self.newest.clear();
+        self.items = 0;
+        self.life += 1;
+        self.base = base;
+        for commit in history {
+            self.push(commit);
+        }
+    }
+
+    /// The commit right after the newest.
+    pub fn push(&mut self, commit: Followed) {
+        let mut shown = Shown::new(commit);
+        let version = shown.point.version;
+        for (place, item) in shown.items.iter_mut().enumerate() {
+            let here = Place {
+                version,
+                item: u32::try_from(place).unwrap_or(u32::MAX),
+            };
+            item.before = self.newest.insert(item.what.about(), here);
+        }
+        for before in shown.items.iter().filter_map(|item| item.before) {
+            if let Some(item) = self.get(before.version).and_then(|c| c.item(before.item)) {
+                item.superseded.store(version.number(), Ordering::Release);
+            }
+        }
+        self.items += shown.len();
+        shown.total = self.commits.back().map_or(0, |last| last.total) + shown.len();
+        self.commits.push_back(Arc::new(shown));
+        while self.items > self.items_max && self.commits.len() > 1 {
+            self.drop_first();
+        }
+    }
+
+    fn drop_first(&mut self) {
+        let Some(first) = self.commits.pop_front() else {
+            return;
+        };
+        self.items -= first.len();
+        self.base = first.point;
+        for item in &first.items {
+            let about = item.what.about();
+            if self
+                .newest
+                .get(&about)
+                .is_some_and(|place| place.version == first.point.version)
+            {
+                self.newest.remove(&about);
+            }
+        }
+    }
+
+    /// The newest commit that was followed.
+    pub fn position(&self) -> CommitPoint {
+        self.commits.back().map_or(self.base, |newest| newest.point)
+    }
+
+    pub fn life(&self) -> u64 {
+        self.life
+    }
+
+    /// The commit with that version, if the ring has it.
+    pub fn get(&self, version: Version) -> Option<&Arc<Shown>> {
+        let first = self.commits.front()?.point.version.number();
+        let place = usize::try_from(version.number() - first).ok()?;
+        self.commits.get(place)
+    }
+
+    /// Whether somebody who stands at that commit can go on from here.
+    pub fn has(&self, at: CommitPoint) -> bool {
+        at == self.base || self.get(at.version).is_some_and(|shown| shown.point == at)
+    }
+
+    /// What came after that commit.
+    pub fn after(&self, at: CommitPoint, most: usize) -> After {
+        let position = self.position();
+        if at.version > position.version {
+            return After::Ahead;
+        }
+        if !self.has(at) {
+            return After::Unknown;
+        }
+        let behind = position.version.number() - at.version.number();
+        let skipped =
+            self.commits.len() - usize::try_from(behind).unwrap_or(0).min(self.commits.len());
+        let next = self.commits.iter().skip(skipped).take(most);
+        let items = self.commits.back().map_or(0, |newest| newest.total) - self.total_at(skipped);
+        let is_behind =
+            behind > CONFLATED_AFTER_COMMITS || items > self.items_max / CONFLATED_AFTER_SHARE;
+        After::Commits {
+            next: next.map(Arc::clone).collect(),
+            conflate_to: is_behind.then_some(position),
+        }
+    }
+
+    /// Items pushed before the commit at that place.
+    fn total_at(&self, place: usize) -> usize {
+        self.commits
+            .get(place)
+            .map_or(0, |shown| shown.total - shown.len())
+    }
+}

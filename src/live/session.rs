@@ -1,0 +1,406 @@
+//! One client's side of the feed, as a state machine: asked for the next frame, it takes it from the ring. It knows no socket and no
+//! time but the one it is given, and it keeps nothing that grows.
+//!
+//! Invariants: the client's picture stands at one commit, `at`; frames of later commits are given in their order, and only the last
+//! of a commit (of a stretch of commits, for a client that is behind) carries the cursor; a snapshot's commit is where the picture
+//! stands after it, so nothing that was committed while it was read is left out or told twice.
+
+use std::{collections::HashMap, sync::Arc, time::Duration, vec};
+
+use bytes::Bytes;
+
+use super::{
+    filter::Filter,
+    frames::{self, Told},
+    ring::{After, Item, Shown, What},
+    snapshot::Snapshot,
+};
+use crate::{
+    domain::{CommitPoint, StockKey, Timestamp, Version, commit::WantedCommit},
+    inventory::feed::FollowedLevel,
+};
+
+/// Commits taken from the ring at once.
+const COMMITS_PER_LOOK: usize = 32;
+/// Shortest time between two snapshots for one client.
+const FETCH_EVERY: Duration = Duration::from_secs(1);
+/// Most keys of which the client of a filter by kind has another quantity than the one before the next change.
+const LAST_HAD_MAX: usize = 10_000;
+
+/// Where sessions take commits from.
+pub trait Commits {
+    /// What came after that commit.
+    fn after(&self, at: CommitPoint, most: usize) -> After;
+    /// How often following began anew.
+    fn life(&self) -> u64;
+    /// The commit with that version, in that life of the feed.
+    fn get(&self, life: u64, version: Version) -> Option<Arc<Shown>>;
+}
+
+/// A frame to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// JSON.
+    pub text: Bytes,
+    /// Holding this frame, the client's picture is the database at this commit.
+    pub cursor: Option<CommitPoint>,
+    /// When what it tells was committed, if it tells of a commit.
+    pub committed_at: Option<Timestamp>,
+}
+
+/// What there is to do next.
+#[derive(Debug)]
+pub enum Step {
+    Send(Frame),
+    /// Nothing, until there are more commits or it is that late.
+    Wait(Duration),
+    /// A snapshot is to be fetched and given.
+    Fetch,
+}
+
+/// One client's side.
+#[derive(Debug)]
+pub struct Session {
+    filter: Arc<Filter>,
+    state: State,
+    /// The life of the feed in which the client's commit was known.
+    life: u64,
+    heartbeat_every: Duration,
+    /// When a heartbeat is due.
+    heartbeat_at: Duration,
+    /// Not before then is another snapshot fetched: while the follower cannot go on, none would last.
+    fetch_at: Duration,
+    /// The client's commit was not followed yet; until then it may be.
+    ahead_until: Option<Duration>,
+    /// For a filter by kind: what the client last had of keys whose later changes it was not told.
+    last_had: HashMap<StockKey, i64>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The client has nothing, or what it has is of no use for this reason.
+    Joining(Option<&'static str>),
+    /// It gets the parts from this one on.
+    Beginning(Arc<Snapshot>, usize),
+    /// Its picture stands here.
+    At(CommitPoint),
+    /// It is told what came between two commits.
+    Walking(Walk),
+}
+
+/// The way from one commit to a later one.
+#[derive(Debug)]
+struct Walk {
+    /// The life of the feed in which it began: in another, the same versions are other commits.
+    life: u64,
+    from: CommitPoint,
+    to: CommitPoint,
+    /// The last commit that is behind.
+    seen: CommitPoint,
+    /// The ones right after it.
+    commits: vec::IntoIter<Arc<Shown>>,
+    /// The one after it, and the place in it that is next.
+    current: Option<(Arc<Shown>, u32)>,
+    /// Found, and kept until it is known whether it is the last.
+    held: Option<Found>,
+}
+
+/// An item to tell.
+#[derive(Debug)]
+struct Found {
+    shown: Arc<Shown>,
+    place: u32,
+    /// How this client is told; `None`: as everybody.
+    own: Option<Told>,
+}
+
+/// The ring does not have it any more.
+#[derive(Debug)]
+struct Gone;
+
+const RESTORED: &str = "the feed began anew";
+const BEHIND: &str = "too far behind";
+
+impl Session {
+    /// For a client that has nothing, or the picture as of `since`.
+    pub fn new(
+        filter: Arc<Filter>,
+        since: Option<WantedCommit>,
+        heartbeat_every: Duration,
+        commits: &impl Commits,
+    ) -> Self {
+        let life = commits.life();
+        let at = since.and_then(|since| {
+            let (version, tag) = (since.version, since.tag?);
+            let at = CommitPoint { version, tag };
+            matches!(commits.after(at, 0), After::Commits { .. }).then_some(at)
+        });
+        Self {
+            filter,
+            state: at.map_or(State::Joining(None), State::At),
+            life,
+            heartbeat_every,
+            heartbeat_at: Duration::ZERO,
+            fetch_at: Duration::ZERO,
+            ahead_until: None,
+            last_had: HashMap::new(),
+        }
+    }
+
+    pub fn filter(&self) -> &Arc<Filter> {
+        &self.filter
+    }
+
+    /// The snapshot that was to be fetched.
+    pub fn give(&mut self, snapshot: Arc<Snapshot>, commits: &impl Commits, now: Duration) {
+        self.fetch_at = now + FETCH_EVERY;
+        self.last_had.clear();
+        self.life = commits.life();
+        self.state = State::Beginning(snapshot, 0);
+    }
+
+    /// What to do next, at that time.
+    pub fn next(&mut self, commits: &impl Commits, now: Duration) -> Step {
+        loop {
+            match &mut self.state {
+                State::Joining(reason) => {
+                    return match reason.take() {
+                        Some(reason) => self.send(frames::resync(reason), None, now),
+                        None if now < self.fetch_at => Step::Wait(self.fetch_at),
+                        None => Step::Fetch,
+                    };
+                }
+                State::Beginning(snapshot, part) => {
+                    let Some(text) = snapshot.parts.get(*part).cloned() else {
+                        self.state = State::At(snapshot.as_of);
+                        continue;
+                    };
+                    *part += 1;
+                    let cursor = (*part == snapshot.parts.len()).then_some(snapshot.as_of);
+                    return self.send(text, cursor, now);
+                }
+                State::At(at) => {
+                    let at = *at;
+                    match commits.after(at, COMMITS_PER_LOOK) {
+                        After::Commits { next, conflate_to } => {
+                            self.life = commits.life();
+                            self.ahead_until = None;
+                            let Some(first) = next.first() else {
+                                return self.idle(at, commits, now);
+                            };
+                            let to = conflate_to.unwrap_or(first.point);
+                            self.state = State::Walking(Walk {
+                                life: self.life,
+                                from: at,
+                                to,
+                                seen: at,
+                                commits: next.into_iter(),
+                                current: None,
+                                held: None,
+                            });
+                        }
+                        After::Ahead => {
+                            // A read may be ahead of the follower, but not for long: else it was undone before it was seen.
+                            let until = *self.ahead_until.get_or_insert(now + self.heartbeat_every);
+                            if now < until && self.life == commits.life() {
+                                return Step::Wait(until);
+                            }
+                            self.rejoin(RESTORED);
+                        }
+                        After::Unknown if self.life == commits.life() => self.rejoin(BEHIND),
+                        After::Unknown => self.rejoin(RESTORED),
+                    }
+                }
+                State::Walking(walk) => {
+                    match walk.look(&self.filter, &mut self.last_had, commits) {
+                        Ok(Some(found)) => {
+                            if let Some(earlier) = walk.held.replace(found) {
+                                return Step::Send(earlier.frame(None));
+                            }
+                        }
+                        Ok(None) => {
+                            let (to, last) = (walk.to, walk.held.take());
+                            self.state = State::At(to);
+                            if let Some(last) = last {
+                                self.heartbeat_at = now + self.heartbeat_every;
+                                return Step::Send(last.frame(Some(to)));
+                            }
+                        }
+                        Err(Gone) => self.rejoin(BEHIND),
+                    }
+                }
+            }
+        }
+    }
+
+    fn rejoin(&mut self, reason: &'static str) {
+        self.ahead_until = None;
+        self.state = State::Joining(Some(reason));
+    }
+
+    fn idle(&mut self, at: CommitPoint, commits: &impl Commits, now: Duration) -> Step {
+        if now < self.heartbeat_at {
+            return Step::Wait(self.heartbeat_at);
+        }
+        let text = commits
+            .get(self.life, at.version)
+            .map_or_else(|| frames::heartbeat(at), |shown| shown.heartbeat());
+        self.send(text, Some(at), now)
+    }
+
+    fn send(&mut self, text: Bytes, cursor: Option<CommitPoint>, now: Duration) -> Step {
+        if cursor.is_some() {
+            self.heartbeat_at = now + self.heartbeat_every;
+        }
+        Step::Send(Frame {
+            text,
+            cursor,
+            committed_at: None,
+        })
+    }
+}
+
+impl Found {
+    fn frame(&self, cursor: Option<CommitPoint>) -> Frame {
+        Frame {
+            text: self.text(cursor),
+            cursor,
+            committed_at: Some(self.shown.committed_at),
+        }
+    }
+
+    fn text(&self, cursor: Option<CommitPoint>) -> Bytes {
+        let Some(item) = self.shown.item(self.place) else {
+            return Bytes::new();
+        };
+        let is_shared = cursor.is_none_or(|cursor| cursor == self.shown.point);
+        match (&item.what, self.own) {
+            (_, None) if is_shared => self.shown.frame(item, cursor.is_some()),
+            (What::Level(level), own) => {
+                let told = own.unwrap_or_else(|| Told::to_all(level));
+                frames::update(&self.shown, level, told, cursor)
+            }
+            (What::Low(crossing), _) => frames::low(&self.shown, crossing, cursor),
+        }
+    }
+}
+
+impl Walk {
+    /// The next item that the client is to be told.
+    fn look(
+        &mut self,
+        filter: &Filter,
+        last_had: &mut HashMap<StockKey, i64>,
+        commits: &impl Commits,
+    ) -> Result<Option<Found>, Gone> {
+        while self.seen != self.to {
+            let (shown, from) = match self.current.take() {
+                Some(current) => current,
+                None => (self.next_commit(commits)?, 0),
+            };
+            let Some(place) = shown.next_looked_at(filter, from) else {
+                self.seen = shown.point;
+                continue;
+            };
+            self.current = Some((Arc::clone(&shown), place + 1));
+            let Some(item) = shown.item(place) else {
+                continue;
+            };
+            if self.is_behind() && item.is_superseded_by(self.to.version) {
+                continue;
+            }
+            let own = match &item.what {
+                What::Level(level) => {
+                    let Some(told) = self.tell(item, level, filter, last_had, commits)? else {
+                        continue;
+                    };
+                    let is_to_all = filter.is_by_key() && told == Told::to_all(level);
+                    (!is_to_all).then_some(told)
+                }
+                What::Low(_) if self.has_crossed(item, commits)? => None,
+                What::Low(_) => continue,
+            };
+            return Ok(Some(Found { shown, place, own }));
+        }
+        Ok(None)
+    }
+
+    fn next_commit(&mut self, commits: &impl Commits) -> Result<Arc<Shown>, Gone> {
+        if let Some(shown) = self.commits.next() {
+            return Ok(shown);
+        }
+        if let After::Commits { next, .. } = commits.after(self.seen, COMMITS_PER_LOOK) {
+            self.commits = next.into_iter();
+        }
+        self.commits.next().ok_or(Gone)
+    }
+
+    /// Whether several commits are told as one.
+    fn is_behind(&self) -> bool {
+        self.from.version.next() < self.to.version
+    }
+
+    /// How the client is told of a level, if it is.
+    fn tell(
+        &self,
+        item: &Item,
+        level: &FollowedLevel,
+        filter: &Filter,
+        last_had: &mut HashMap<StockKey, i64>,
+        commits: &impl Commits,
+    ) -> Result<Option<Told>, Gone> {
+        let (mut kind, mut first) = (level.change.kind, (level.change.before, level.was_low));
+        let mut has_kind = filter.has_kind(kind);
+        self.look_back(item, commits, |item| {
+            if let What::Level(earlier) = &item.what {
+                kind = kind.and(earlier.change.kind);
+                has_kind |= filter.has_kind(earlier.change.kind);
+                first = (earlier.change.before, earlier.was_low);
+            }
+        })?;
+        let (before, was_low) = (first.0.quantity(), first.1);
+        let key = level.change.key;
+        if !has_kind {
+            if last_had.len() >= LAST_HAD_MAX {
+                return Err(Gone);
+            }
+            last_had.entry(key).or_insert(before);
+            return Ok(None);
+        }
+        let before = last_had.remove(&key).unwrap_or(before);
+        let had = match (filter.is_below_min(), was_low, level.is_low) {
+            (true, false, false) => return Ok(None),
+            (true, false, true) => 0,
+            _ => before,
+        };
+        Ok(Some(Told {
+            kind,
+            change: level.change.after.quantity() - had,
+            has_left: filter.is_below_min() && !level.is_low,
+        }))
+    }
+
+    /// Whether the state after the last of several crossings is another than before the first: they go to and fro.
+    fn has_crossed(&self, item: &Item, commits: &impl Commits) -> Result<bool, Gone> {
+        let mut crossings = 1;
+        self.look_back(item, commits, |_| crossings += 1)?;
+        Ok(crossings % 2 == 1)
+    }
+
+    /// The earlier items of the same key on this way, the latest first.
+    fn look_back(
+        &self,
+        item: &Item,
+        commits: &impl Commits,
+        mut look: impl FnMut(&Item),
+    ) -> Result<(), Gone> {
+        let mut before = item.before();
+        while let Some(place) = before.filter(|place| place.version > self.from.version) {
+            let shown = commits.get(self.life, place.version).ok_or(Gone)?;
+            let earlier = shown.item(place.item).ok_or(Gone)?;
+            look(earlier);
+            before = earlier.before();
+        }
+        Ok(())
+    }
+}

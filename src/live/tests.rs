@@ -1,0 +1,514 @@
+//! No gap, whatever happens in which order: clients that hold a cursor have the database's numbers of that commit.
+//!
+//! A database of a few keys makes commits, a process follows them late, and clients with filters of all kinds connect, take
+//! snapshots that are read at one time and given at another, fall behind, go away after any frame, resume, and live through restores.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use proptest::{prelude::*, sample::Index};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{
+    filter::Filter,
+    ring::{After, Ring, Shown},
+    session::{Commits, Frame, Session, Step},
+    snapshot::Snapshot,
+};
+use crate::{
+    domain::{
+        CommitPoint, Product, ProductId, Revision, StockKey, StockLevel, Tag, Timestamp, Version,
+        Warehouse, WarehouseId,
+        catalogue::Threshold,
+        change::{Amounts, ChangeKind, LedgerRow, fold},
+        stock::{PlacedLevel, ProductStock},
+    },
+    inventory::feed::{Crossing, Followed, FollowedLevel, Names},
+};
+
+const WAREHOUSES: u128 = 2;
+const PRODUCTS: u128 = 3;
+const MIN_STOCK: i64 = 2;
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Items in the ring: a few commits.
+const RING_ITEMS: usize = 12;
+
+/// What the database holds of each key at a commit.
+type Levels = BTreeMap<StockKey, (Amounts, i64)>;
+
+fn key(place: usize) -> StockKey {
+    let place = place as u128;
+    StockKey {
+        warehouse: WarehouseId::new(Uuid::from_u128(1 + place % WAREHOUSES)).unwrap(),
+        product: ProductId::new(Uuid::from_u128(1 + place / WAREHOUSES % PRODUCTS)).unwrap(),
+    }
+}
+
+fn product(id: ProductId) -> Product {
+    Product {
+        min_stock: Some(Threshold::new(MIN_STOCK).unwrap()),
+        ..Product::unnamed(id)
+    }
+}
+
+/// Commits of a database, some of which a restore may take back.
+struct Database {
+    commits: Vec<(Followed, Levels)>,
+    tags: u32,
+}
+
+impl Database {
+    fn new() -> Self {
+        let mut database = Self {
+            commits: Vec::new(),
+            tags: 0,
+        };
+        database.commit(&[]);
+        database
+    }
+
+    fn newest(&self) -> &(Followed, Levels) {
+        self.commits.last().unwrap()
+    }
+
+    fn commit(&mut self, changes: &[(usize, i64, bool)]) {
+        let mut levels = self
+            .commits
+            .last()
+            .map(|(_, levels)| levels.clone())
+            .unwrap_or_default();
+        let mut deltas: BTreeMap<StockKey, Vec<i64>> = BTreeMap::new();
+        for (place, delta, _) in changes {
+            deltas.entry(key(*place)).or_default().push(*delta);
+        }
+        let mut rows = Vec::new();
+        for (key, deltas) in deltas {
+            let (amounts, revision) = levels.entry(key).or_default();
+            amounts.on_hand += deltas.iter().sum::<i64>();
+            *revision += 1;
+            rows.extend(deltas.into_iter().map(|delta| LedgerRow {
+                key,
+                kind: if delta < 0 {
+                    ChangeKind::Departure
+                } else {
+                    ChangeKind::Arrival
+                },
+                delta: Amounts {
+                    on_hand: delta,
+                    reserved: 0,
+                },
+                after: *amounts,
+                revision: Revision(*revision),
+            }));
+        }
+        self.tags += 1;
+        let is_low = |amounts: Amounts| amounts.quantity() <= MIN_STOCK;
+        let followed: Vec<FollowedLevel> = fold(rows)
+            .into_iter()
+            .map(|change| FollowedLevel {
+                // A key that was never there was not low.
+                was_low: change.revision != Revision::FIRST && is_low(change.before),
+                is_low: is_low(change.after),
+                names: Names {
+                    product: Some(Arc::new(product(change.key.product))),
+                    warehouse: None,
+                },
+                change,
+            })
+            .collect();
+        let crossings = followed
+            .iter()
+            .filter(|level| level.was_low != level.is_low);
+        let commit = Followed {
+            point: CommitPoint {
+                version: Version::new(i64::try_from(self.commits.len()).unwrap()).unwrap(),
+                tag: Tag(self.tags),
+            },
+            committed_at: Timestamp::from_micros(0),
+            crossings: crossings
+                .map(|level| Crossing {
+                    key: level.change.key,
+                    is_low: level.is_low,
+                    amounts: level.change.after,
+                    names: level.names.clone(),
+                })
+                .collect(),
+            levels: followed,
+        };
+        self.commits.push((commit, levels));
+    }
+
+    /// What a read now gives.
+    fn snapshot(&self, filter: &Filter) -> Snapshot {
+        let (commit, levels) = self.newest();
+        let mut products: BTreeMap<ProductId, Vec<PlacedLevel>> = BTreeMap::new();
+        for (key, (amounts, revision)) in levels {
+            products.entry(key.product).or_default().push(PlacedLevel {
+                warehouse: Warehouse::unnamed(key.warehouse),
+                level: StockLevel {
+                    on_hand: amounts.on_hand,
+                    reserved: amounts.reserved,
+                    revision: Revision(*revision),
+                    updated_at: None,
+                },
+            });
+        }
+        let products: Vec<ProductStock> = products
+            .into_iter()
+            .map(|(id, levels)| ProductStock {
+                product: product(id),
+                levels,
+            })
+            .collect();
+        Snapshot::write(commit.point, &products, filter, 400)
+    }
+
+    fn at(&self, cursor: &str) -> Option<&Levels> {
+        let mut commits = self.commits.iter();
+        let found = commits.find(|(commit, _)| commit.point.to_string() == cursor);
+        found.map(|(_, levels)| levels)
+    }
+}
+
+impl Commits for Ring {
+    fn after(&self, at: CommitPoint, most: usize) -> After {
+        Ring::after(self, at, most)
+    }
+
+    fn life(&self) -> u64 {
+        Ring::life(self)
+    }
+
+    fn get(&self, life: u64, version: Version) -> Option<Arc<Shown>> {
+        (life == Ring::life(self)).then(|| Ring::get(self, version).cloned())?
+    }
+}
+
+/// A process that follows.
+struct Process {
+    ring: Ring,
+    followed: usize,
+}
+
+impl Process {
+    fn new(database: &Database) -> Self {
+        let mut ring = Ring::new(RING_ITEMS);
+        ring.begin(database.newest().0.point, Vec::new());
+        Self {
+            ring,
+            followed: database.commits.len(),
+        }
+    }
+
+    /// Follows the next commit; begins anew if what it followed is not there any more.
+    fn follow(&mut self, database: &Database) {
+        let at = self.ring.position();
+        let known = database
+            .commits
+            .get(self.followed - 1)
+            .map(|(commit, _)| commit.point);
+        if known != Some(at) {
+            let (_, newest) = database
+                .commits
+                .split_at(database.commits.len().saturating_sub(3));
+            let (base, history) = newest.split_first().unwrap();
+            let history = history.iter().map(|(commit, _)| commit.clone());
+            self.ring.begin(base.0.point, history.collect());
+            self.followed = database.commits.len();
+        } else if let Some((commit, _)) = database.commits.get(self.followed) {
+            self.ring.push(commit.clone());
+            self.followed += 1;
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Kept {
+    model: BTreeMap<(String, String), (i64, i64, i64)>,
+    low: BTreeSet<(String, String)>,
+    cursor: String,
+}
+
+/// A client with what it believes.
+struct Client {
+    filter: Arc<Filter>,
+    session: Session,
+    /// A snapshot that was read and not given yet.
+    fetched: Option<Arc<Snapshot>>,
+    /// By warehouse and product: quantity, on hand, revision.
+    model: BTreeMap<(String, String), (i64, i64, i64)>,
+    /// Keys that are low, as far as snapshots and alerts say.
+    low: BTreeSet<(String, String)>,
+    cursor: Option<String>,
+    /// What it had at its last cursor, to resume from.
+    kept: Option<Kept>,
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+impl Client {
+    fn new(filter: Filter, ring: &Ring) -> Self {
+        let filter = Arc::new(filter);
+        Self {
+            session: Session::new(Arc::clone(&filter), None, HEARTBEAT, ring),
+            filter,
+            fetched: None,
+            model: BTreeMap::new(),
+            low: BTreeSet::new(),
+            cursor: None,
+            kept: None,
+        }
+    }
+
+    /// Goes away, and comes back with what it had at its last cursor.
+    fn resume(&mut self, ring: &Ring) {
+        let since = self.kept.as_ref().and_then(|kept| kept.cursor.parse().ok());
+        if let Some(kept) = self.kept.clone() {
+            (self.model, self.low) = (kept.model, kept.low);
+        }
+        self.session = Session::new(Arc::clone(&self.filter), since, HEARTBEAT, ring);
+        self.fetched = None;
+    }
+
+    /// Takes one step; whether there was something to do.
+    fn step(
+        &mut self,
+        ring: &Ring,
+        database: &Database,
+        now: Duration,
+    ) -> Result<bool, TestCaseError> {
+        match self.session.next(ring, now) {
+            Step::Send(frame) => {
+                self.hear(&frame, database)?;
+                Ok(true)
+            }
+            Step::Wait(until) => {
+                prop_assert!(until > now, "it waits for something to come");
+                Ok(false)
+            }
+            Step::Fetch => {
+                match self.fetched.take() {
+                    Some(snapshot) => self.session.give(snapshot, ring, now),
+                    None => self.fetched = Some(Arc::new(database.snapshot(&self.filter))),
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    fn hear(&mut self, frame: &Frame, database: &Database) -> Result<(), TestCaseError> {
+        let told: Value = serde_json::from_slice(&frame.text).unwrap();
+        let shown = told.get("cursor").map(text);
+        prop_assert_eq!(shown.clone(), frame.cursor.map(|cursor| cursor.to_string()));
+        match told["type"].as_str().unwrap() {
+            "snapshot" => self.take_part(&told),
+            "update" => self.update(&told["data"])?,
+            "resync" => self.cursor = None,
+            "low_stock_alert" => {
+                prop_assert!(self.low.insert(named(&told)), "told once: {}", told);
+            }
+            "stock_recovered" => {
+                prop_assert!(self.low.remove(&named(&told)), "it was low: {}", told);
+            }
+            "heartbeat" => {}
+            other => panic!("{other}"),
+        }
+        if let Some(cursor) = shown {
+            // A commit that was undone cannot be compared with anything.
+            if let Some(levels) = database.at(&cursor) {
+                self.is_right(levels)?;
+            }
+            self.kept = Some(Kept {
+                model: self.model.clone(),
+                low: self.low.clone(),
+                cursor: cursor.clone(),
+            });
+            self.cursor = Some(cursor);
+        }
+        Ok(())
+    }
+
+    fn take_part(&mut self, told: &Value) {
+        if told["part"].as_u64().unwrap_or(1) == 1 {
+            self.model.clear();
+            self.low.clear();
+        }
+        for product in told["data"].as_array().unwrap() {
+            for level in product["levels"].as_array().unwrap() {
+                let key = (text(&level["warehouse_id"]), text(&product["product_id"]));
+                let now = amounts(level);
+                if now.0 <= product["min_stock"].as_i64().unwrap() {
+                    self.low.insert(key.clone());
+                }
+                self.model.insert(key, now);
+            }
+        }
+    }
+
+    fn update(&mut self, data: &Value) -> Result<(), TestCaseError> {
+        let key = named(data);
+        let had = self.model.get(&key).map_or(0, |(quantity, ..)| *quantity);
+        let now = amounts(data);
+        prop_assert_eq!(data["change"].as_i64().unwrap(), now.0 - had, "{}", data);
+        if data["left"] == true {
+            self.model.remove(&key);
+        } else {
+            self.model.insert(key, now);
+        }
+        Ok(())
+    }
+
+    fn is_right(&self, levels: &Levels) -> Result<(), TestCaseError> {
+        prop_assert_eq!(&self.model, &self.expected(levels));
+        let looked_at = levels.iter().filter(|(key, _)| self.filter.has_key(**key));
+        let low = looked_at.filter(|(_, (amounts, _))| amounts.quantity() <= MIN_STOCK);
+        let low: BTreeSet<_> = low.map(|(key, _)| name(*key)).collect();
+        prop_assert_eq!(&self.low, &low);
+        Ok(())
+    }
+
+    fn expected(&self, levels: &Levels) -> BTreeMap<(String, String), (i64, i64, i64)> {
+        let looked_at = levels.iter().filter(|(key, (amounts, _))| {
+            self.filter.has_key(**key)
+                && (!self.filter.is_below_min() || amounts.quantity() <= MIN_STOCK)
+        });
+        looked_at
+            .map(|(key, (amounts, revision))| {
+                (name(*key), (amounts.quantity(), amounts.on_hand, *revision))
+            })
+            .collect()
+    }
+}
+
+fn name(key: StockKey) -> (String, String) {
+    (key.warehouse.to_string(), key.product.to_string())
+}
+
+fn named(told: &Value) -> (String, String) {
+    (text(&told["warehouse_id"]), text(&told["product_id"]))
+}
+
+fn amounts(level: &Value) -> (i64, i64, i64) {
+    let number = |name: &str| level[name].as_i64().unwrap();
+    (number("quantity"), number("on_hand"), number("revision"))
+}
+
+/// What may happen.
+#[derive(Clone, Debug)]
+enum Event {
+    Commit(Vec<(usize, i64, bool)>),
+    Follow,
+    Connect(bool, bool, bool),
+    Step(Index),
+    Drain(Index),
+    Resume(Index),
+    /// The database is put back by so many commits.
+    Restore(usize),
+    Later,
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let change = (0..6_usize, -4..6_i64, any::<bool>());
+    prop_oneof![
+        6 => prop::collection::vec(change, 1..6).prop_map(Event::Commit),
+        6 => Just(Event::Follow),
+        1 => (any::<bool>(), any::<bool>(), any::<bool>())
+            .prop_map(|(w, p, low)| Event::Connect(w, p, low)),
+        8 => any::<Index>().prop_map(Event::Step),
+        2 => any::<Index>().prop_map(Event::Drain),
+        2 => any::<Index>().prop_map(Event::Resume),
+        1 => (1..4_usize).prop_map(Event::Restore),
+        1 => Just(Event::Later),
+    ]
+}
+
+fn filter(by_warehouse: bool, by_product: bool, below_min: bool) -> Filter {
+    let StockKey { warehouse, product } = key(3);
+    Filter::new(
+        if by_warehouse {
+            vec![warehouse]
+        } else {
+            Vec::new()
+        },
+        if by_product {
+            vec![product]
+        } else {
+            Vec::new()
+        },
+        Vec::new(),
+        below_min,
+    )
+}
+
+fn live_through(events: &[Event]) -> Result<(), TestCaseError> {
+    let mut database = Database::new();
+    let mut process = Process::new(&database);
+    let mut clients: Vec<Client> = Vec::new();
+    let mut now = Duration::ZERO;
+    for event in events {
+        match event {
+            Event::Commit(changes) => database.commit(changes),
+            Event::Follow => process.follow(&database),
+            Event::Connect(w, p, low) => {
+                clients.push(Client::new(filter(*w, *p, *low), &process.ring));
+            }
+            Event::Step(_) | Event::Drain(_) | Event::Resume(_) if clients.is_empty() => {}
+            Event::Step(at) => {
+                at.get_mut(&mut clients[..])
+                    .step(&process.ring, &database, now)?;
+            }
+            Event::Drain(at) => {
+                let client = at.get_mut(&mut clients[..]);
+                while client.step(&process.ring, &database, now)? {}
+            }
+            Event::Resume(at) => at.get_mut(&mut clients[..]).resume(&process.ring),
+            Event::Restore(back) => {
+                let kept = database.commits.len().saturating_sub(*back).max(1);
+                database.commits.truncate(kept);
+            }
+            Event::Later => now += HEARTBEAT,
+        }
+    }
+    // In the end everybody has everything.
+    for _ in 0..=events.len() {
+        process.follow(&database);
+    }
+    let newest = database.newest();
+    for client in &mut clients {
+        // One that waits for a commit that was undone, and then for its heartbeat.
+        for _ in 0..4 {
+            while client.step(&process.ring, &database, now)? {}
+            now += HEARTBEAT;
+        }
+        while client.step(&process.ring, &database, now)? {}
+        prop_assert_eq!(client.cursor.as_ref(), Some(&newest.0.point.to_string()));
+        client.is_right(&newest.1)?;
+    }
+    Ok(())
+}
+
+/// Interleavings to try.
+fn cases() -> u32 {
+    if std::env::var_os("STOCKYARD_TEST_LONG").is_some() {
+        40_000
+    } else {
+        1_000
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
+
+    #[test]
+    fn whoever_holds_a_cursor_has_the_numbers_of_its_commit(
+        events in prop::collection::vec(any_event(), 1..120)
+    ) {
+        live_through(&events)?;
+    }
+}
