@@ -13,6 +13,7 @@ use std::{
 };
 
 use axum::{
+    Extension,
     extract::{
         Query, State, WebSocketUpgrade,
         ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code},
@@ -35,6 +36,7 @@ use super::{
     Context,
     error::{ApiError, problem},
     input, origins,
+    wire::Room,
 };
 use crate::{
     clock::Clock,
@@ -143,19 +145,21 @@ pub(super) async fn ws(
     State(context): State<Context>,
     Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    room: Option<Extension<Room>>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, ApiError> {
     let live = context.live.clone().ok_or(ApiError::NotLive)?;
     check_origin(&headers, &live.allowed_origins)?;
     let asked = Asked::parse(&context.inventory, &query).await?;
     let inventory = Arc::clone(&context.inventory);
+    let room = room.map(|Extension(room)| room).unwrap_or_default();
     Ok(upgrade
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(INBOUND_BYTES_MAX)
         .max_frame_size(INBOUND_BYTES_MAX)
         .on_upgrade(move |socket| {
             let tasks = live.tasks.clone();
-            tasks.track_future(serve(socket, live, inventory, asked))
+            tasks.track_future(serve(socket, room, live, inventory, asked))
         }))
 }
 
@@ -386,7 +390,13 @@ enum End {
     Gone,
 }
 
-async fn serve(mut socket: WebSocket, live: Live, inventory: Arc<Inventory>, asked: Asked) {
+async fn serve(
+    mut socket: WebSocket,
+    room: Room,
+    live: Live,
+    inventory: Arc<Inventory>,
+    asked: Asked,
+) {
     let Some(_seat) = live.seat("socket") else {
         return close(&mut socket, &live, TOO_MANY, "too many connections").await;
     };
@@ -396,6 +406,7 @@ async fn serve(mut socket: WebSocket, live: Live, inventory: Arc<Inventory>, ask
         End::Gone => tracing::info!("a live client left"),
         End::Close(code, why) => {
             tracing::info!(code, why, "a live client is closed");
+            room.make();
             close(&mut socket, &live, code, why).await;
         }
     }

@@ -4,19 +4,17 @@ use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use futures_util::future::join_all;
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper::{Request, body::Incoming, header, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
 
-use super::wire::Wire;
+use super::wire::{Room, Wire};
 use crate::metrics::Metrics;
 
 /// Bounds of serving.
@@ -110,17 +108,20 @@ impl Acceptor {
     }
 
     fn serve(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
-        // Answers are small and written whole: waiting for more to send only delays them.
-        drop(stream.set_nodelay(true));
+        let (room, routes) = (Room::default(), self.routes.clone());
+        let wire = Wire::new(stream, room.clone());
+        let answer = service_fn(move |mut request: Request<Incoming>| {
+            if request.headers().contains_key(header::UPGRADE) {
+                request.extensions_mut().insert(room.clone());
+            }
+            routes.clone().oneshot(request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
             .max_buf_size(HEAD_BYTES_MAX)
             .max_headers(HEADERS_MAX)
-            .serve_connection(
-                TokioIo::new(Wire::new(stream)),
-                TowerToHyperService::new(self.routes.clone()),
-            )
+            .serve_connection(TokioIo::new(wire), answer)
             .with_upgrades();
         let (open, stop) = (self.metrics.http_connections.clone(), self.stop.clone());
         self.open.spawn(async move {

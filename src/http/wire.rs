@@ -1,23 +1,48 @@
-//! What the HTTP library answers before a request exists: bytes that are no HTTP, headers too many or too long.
+//! A client's connection, as the HTTP library is given it.
 //!
-//! It sends a bare status line then, and offers no place to say more. Here such an answer is recognised on its way out and
-//! given a problem document as its body. Everything else passes untouched.
+//! What the library answers before a request exists (bytes that are no HTTP, headers too many or too long) is a bare status line.
+//! Here such an answer is recognised on its way out and given a problem document as its body. Everything else passes untouched.
+//!
+//! The kernel takes only so much for a client that does not read, so that a slow one is noticed. Room for a last word is made when it
+//! is to be closed.
 
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
+
+use socket2::SockRef;
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
+/// What the kernel takes for a client that does not read, in bytes (Linux doubles it for its own needs).
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// And when it is to be closed: what the library holds to write, and a close frame.
+const LAST_WORD_BYTES: usize = 1024 * 1024;
+
+/// Makes room for the last word to a client that does not read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Room(Arc<AtomicBool>);
+
+impl Room {
+    pub(super) fn make(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// A client's connection.
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: TcpStream,
+    room: Room,
     /// What goes out in place of a bare answer, and how much of it has.
     instead: Option<Instead>,
 }
@@ -34,9 +59,13 @@ struct Instead {
 const BARE_HEAD_MAX: usize = 256;
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, room: Room) -> Self {
+        // Answers are small and written whole: waiting for more to send only delays them.
+        drop(stream.set_nodelay(true));
+        drop(SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES));
         Self {
             stream,
+            room,
             instead: None,
         }
     }
@@ -59,6 +88,9 @@ impl AsyncWrite for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let wire = &mut *self;
+        if wire.room.0.load(Ordering::Relaxed) && wire.room.0.swap(false, Ordering::AcqRel) {
+            drop(SockRef::from(&wire.stream).set_send_buffer_size(LAST_WORD_BYTES));
+        }
         if wire.instead.is_none() {
             wire.instead = with_problem(bytes).map(|instead| Instead {
                 bytes: instead,
