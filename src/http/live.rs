@@ -5,6 +5,7 @@
 
 use std::{
     convert::Infallible,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -402,7 +403,7 @@ async fn serve(
     };
     tracing::info!("a live client connected");
     let mut reader = Reader::new(&live, inventory, asked);
-    match run(&mut socket, &mut reader, &live).await {
+    match run(&mut socket, &room, &mut reader, &live).await {
         End::Gone => tracing::info!("a live client left"),
         End::Close(code, why) => {
             tracing::info!(code, why, "a live client is closed");
@@ -412,7 +413,7 @@ async fn serve(
     }
 }
 
-async fn run(socket: &mut WebSocket, reader: &mut Reader, live: &Live) -> End {
+async fn run(socket: &mut WebSocket, room: &Room, reader: &mut Reader, live: &Live) -> End {
     let limits = &live.limits;
     let mut ping_at = reader.clock.elapsed() + limits.ping_every;
     let mut pong_by = None;
@@ -425,7 +426,7 @@ async fn run(socket: &mut WebSocket, reader: &mut Reader, live: &Live) -> End {
             let Ok(text) = Utf8Bytes::try_from(frame.text) else {
                 return End::Close(close_code::ERROR, "a frame that is no text");
             };
-            if let Some(end) = sent(limits, socket.feed(Message::Text(text))).await {
+            if let Some(end) = sent(limits, room, socket.feed(Message::Text(text))).await {
                 return end;
             }
             if frames == FRAMES_PER_TURN {
@@ -434,7 +435,7 @@ async fn run(socket: &mut WebSocket, reader: &mut Reader, live: &Live) -> End {
         }
         if frames > 0 {
             reader.count(frames, bytes);
-            if let Some(end) = sent(limits, socket.flush()).await {
+            if let Some(end) = sent(limits, room, socket.flush()).await {
                 return end;
             }
         }
@@ -445,7 +446,13 @@ async fn run(socket: &mut WebSocket, reader: &mut Reader, live: &Live) -> End {
         if now >= ping_at {
             ping_at = now + limits.ping_every;
             pong_by.get_or_insert(now + limits.pong_timeout);
-            if let Some(end) = sent(limits, socket.send(Message::Ping(bytes::Bytes::new()))).await {
+            if let Some(end) = sent(
+                limits,
+                room,
+                socket.send(Message::Ping(bytes::Bytes::new())),
+            )
+            .await
+            {
                 return end;
             }
         }
@@ -471,12 +478,20 @@ async fn run(socket: &mut WebSocket, reader: &mut Reader, live: &Live) -> End {
 /// Why the connection ends, if it does: the client is gone, or took nothing for too long.
 async fn sent(
     limits: &Limits,
+    room: &Room,
     sending: impl Future<Output = Result<(), axum::Error>>,
 ) -> Option<End> {
-    match timeout(limits.stalled_after, sending).await {
-        Ok(Ok(())) => None,
-        Ok(Err(_)) => Some(End::Gone),
-        Err(_) => Some(End::Close(TOO_SLOW, "it takes nothing")),
+    let mut sending = pin!(sending);
+    let mut taken = room.taken();
+    loop {
+        match timeout(limits.stalled_after, sending.as_mut()).await {
+            Ok(Ok(())) => return None,
+            Ok(Err(_)) => return Some(End::Gone),
+            Err(_) if room.taken() == taken => {
+                return Some(End::Close(TOO_SLOW, "it takes nothing"));
+            }
+            Err(_) => taken = room.taken(),
+        }
     }
 }
 

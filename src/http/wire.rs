@@ -11,7 +11,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -28,13 +28,25 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// And when it is to be closed: what the library holds to write, and a close frame.
 const LAST_WORD_BYTES: usize = 1024 * 1024;
 
-/// Makes room for the last word to a client that does not read.
+/// What the kernel has taken of a connection, and will take.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Room(Arc<AtomicBool>);
+pub(super) struct Room(Arc<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    bytes: AtomicU64,
+    is_last: AtomicBool,
+}
 
 impl Room {
+    /// Makes room for the last word to a client that does not read.
     pub(super) fn make(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.is_last.store(true, Ordering::Release);
+    }
+
+    /// How many bytes it has taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -88,7 +100,8 @@ impl AsyncWrite for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let wire = &mut *self;
-        if wire.room.0.load(Ordering::Relaxed) && wire.room.0.swap(false, Ordering::AcqRel) {
+        let taken = &wire.room.0;
+        if taken.is_last.load(Ordering::Relaxed) && taken.is_last.swap(false, Ordering::AcqRel) {
             drop(SockRef::from(&wire.stream).set_send_buffer_size(LAST_WORD_BYTES));
         }
         if wire.instead.is_none() {
@@ -99,7 +112,9 @@ impl AsyncWrite for Wire {
             });
         }
         let Some(instead) = &mut wire.instead else {
-            return Pin::new(&mut wire.stream).poll_write(context, bytes);
+            let written = ready!(Pin::new(&mut wire.stream).poll_write(context, bytes))?;
+            taken.bytes.fetch_add(written as u64, Ordering::Relaxed);
+            return Poll::Ready(Ok(written));
         };
         while instead.sent < instead.bytes.len() {
             let left = &instead.bytes[instead.sent..];

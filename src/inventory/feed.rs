@@ -17,6 +17,17 @@ pub struct Followed {
     pub crossings: Vec<Crossing>,
 }
 
+impl Followed {
+    /// How many things there are to tell.
+    pub fn len(&self) -> usize {
+        self.levels.len() + self.crossings.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// What a commit did to one level.
 #[derive(Clone, Debug)]
 pub struct FollowedLevel {

@@ -1,7 +1,7 @@
 //! What all clients of a process share: the ring, and the snapshots.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -71,10 +71,11 @@ impl Hub {
 
     /// A client's side.
     pub fn session(&self, filter: Arc<Filter>, since: Option<WantedCommit>) -> Session {
+        self.ring_to_change().link();
         Session::new(filter, since, self.settings.heartbeat_every, self)
     }
 
-    /// Told whenever there are more commits.
+    /// Told whenever there are more commits. Who has this is somebody who looks.
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -129,19 +130,35 @@ impl Hub {
     fn with_ring<T>(&self, look: impl FnOnce(&Ring) -> T) -> T {
         look(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
+
+    fn ring_to_change(&self) -> RwLockWriteGuard<'_, Ring> {
+        self.ring.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be asked while the ring is held: who comes to look subscribes first, and then links what is there.
+    fn is_looked_at(&self) -> bool {
+        self.changed.receiver_count() > 0
+    }
 }
 
 impl Audience for Hub {
     fn begin(&self, base: CommitPoint, history: Vec<Followed>) {
-        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = self.ring_to_change();
         ring.begin(base, history);
+        if self.is_looked_at() {
+            ring.link();
+        }
         drop(ring);
         self.changed.send_replace(());
     }
 
     fn follow(&self, commit: Followed) {
-        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
-        ring.push(commit);
+        let mut ring = self.ring_to_change();
+        if self.is_looked_at() {
+            ring.push(commit);
+        } else {
+            ring.put_aside(commit);
+        }
         drop(ring);
         self.changed.send_replace(());
     }

@@ -23,6 +23,8 @@ use crate::{
 const CONFLATED_AFTER_COMMITS: i64 = 256;
 /// and so is one that is behind by this part of the ring, because soon it would not be in it any more.
 const CONFLATED_AFTER_SHARE: usize = 4;
+/// The part of the ring that is kept while nobody looks.
+const ASIDE_SHARE: usize = 5;
 /// No later item of the key is known.
 const NONE_YET: i64 = i64::MAX;
 
@@ -220,6 +222,8 @@ fn level_key(item: &Item) -> Option<StockKey> {
 }
 
 /// The last commits and where they begin.
+///
+/// While nobody looks, commits are only put aside, and fewer of them: to link them costs more than to fold them.
 #[derive(Debug)]
 pub struct Ring {
     /// The commit before the first in the ring: who stands there can go on.
@@ -228,6 +232,8 @@ pub struct Ring {
     items: usize,
     items_max: usize,
     newest: HashMap<About, Place>,
+    /// The commits after those, not linked yet.
+    aside: VecDeque<Followed>,
     /// How often following has begun anew.
     life: u64,
 }
@@ -259,6 +265,7 @@ impl Ring {
             items: 0,
             items_max,
             newest: HashMap::new(),
+            aside: VecDeque::new(),
             life: 0,
         }
     }
@@ -270,13 +277,38 @@ impl Ring {
         self.items = 0;
         self.life += 1;
         self.base = base;
-        for commit in history {
-            self.push(commit);
+        self.aside = history.into();
+    }
+
+    /// The commit right after the newest, while nobody looks.
+    pub fn put_aside(&mut self, commit: Followed) {
+        self.aside.push_back(commit);
+        let mut items: usize = self.items + self.aside.iter().map(Followed::len).sum::<usize>();
+        while items > self.items_max / ASIDE_SHARE && self.aside.len() > 1 {
+            items -= self.commits.front().map_or(0, |first| first.len());
+            if !self.drop_first()
+                && let Some(first) = self.aside.pop_front()
+            {
+                items -= first.len();
+                self.base = first.point;
+            }
         }
     }
 
-    /// The commit right after the newest.
+    /// The commit right after the newest, while somebody looks.
     pub fn push(&mut self, commit: Followed) {
+        self.aside.push_back(commit);
+        self.link();
+    }
+
+    /// Links what was put aside: somebody will look.
+    pub fn link(&mut self) {
+        while let Some(commit) = self.aside.pop_front() {
+            self.push_linked(commit);
+        }
+    }
+
+    fn push_linked(&mut self, commit: Followed) {
         let mut shown = Shown::new(commit);
         let version = shown.point.version;
         for (place, item) in shown.items.iter_mut().enumerate() {
@@ -299,9 +331,10 @@ impl Ring {
         }
     }
 
-    fn drop_first(&mut self) {
+    /// Whether there was one.
+    fn drop_first(&mut self) -> bool {
         let Some(first) = self.commits.pop_front() else {
-            return;
+            return false;
         };
         self.items -= first.len();
         self.base = first.point;
@@ -315,9 +348,10 @@ impl Ring {
                 self.newest.remove(&about);
             }
         }
+        true
     }
 
-    /// The newest commit that was followed.
+    /// The newest commit that can be looked at.
     pub fn position(&self) -> CommitPoint {
         self.commits.back().map_or(self.base, |newest| newest.point)
     }

@@ -218,6 +218,7 @@ impl Process {
             let (base, history) = newest.split_first().unwrap();
             let history = history.iter().map(|(commit, _)| commit.clone());
             self.ring.begin(base.0.point, history.collect());
+            self.ring.link();
             self.followed = database.commits.len();
         } else if let Some((commit, _)) = database.commits.get(self.followed) {
             self.ring.push(commit.clone());

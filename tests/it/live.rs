@@ -446,27 +446,34 @@ async fn disjoint_subscribers_hear_only_of_theirs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_takes_nothing_is_closed_and_told_why() {
     let world = World::with(|config| {
-        config.live.stalled_after_ms = 500;
-        config.ingest.max_batch_events = 20;
+        config.live.stalled_after_ms = 1_000;
+        config.live.close_timeout_ms = 100;
     })
     .await;
     let service = world.start().await;
-    let mut client = LiveClient::connect(&service, "").await;
+    // More of them than the kernel holds for a client.
     let options = PlanOptions {
         poison: 0.0,
         ..mixed(20_000, 1)
     };
-    let produced = world.publish(&options, 0, &[]);
-    eventually("it is closed", async || {
+    world.publish(&options, 0, &[]).await.unwrap();
+    eventually("all is taken", async || {
+        (world.taken().await == 20_000).then_some(())
+    })
+    .await;
+    let mut client = LiveClient::connect_narrowly(&service).await;
+    eventually("the service has closed it", async || {
         let closed = service
             .count(r#"warehouse_live_closes_total{code="4008"}"#)
             .await;
-        (closed == 1).then_some(())
+        let open = service
+            .count(r#"warehouse_live_connections{kind="socket"}"#)
+            .await;
+        (closed == 1 && open == 0).then_some(())
     })
     .await;
     // What was under way to it arrives, and then why it ends.
     assert_eq!(client.closed().await, Some(4008));
-    produced.await.unwrap();
     service.stop().await;
     world.database.remove().await;
 }

@@ -6,9 +6,12 @@ use futures_util::StreamExt;
 use serde_json::Value;
 use sqlx::Row;
 use stockyard::domain::commit::WantedCommit;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
+    MaybeTlsStream, WebSocketStream, client_async, connect_async,
     tungstenite::{Error, Message, client::IntoClientRequest},
 };
 use uuid::Uuid;
@@ -99,6 +102,24 @@ impl LiveClient {
             socket,
             picture: Picture::default(),
         })
+    }
+
+    /// One whose kernel takes next to nothing while it does not read.
+    pub async fn connect_narrowly(service: &Service) -> Self {
+        const RECEIVE_BUFFER_BYTES: u32 = 4096;
+        let address = service.base.trim_start_matches("http://");
+        let tcp = TcpSocket::new_v4().expect("a socket");
+        tcp.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)
+            .expect("a size");
+        let stream = tcp.connect(address.parse().expect("an address")).await;
+        let stream = MaybeTlsStream::Plain(stream.expect("a connection"));
+        let (socket, _) = client_async(format!("ws://{address}/ws"), stream)
+            .await
+            .expect("a connection");
+        Self {
+            socket,
+            picture: Picture::default(),
+        }
     }
 
     /// The same client again, from where it was.
