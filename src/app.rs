@@ -134,12 +134,13 @@ pub async fn run(
     let hub = parts
         .answers
         .then(|| Arc::new(Hub::new(live_settings(config))));
-    let audience: Arc<dyn Audience> = match &hub {
-        Some(hub) => Arc::clone(hub) as _,
-        None => Arc::new(Nobody),
-    };
-    let (inventory, follower) =
-        inventory(config, &clock, metrics.clone(), Conditions::ALL, audience)?;
+    let (inventory, follower) = inventory(
+        config,
+        &clock,
+        metrics.clone(),
+        Conditions::ALL,
+        audience(hub.as_ref()),
+    )?;
     let tasks = TaskTracker::new();
     if parts.answers {
         tasks.spawn(follower.run(stop.clone()));
@@ -164,6 +165,7 @@ pub async fn run(
     let context = http::Context {
         inventory: Arc::clone(&inventory),
         follows: parts.answers,
+        default_product: config.live.default_product.as_str().into(),
         live,
         ingest_is_ready: status.map(|status| {
             Arc::new(move || status.has_partitions()) as Arc<dyn Fn() -> bool + Send + Sync>
@@ -174,10 +176,8 @@ pub async fn run(
     } else {
         http::operator_routes(context, &http_settings(config))
     };
-    for listener in &listeners {
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, answers = parts.answers, ingests = parts.ingests, "listening");
-        }
+    for address in listeners.iter().filter_map(|l| l.local_addr().ok()) {
+        tracing::info!(%address, answers = parts.answers, ingests = parts.ingests, "listening");
     }
     tasks.spawn(http::run(
         listeners,
@@ -201,6 +201,13 @@ pub async fn run(
     inventory.store().close().await;
     tracing::info!("stopped");
     Ok(result?)
+}
+
+fn audience(hub: Option<&Arc<Hub>>) -> Arc<dyn Audience> {
+    match hub {
+        Some(hub) => Arc::clone(hub) as _,
+        None => Arc::new(Nobody),
+    }
 }
 
 fn http_settings(config: &Config) -> http::Settings {

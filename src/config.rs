@@ -126,6 +126,7 @@ pub enum OnGap {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Live {
+    pub default_product: String,
     pub connections_max: usize,
     pub ring_items_max: usize,
     pub snapshot_bytes_max: u64,

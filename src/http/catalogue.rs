@@ -241,8 +241,8 @@ pub(super) async fn products(
     page: Page,
 ) -> Result<Response, ApiError> {
     let after = page.after.and_then(ProductId::new);
-    let read = context.inventory.products(after, page.limit).await?;
-    let next_cursor = next(&read.value, page.limit, |product| product.id.uuid());
+    let read = context.inventory.products(after, page.limit()).await?;
+    let next_cursor = next(&read.value, page.limit(), |product| product.id.uuid());
     let body = ProductsBody {
         products: read.value.iter().map(ProductBody::from).collect(),
         next_cursor,
@@ -252,7 +252,7 @@ pub(super) async fn products(
         &body,
         read.as_of,
         next_cursor,
-        page.limit,
+        page.limit(),
     ))
 }
 
@@ -279,8 +279,8 @@ pub(super) async fn warehouses(
     page: Page,
 ) -> Result<Response, ApiError> {
     let after = page.after.and_then(WarehouseId::new);
-    let read = context.inventory.warehouses(after, page.limit).await?;
-    let next_cursor = next(&read.value, page.limit, |warehouse| warehouse.id.uuid());
+    let read = context.inventory.warehouses(after, page.limit()).await?;
+    let next_cursor = next(&read.value, page.limit(), |warehouse| warehouse.id.uuid());
     let body = WarehousesBody {
         warehouses: read.value.iter().map(WarehouseBody::from).collect(),
         next_cursor,
@@ -290,16 +290,16 @@ pub(super) async fn warehouses(
         &body,
         read.as_of,
         next_cursor,
-        page.limit,
+        page.limit(),
     ))
 }
 
 /// The last id of a full page: there may be more after it.
-fn next<T>(entries: &[T], limit: usize, id: impl Fn(&T) -> Uuid) -> Option<Uuid> {
+pub(super) fn next<T>(entries: &[T], limit: usize, id: impl Fn(&T) -> Uuid) -> Option<Uuid> {
     entries.last().filter(|_| entries.len() >= limit).map(id)
 }
 
-fn listed(
+pub(super) fn listed(
     path: &str,
     body: &impl Serialize,
     as_of: CommitPoint,
@@ -332,7 +332,7 @@ fn stored_as(
     }
 }
 
-fn document(status: StatusCode, body: &impl Serialize, as_of: CommitPoint) -> Response {
+pub(super) fn document(status: StatusCode, body: &impl Serialize, as_of: CommitPoint) -> Response {
     let content_type = (header::CONTENT_TYPE, "application/json");
     let mut response = (status, [content_type], json(body)).into_response();
     if let Ok(version) = HeaderValue::try_from(as_of.to_string()) {

@@ -41,6 +41,7 @@ pub(super) enum ApiError {
     Unprocessable(String),
     /// What is asked for cannot be beside what is there.
     Conflict(&'static str),
+    NotFound(&'static str),
     Forbidden(&'static str),
     TooLarge,
     NotJson,
@@ -74,6 +75,7 @@ impl IntoResponse for ApiError {
             Self::BadRequest(detail) => problem(StatusCode::BAD_REQUEST, detail),
             Self::Unprocessable(detail) => problem(StatusCode::UNPROCESSABLE_ENTITY, &detail),
             Self::Conflict(detail) => problem(StatusCode::CONFLICT, detail),
+            Self::NotFound(detail) => problem(StatusCode::NOT_FOUND, detail),
             Self::Forbidden(detail) => problem(StatusCode::FORBIDDEN, detail),
             Self::NotLive => problem(StatusCode::NOT_FOUND, "Nothing is shown live here"),
             Self::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),

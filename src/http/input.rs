@@ -44,7 +44,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 /// others.
 pub(super) struct Page {
     pub(super) after: Option<Uuid>,
-    pub(super) limit: usize,
+    /// Within the bound; `None` where the request does not say.
+    pub(super) limit: Option<usize>,
+}
+
+impl Page {
+    pub(super) fn limit(&self) -> usize {
+        self.limit.unwrap_or(PAGE_DEFAULT)
+    }
 }
 
 #[derive(Deserialize)]
@@ -70,7 +77,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
         });
         Ok(Self {
             after: after.transpose()?,
-            limit: limit.transpose()?.unwrap_or(PAGE_DEFAULT),
+            limit: limit.transpose()?,
         })
     }
 }
@@ -100,6 +107,19 @@ pub(super) async fn product(
     }
     let known = inventory.product_by_sku(code(text, invalid)?).await?;
     known.map(Some).ok_or(ApiError::BadRequest(invalid))
+}
+
+/// A product that is in the catalogue, if its UUID is: else there is none such.
+pub(super) async fn known_product(
+    inventory: &Inventory,
+    text: &str,
+    not_found: &'static str,
+) -> Result<ProductId, ApiError> {
+    match product(inventory, text, not_found).await {
+        Ok(Some(id)) => Ok(id),
+        Ok(None) | Err(ApiError::BadRequest(_)) => Err(ApiError::NotFound(not_found)),
+        Err(error) => Err(error),
+    }
 }
 
 /// A text that can be looked up.

@@ -9,6 +9,7 @@ mod catalogue;
 mod error;
 mod finish;
 mod input;
+mod inventory;
 pub mod live;
 mod movements;
 mod openapi;
@@ -46,6 +47,8 @@ pub struct Context {
     pub follows: bool,
     /// `None` in a process that answers no queries.
     pub live: Option<live::Live>,
+    /// Of which `GET /stock` tells when it is not told; empty: the first by sku.
+    pub default_product: Arc<str>,
 }
 
 /// What the routes need to be told.
@@ -78,6 +81,11 @@ fn api_routes() -> OpenApiRouter<Context> {
         .routes(routes!(catalogue::put_product))
         .routes(routes!(catalogue::warehouses))
         .routes(routes!(catalogue::put_warehouse))
+        .routes(routes!(inventory::list))
+        .routes(routes!(inventory::show))
+        .routes(routes!(inventory::quantity))
+        .routes(routes!(inventory::levels))
+        .routes(routes!(inventory::query))
         .routes(routes!(live::ws))
         .routes(routes!(live::events))
 }

@@ -144,6 +144,7 @@ async fn write(tx: &mut WriteTx<'_>, entry: Entry<'_>) -> Result<Put, StoreError
     }
 }
 
-fn page_rows(limit: usize) -> i64 {
+/// A page of so many entries, within the bound.
+pub(super) fn page_rows(limit: usize) -> i64 {
     i64::try_from(limit.min(PAGE_MAX)).unwrap_or(1)
 }

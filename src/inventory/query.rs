@@ -7,14 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::Inventory;
+use super::{Inventory, catalogue::page_rows};
 use crate::{
     cache::{CacheKey, Entry, Lookup, Seat, Tier},
     domain::{
         CommitPoint, Movement, MovementId, ProductId, StockKey, StockLevel, WarehouseId,
         commit::WantedCommit, stock::ProductStock,
     },
-    store::{AsOf, StoreError},
+    store::{AsOf, StoreError, stock::Selection},
 };
 
 /// How long a caller waits for a commit it wants.
@@ -88,14 +88,51 @@ impl Inventory {
         self.answer(CacheKey::Movement(id), wanted).await
     }
 
-    /// The products of which something ever stood in one of these warehouses, and which are among these, with all their
-    /// levels. An empty list names all.
+    /// Products with all their levels.
     pub async fn product_stock(
         &self,
-        warehouses: &[WarehouseId],
-        products: &[ProductId],
+        selection: Selection<'_>,
     ) -> Result<AsOf<Vec<ProductStock>>, StoreError> {
-        self.retried(|| self.store.product_stock(warehouses, products))
+        self.retried(|| self.store.product_stock(selection)).await
+    }
+
+    /// A product with all its levels.
+    pub async fn stock_of(&self, id: ProductId) -> Result<AsOf<Option<ProductStock>>, StoreError> {
+        let selection = Selection {
+            products: &[id],
+            ..Selection::default()
+        };
+        let mut read = self.product_stock(selection).await?;
+        Ok(AsOf {
+            value: read.value.pop(),
+            as_of: read.as_of,
+        })
+    }
+
+    /// How many products there are.
+    pub async fn products_total(&self) -> Result<i64, StoreError> {
+        self.retried(|| self.store.products_total()).await
+    }
+
+    /// The first product by sku.
+    pub async fn first_product(&self) -> Result<Option<ProductId>, StoreError> {
+        self.retried(|| self.store.first_product()).await
+    }
+
+    /// The levels of these keys, in their order.
+    pub async fn levels_of(&self, keys: &[StockKey]) -> Result<AsOf<Vec<StockLevel>>, StoreError> {
+        self.retried(|| self.store.levels_of(keys)).await
+    }
+
+    /// A page of the levels of a warehouse, by product, after that one.
+    pub async fn levels_in(
+        &self,
+        warehouse: WarehouseId,
+        after: Option<ProductId>,
+        limit: usize,
+    ) -> Result<AsOf<Vec<(ProductId, StockLevel)>>, StoreError> {
+        let limit = page_rows(limit);
+        self.retried(|| self.store.levels_in(warehouse, after, limit))
             .await
     }
 

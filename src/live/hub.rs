@@ -20,7 +20,7 @@ use crate::{
         Inventory,
         feed::{Audience, Followed},
     },
-    store::StoreError,
+    store::{StoreError, stock::Selection},
 };
 
 /// Snapshots that are read at once: each may be of everything.
@@ -106,9 +106,12 @@ impl Hub {
         // Never closed.
         let _permit = self.reading.acquire().await;
         inventory.metrics().live_snapshots_total.inc();
-        let read = inventory
-            .product_stock(filter.warehouses(), filter.products())
-            .await?;
+        let selection = Selection {
+            warehouses: filter.warehouses(),
+            products: filter.products(),
+            ..Selection::default()
+        };
+        let read = inventory.product_stock(selection).await?;
         let most = self.settings.part_bytes_max;
         Ok(Arc::new(Snapshot::write(
             read.as_of,

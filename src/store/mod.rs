@@ -12,7 +12,7 @@ mod pg_time;
 pub mod positions;
 pub mod reads;
 pub mod slices;
-mod stock;
+pub mod stock;
 pub mod writer;
 
 use std::time::Duration;

@@ -10,29 +10,42 @@ use super::{
     writer::{commit_point, stock_key},
 };
 use crate::domain::{
-    Product, ProductId, Revision, StockLevel, Warehouse, WarehouseId,
+    ProductId, Revision, StockKey, StockLevel, Warehouse, WarehouseId,
     stock::{PlacedLevel, ProductStock},
 };
 
+/// Which products are read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Selection<'s> {
+    /// Of which something ever stood in one of these warehouses; empty: wherever, and be it nowhere.
+    pub warehouses: &'s [WarehouseId],
+    /// These; empty: all.
+    pub products: &'s [ProductId],
+    /// With ids after this one.
+    pub after: Option<ProductId>,
+    /// Most of them.
+    pub limit: Option<i64>,
+}
+
 impl Store {
-    /// The products of which something ever stood in one of these warehouses, and which are among these: all their levels. An
-    /// empty list names all. By product, then warehouse.
+    /// Products by id, each with its levels in all warehouses by warehouse.
     pub async fn product_stock(
         &self,
-        warehouses: &[WarehouseId],
-        products: &[ProductId],
+        selection: Selection<'_>,
     ) -> Result<AsOf<Vec<ProductStock>>, StoreError> {
-        let warehouses: Vec<Uuid> = warehouses.iter().map(|id| id.uuid()).collect();
-        let products: Vec<Uuid> = products.iter().map(|id| id.uuid()).collect();
+        let warehouses: Vec<Uuid> = selection.warehouses.iter().map(|id| id.uuid()).collect();
+        let products: Vec<Uuid> = selection.products.iter().map(|id| id.uuid()).collect();
         // One row of arrays comes back: a row for each level would cost both sides more than finding it.
         let read = sqlx::query_as!(
             StockColumns,
             r#"with wanted as materialized (
-                select distinct product_id from stock_levels
-                where (cardinality($1::uuid[]) = 0 or warehouse_id = any($1))
-                    and (cardinality($2::uuid[]) = 0 or product_id = any($2))
-            ), levels as materialized (
-                select l.* from stock_levels l join wanted using (product_id) order by product_id, warehouse_id
+                select p.* from products p
+                where p.product_id > $3
+                    and (cardinality($1::uuid[]) = 0 or exists (
+                        select from stock_levels l where l.product_id = p.product_id and l.warehouse_id = any($1)
+                    ))
+                    and (cardinality($2::uuid[]) = 0 or p.product_id = any($2))
+                order by p.product_id limit $4
             )
             select c.version, c.tag, l.products as "products!", l.warehouses as "warehouses!", l.on_hand as "on_hand!",
                 l.reserved as "reserved!", l.revisions as "revisions!", l.updated_at as "updated_at!: Vec<PgTime>",
@@ -44,14 +57,15 @@ impl Store {
                 select coalesce(array_agg(product_id), '{}') as products, coalesce(array_agg(warehouse_id), '{}') as warehouses,
                     coalesce(array_agg(on_hand), '{}') as on_hand, coalesce(array_agg(reserved), '{}') as reserved,
                     coalesce(array_agg(revision), '{}') as revisions, coalesce(array_agg(updated_at), '{}') as updated_at
-                from levels
+                from (
+                    select l.* from stock_levels l join wanted using (product_id) order by product_id, warehouse_id
+                ) ordered
             ) l,
             lateral (
                 select coalesce(array_agg(product_id), '{}') as ids, coalesce(array_agg(sku), '{}') as skus,
                     coalesce(array_agg(name), '{}') as names, coalesce(array_agg(min_stock), '{}') as min_stock,
                     coalesce(array_agg(reorder_point), '{}') as reorder_points
-                from products join wanted using (product_id)
-                where num_nonnulls(sku, name, min_stock, reorder_point) > 0
+                from (select * from wanted order by product_id) ordered
             ) p,
             lateral (
                 select coalesce(array_agg(warehouse_id), '{}') as ids, coalesce(array_agg(code), '{}') as codes,
@@ -59,7 +73,9 @@ impl Store {
                 from warehouses where num_nonnulls(code, name) > 0
             ) w"#,
             &warehouses,
-            &products
+            &products,
+            selection.after.map_or(Uuid::nil(), ProductId::uuid),
+            selection.limit
         )
         .fetch_optional(self.reads())
         .await?
@@ -67,6 +83,99 @@ impl Store {
         let as_of = commit_point(read.version, read.tag)?;
         let value = read.into_stock()?;
         Ok(AsOf { value, as_of })
+    }
+
+    /// How many products there are.
+    pub async fn products_total(&self) -> Result<i64, StoreError> {
+        let total = sqlx::query_scalar!(r#"select count(*) as "total!" from products"#)
+            .fetch_one(self.reads())
+            .await?;
+        Ok(total)
+    }
+
+    /// The first product by sku.
+    pub async fn first_product(&self) -> Result<Option<ProductId>, StoreError> {
+        let id = sqlx::query_scalar!(
+            "select product_id from products where sku is not null order by sku limit 1"
+        )
+        .fetch_optional(self.reads())
+        .await?;
+        Ok(id.and_then(ProductId::new))
+    }
+
+    /// The levels of these keys, in their order; the empty one where nothing ever changed.
+    pub async fn levels_of(&self, keys: &[StockKey]) -> Result<AsOf<Vec<StockLevel>>, StoreError> {
+        let warehouses: Vec<Uuid> = keys.iter().map(|key| key.warehouse.uuid()).collect();
+        let products: Vec<Uuid> = keys.iter().map(|key| key.product.uuid()).collect();
+        let rows = sqlx::query_as!(
+            LevelRow,
+            r#"select c.version, c.tag, k.product_id as "product_id?", l.on_hand as "on_hand?", l.reserved as "reserved?",
+                l.revision as "revision?", l.updated_at as "updated_at?: PgTime"
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            left join unnest($1::uuid[], $2::uuid[]) with ordinality as k (warehouse_id, product_id, place) on true
+            left join stock_levels l on l.warehouse_id = k.warehouse_id and l.product_id = k.product_id
+            order by k.place"#,
+            &warehouses,
+            &products
+        )
+        .fetch_all(self.reads())
+        .await?;
+        let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
+        let as_of = commit_point(newest.version, newest.tag)?;
+        let levels = rows.iter().filter(|row| row.product_id.is_some());
+        let value = levels.map(LevelRow::level).collect();
+        Ok(AsOf { value, as_of })
+    }
+
+    /// At most `limit` levels of a warehouse, by product, of products after that one.
+    pub async fn levels_in(
+        &self,
+        warehouse: WarehouseId,
+        after: Option<ProductId>,
+        limit: i64,
+    ) -> Result<AsOf<Vec<(ProductId, StockLevel)>>, StoreError> {
+        let rows = sqlx::query_as!(
+            LevelRow,
+            r#"select c.version, c.tag, l.product_id as "product_id?", l.on_hand as "on_hand?", l.reserved as "reserved?",
+                l.revision as "revision?", l.updated_at as "updated_at?: PgTime"
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            left join lateral (
+                select * from stock_levels where warehouse_id = $1 and product_id > $2 order by product_id limit $3
+            ) l on true order by l.product_id"#,
+            warehouse.uuid(),
+            after.map_or(Uuid::nil(), ProductId::uuid),
+            limit
+        )
+        .fetch_all(self.reads())
+        .await?;
+        let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
+        let as_of = commit_point(newest.version, newest.tag)?;
+        let level = |row: &LevelRow| Some((ProductId::new(row.product_id?)?, row.level()));
+        let value = rows.iter().filter_map(level).collect();
+        Ok(AsOf { value, as_of })
+    }
+}
+
+/// A level beside the newest commit.
+struct LevelRow {
+    version: i64,
+    tag: i32,
+    /// `None` in the only row there is when there are no others.
+    product_id: Option<Uuid>,
+    on_hand: Option<i64>,
+    reserved: Option<i64>,
+    revision: Option<i64>,
+    updated_at: Option<PgTime>,
+}
+
+impl LevelRow {
+    fn level(&self) -> StockLevel {
+        StockLevel {
+            on_hand: self.on_hand.unwrap_or(0),
+            reserved: self.reserved.unwrap_or(0),
+            revision: Revision(self.revision.unwrap_or(0)),
+            updated_at: self.updated_at.as_ref().map(|at| at.0),
+        }
     }
 }
 
@@ -92,13 +201,6 @@ struct StockColumns {
 
 impl StockColumns {
     fn into_stock(self) -> Result<Vec<ProductStock>, StoreError> {
-        let known_products = self.product_ids.iter().enumerate().filter_map(|(n, id)| {
-            let (sku, name) = (self.skus[n].as_deref(), self.product_names[n].as_deref());
-            product(*id, sku, name, self.min_stock[n], self.reorder_points[n])
-        });
-        let known_products: HashMap<ProductId, Product> = known_products
-            .map(|product| (product.id, product))
-            .collect();
         let known_warehouses = self.warehouse_ids.iter().enumerate().filter_map(|(n, id)| {
             let (code, name) = (self.codes[n].as_deref(), self.warehouse_names[n].as_deref());
             warehouse(*id, code, name)
@@ -107,32 +209,30 @@ impl StockColumns {
             .map(|warehouse| (warehouse.id, warehouse))
             .collect();
 
-        let mut value: Vec<ProductStock> = Vec::new();
-        for n in 0..self.products.len() {
-            let key = stock_key(self.warehouses[n], self.products[n])?;
-            if value
-                .last()
-                .is_none_or(|stock| stock.product.id != key.product)
-            {
-                let product = known_products.get(&key.product).cloned();
-                value.push(ProductStock {
-                    product: product.unwrap_or_else(|| Product::unnamed(key.product)),
-                    levels: Vec::new(),
+        let mut value: Vec<ProductStock> = Vec::with_capacity(self.product_ids.len());
+        let mut levels = (0..self.products.len()).peekable();
+        for (n, id) in self.product_ids.iter().enumerate() {
+            let (sku, name) = (self.skus[n].as_deref(), self.product_names[n].as_deref());
+            let product = product(*id, sku, name, self.min_stock[n], self.reorder_points[n])
+                .ok_or(StoreError::Inconsistent("a product's id"))?;
+            let mut placed = Vec::new();
+            while let Some(n) = levels.next_if(|n| self.products[*n] == *id) {
+                let key = stock_key(self.warehouses[n], *id)?;
+                let warehouse = known_warehouses.get(&key.warehouse).cloned();
+                placed.push(PlacedLevel {
+                    warehouse: warehouse.unwrap_or_else(|| Warehouse::unnamed(key.warehouse)),
+                    level: StockLevel {
+                        on_hand: self.on_hand[n],
+                        reserved: self.reserved[n],
+                        revision: Revision(self.revisions[n]),
+                        updated_at: Some(self.updated_at[n].0),
+                    },
                 });
             }
-            let warehouse = known_warehouses.get(&key.warehouse).cloned();
-            let placed = PlacedLevel {
-                warehouse: warehouse.unwrap_or_else(|| Warehouse::unnamed(key.warehouse)),
-                level: StockLevel {
-                    on_hand: self.on_hand[n],
-                    reserved: self.reserved[n],
-                    revision: Revision(self.revisions[n]),
-                    updated_at: Some(self.updated_at[n].0),
-                },
-            };
-            if let Some(stock) = value.last_mut() {
-                stock.levels.push(placed);
-            }
+            value.push(ProductStock {
+                product,
+                levels: placed,
+            });
         }
         Ok(value)
     }

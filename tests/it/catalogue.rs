@@ -109,7 +109,7 @@ async fn what_has_no_meaning_is_refused_and_changes_nothing() {
             "a refusal has no version"
         );
     }
-    let large = json!({"name": "x".repeat(100_000)});
+    let large = json!({"name": "x".repeat(300_000)});
     assert_eq!(
         service.send(Method::PUT, &product, &large).await.status,
         413

@@ -29,6 +29,7 @@ mod frozen_writer;
 mod full_disk;
 mod generator;
 mod groups;
+mod inventory;
 mod kafka_away;
 mod live;
 mod memory;

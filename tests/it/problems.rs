@@ -54,7 +54,7 @@ async fn every_error_is_a_problem_document() {
     let long = "x".repeat(20_000);
     let headers: Vec<String> = (0..150).map(|n| format!("x-{n}: y\r\n")).collect();
     let headers = headers.concat();
-    let large = format!("content-length: 100000\r\n\r\n{}", "x".repeat(100_000));
+    let large = format!("content-length: 300000\r\n\r\n{}", "x".repeat(300_000));
     let cases: Vec<(u16, String)> = vec![
         (404, ask("GET /nowhere", "")),
         (
