@@ -59,6 +59,8 @@ const INBOUND_BYTES_MAX: usize = 4 * 1024;
 const GATHER: Duration = Duration::from_millis(10);
 /// After so many frames without a pause it is looked whether the client says something.
 const FRAMES_PER_TURN: usize = 256;
+/// A frame of more bytes is sent before the next is taken.
+const LARGE_BYTES: usize = 1024;
 /// How long a snapshot is waited for again when the database did not answer.
 const FETCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -339,7 +341,9 @@ impl Reader {
                 }
                 Step::Fetch => {
                     let filter = Arc::clone(self.session.filter());
-                    match self.hub.snapshot(&self.inventory, &filter).await {
+                    // Apart, because it is large and seldom under way.
+                    let snapshot = Box::pin(self.hub.snapshot(&self.inventory, &filter)).await;
+                    match snapshot {
                         Ok(snapshot) => self.session.give(snapshot, &*self.hub, now),
                         Err(error) => {
                             tracing::debug!(%error, "a snapshot could not be read");
@@ -369,18 +373,16 @@ impl Reader {
         metrics.live_bytes_total.inc_by(bytes as u64);
     }
 
-    /// Waits until there may be more. Nothing is lost if it is given up.
+    /// Waits until there may be more. It may be given up at any time: who goes on looks first.
     async fn wait(&mut self) {
         let now = self.clock.elapsed();
-        let gathered = (self.looked_at + GATHER).saturating_sub(now);
-        if !gathered.is_zero() {
-            return sleep(gathered).await;
-        }
         tokio::select! {
             // The hub lives as long as this.
             _ = self.changed.changed() => {}
-            () = sleep(self.until.saturating_sub(now)) => {}
+            () = sleep(self.until.saturating_sub(now)) => return,
         }
+        let gathered = self.looked_at + GATHER;
+        sleep(gathered.saturating_sub(self.clock.elapsed())).await;
     }
 }
 
@@ -418,18 +420,21 @@ async fn run(socket: &mut WebSocket, room: &Room, reader: &mut Reader, live: &Li
     let mut ping_at = reader.clock.elapsed() + limits.ping_every;
     let mut pong_by = None;
     loop {
-        let (mut frames, mut bytes) = (0, 0);
+        let (mut frames, mut bytes, mut has_more) = (0, 0, false);
         while let Ready::Frame(frame) = reader.ready().await {
             frames += 1;
             bytes += frame.text.len();
             reader.time(&frame);
+            let is_large = frame.text.len() > LARGE_BYTES;
             let Ok(text) = Utf8Bytes::try_from(frame.text) else {
                 return End::Close(close_code::ERROR, "a frame that is no text");
             };
             if let Some(end) = sent(limits, room, socket.feed(Message::Text(text))).await {
                 return end;
             }
-            if frames == FRAMES_PER_TURN {
+            // The library never gives back what it once took to write: parts of a snapshot leave one by one.
+            has_more = frames == FRAMES_PER_TURN || is_large;
+            if has_more {
                 break;
             }
         }
@@ -456,7 +461,7 @@ async fn run(socket: &mut WebSocket, room: &Room, reader: &mut Reader, live: &Li
                 return end;
             }
         }
-        let heard = if frames == FRAMES_PER_TURN {
+        let heard = if has_more && !live.stop.is_cancelled() {
             socket.recv().now_or_never()
         } else {
             tokio::select! {

@@ -82,6 +82,7 @@ fn api_routes() -> OpenApiRouter<Context> {
         .routes(routes!(catalogue::warehouses))
         .routes(routes!(catalogue::put_warehouse))
         .routes(routes!(inventory::list))
+        .routes(routes!(inventory::low_stock))
         .routes(routes!(inventory::show))
         .routes(routes!(inventory::quantity))
         .routes(routes!(inventory::levels))

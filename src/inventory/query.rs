@@ -14,7 +14,10 @@ use crate::{
         CommitPoint, Movement, MovementId, ProductId, StockKey, StockLevel, WarehouseId,
         commit::WantedCommit, stock::ProductStock,
     },
-    store::{AsOf, StoreError, stock::Selection},
+    store::{
+        AsOf, StoreError,
+        stock::{LowLevel, Selection},
+    },
 };
 
 /// How long a caller waits for a commit it wants.
@@ -122,6 +125,16 @@ impl Inventory {
     /// The levels of these keys, in their order.
     pub async fn levels_of(&self, keys: &[StockKey]) -> Result<AsOf<Vec<StockLevel>>, StoreError> {
         self.retried(|| self.store.levels_of(keys)).await
+    }
+
+    /// A page of the levels at or below their minimum, by product and warehouse, after that key.
+    pub async fn low_levels(
+        &self,
+        after: Option<StockKey>,
+        limit: usize,
+    ) -> Result<AsOf<Vec<LowLevel>>, StoreError> {
+        let limit = page_rows(limit);
+        self.retried(|| self.store.low_levels(after, limit)).await
     }
 
     /// A page of the levels of a warehouse, by product, after that one.

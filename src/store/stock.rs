@@ -10,7 +10,7 @@ use super::{
     writer::{commit_point, stock_key},
 };
 use crate::domain::{
-    ProductId, Revision, StockKey, StockLevel, Warehouse, WarehouseId,
+    Product, ProductId, Revision, StockKey, StockLevel, Warehouse, WarehouseId,
     stock::{PlacedLevel, ProductStock},
 };
 
@@ -152,6 +152,71 @@ impl Store {
         let as_of = commit_point(newest.version, newest.tag)?;
         let level = |row: &LevelRow| Some((ProductId::new(row.product_id?)?, row.level()));
         let value = rows.iter().filter_map(level).collect();
+        Ok(AsOf { value, as_of })
+    }
+}
+
+/// A level that is at or below its minimum.
+#[derive(Clone, Debug)]
+pub struct LowLevel {
+    pub product: Product,
+    pub placed: PlacedLevel,
+}
+
+impl Store {
+    /// At most `limit` levels at or below their product's minimum, by product and warehouse, after that key.
+    pub async fn low_levels(
+        &self,
+        after: Option<StockKey>,
+        limit: i64,
+    ) -> Result<AsOf<Vec<LowLevel>>, StoreError> {
+        let (product, warehouse) = after.map_or((Uuid::nil(), Uuid::nil()), |key| {
+            (key.product.uuid(), key.warehouse.uuid())
+        });
+        let rows = sqlx::query!(
+            r#"select c.version, c.tag, l.product_id as "product_id?", l.warehouse_id as "warehouse_id?", l.sku, l.product_name,
+                l.min_stock, l.reorder_point, l.code, l.warehouse_name, l.on_hand as "on_hand?", l.reserved as "reserved?",
+                l.revision as "revision?", l.updated_at as "updated_at?: PgTime"
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            left join lateral (
+                select l.*, p.sku, p.name as product_name, p.min_stock, p.reorder_point, w.code, w.name as warehouse_name
+                from products p
+                join stock_levels l on l.product_id = p.product_id
+                join warehouses w on w.warehouse_id = l.warehouse_id
+                where greatest(l.on_hand, 0) <= p.min_stock and (l.product_id, l.warehouse_id) > ($1, $2)
+                order by l.product_id, l.warehouse_id limit $3
+            ) l on true order by l.product_id, l.warehouse_id"#,
+            product,
+            warehouse,
+            limit
+        )
+        .fetch_all(self.reads())
+        .await?;
+        let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
+        let as_of = commit_point(newest.version, newest.tag)?;
+        let low = rows.iter().filter_map(|row| {
+            let (sku, name) = (row.sku.as_deref(), row.product_name.as_deref());
+            let (code, place) = (row.code.as_deref(), row.warehouse_name.as_deref());
+            Some(LowLevel {
+                product: self::product(
+                    row.product_id?,
+                    sku,
+                    name,
+                    row.min_stock,
+                    row.reorder_point,
+                )?,
+                placed: PlacedLevel {
+                    warehouse: self::warehouse(row.warehouse_id?, code, place)?,
+                    level: StockLevel {
+                        on_hand: row.on_hand?,
+                        reserved: row.reserved?,
+                        revision: Revision(row.revision?),
+                        updated_at: row.updated_at.as_ref().map(|at| at.0),
+                    },
+                },
+            })
+        });
+        let value = low.collect();
         Ok(AsOf { value, as_of })
     }
 }

@@ -86,6 +86,35 @@ async fn a_product_is_told_with_all_its_warehouses() {
 }
 
 #[tokio::test]
+async fn what_is_low_is_listed_once() {
+    let world = World::new().await;
+    let service = stocked(&world).await;
+    // The one that owes 3 has nothing to show, which is low; so is this one.
+    let third = Uuid::from_u128(3);
+    world.send(&Move::new(third, WIDGET, 5).arrival()).await;
+    service.has_on_hand(third, WIDGET, 5).await;
+    let listed = service.get("/inventory/low-stock").await;
+    let low = |warehouse: Uuid, quantity: i64| {
+        json!({"product_id": "45", "product_name": "Widget A", "warehouse_id": warehouse,
+            "warehouse": warehouse, "current_quantity": quantity, "min_stock": 5})
+    };
+    assert_eq!(
+        listed.body,
+        json!({"low_stock": [low(SOUTH, 0), low(third, 5)], "next_cursor": null})
+    );
+    let first = service.get("/inventory/low-stock?limit=1").await;
+    let cursor = first.body["next_cursor"].as_str().unwrap();
+    let path = format!("/inventory/low-stock?limit=1&cursor={cursor}");
+    assert_eq!(service.get(&path).await.body["low_stock"][0], low(third, 5));
+    for query in ["limit=0", "limit=1001", "limit=x", "cursor=x"] {
+        let path = format!("/inventory/low-stock?{query}");
+        assert_eq!(service.get(&path).await.status, 400, "{query}");
+    }
+    service.stop().await;
+    world.database.remove().await;
+}
+
+#[tokio::test]
 async fn one_quantity_of_one_product() {
     let world = World::new().await;
     let service = stocked(&world).await;
