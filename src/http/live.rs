@@ -1,6 +1,6 @@
 //! Sockets and event streams: carries frames from a session to a client, and nothing else.
 //!
-//! Invariants: a connection has one task, a read buffer of [`READ_BUFFER_BYTES`] and whatever the library keeps to write; frames are
+//! Invariants: a connection has one task, a read buffer of 4 KiB and whatever the library keeps to write; frames are
 //! taken from the session only as fast as they can be sent, so nothing waits here.
 
 use std::{
@@ -61,8 +61,8 @@ const GATHER: Duration = Duration::from_millis(10);
 const FRAMES_PER_TURN: usize = 256;
 /// A frame of more bytes is sent before the next is taken.
 const LARGE_BYTES: usize = 1024;
-/// How long a snapshot is waited for again when the database did not answer.
-const FETCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Longest the closing of a connection may take when the service stops.
+const STOP_CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// Too many connections.
 const TOO_MANY: u16 = 4029;
@@ -343,12 +343,12 @@ impl Reader {
                     let filter = Arc::clone(self.session.filter());
                     // Apart, because it is large and seldom under way.
                     let snapshot = Box::pin(self.hub.snapshot(&self.inventory, &filter)).await;
+                    let now = self.clock.elapsed();
                     match snapshot {
                         Ok(snapshot) => self.session.give(snapshot, &*self.hub, now),
                         Err(error) => {
-                            tracing::debug!(%error, "a snapshot could not be read");
-                            (self.looked_at, self.until) = (now, now + FETCH_AGAIN_AFTER);
-                            return Ready::Nothing;
+                            tracing::warn!(%error, "a snapshot for a live client could not be read");
+                            self.session.give_none(now);
                         }
                     }
                 }
@@ -393,6 +393,8 @@ enum End {
     Gone,
 }
 
+const STOPS: End = End::Close(close_code::AWAY, "the service stops");
+
 async fn serve(
     mut socket: WebSocket,
     room: Room,
@@ -429,7 +431,7 @@ async fn run(socket: &mut WebSocket, room: &Room, reader: &mut Reader, live: &Li
             let Ok(text) = Utf8Bytes::try_from(frame.text) else {
                 return End::Close(close_code::ERROR, "a frame that is no text");
             };
-            if let Some(end) = sent(limits, room, socket.feed(Message::Text(text))).await {
+            if let Some(end) = sent(live, room, socket.feed(Message::Text(text))).await {
                 return end;
             }
             // The library never gives back what it once took to write: parts of a snapshot leave one by one.
@@ -440,7 +442,7 @@ async fn run(socket: &mut WebSocket, room: &Room, reader: &mut Reader, live: &Li
         }
         if frames > 0 {
             reader.count(frames, bytes);
-            if let Some(end) = sent(limits, room, socket.flush()).await {
+            if let Some(end) = sent(live, room, socket.flush()).await {
                 return end;
             }
         }
@@ -451,12 +453,8 @@ async fn run(socket: &mut WebSocket, room: &Room, reader: &mut Reader, live: &Li
         if now >= ping_at {
             ping_at = now + limits.ping_every;
             pong_by.get_or_insert(now + limits.pong_timeout);
-            if let Some(end) = sent(
-                limits,
-                room,
-                socket.send(Message::Ping(bytes::Bytes::new())),
-            )
-            .await
+            if let Some(end) =
+                sent(live, room, socket.send(Message::Ping(bytes::Bytes::new()))).await
             {
                 return end;
             }
@@ -466,7 +464,7 @@ async fn run(socket: &mut WebSocket, room: &Room, reader: &mut Reader, live: &Li
         } else {
             tokio::select! {
                 biased;
-                () = live.stop.cancelled() => return End::Close(close_code::AWAY, "the service stops"),
+                () = live.stop.cancelled() => return STOPS,
                 message = socket.recv() => Some(message),
                 () = reader.wait() => None,
                 () = sleep(ping_at.saturating_sub(now)) => None,
@@ -482,14 +480,19 @@ async fn run(socket: &mut WebSocket, room: &Room, reader: &mut Reader, live: &Li
 
 /// Why the connection ends, if it does: the client is gone, or took nothing for too long.
 async fn sent(
-    limits: &Limits,
+    live: &Live,
     room: &Room,
     sending: impl Future<Output = Result<(), axum::Error>>,
 ) -> Option<End> {
     let mut sending = pin!(sending);
     let mut taken = room.taken();
     loop {
-        match timeout(limits.stalled_after, sending.as_mut()).await {
+        let sent = timeout(live.limits.stalled_after, sending.as_mut());
+        let sent = tokio::select! {
+            sent = sent => sent,
+            () = live.stop.cancelled() => return Some(STOPS),
+        };
+        match sent {
             Ok(Ok(())) => return None,
             Ok(Err(_)) => return Some(End::Gone),
             Err(_) if room.taken() == taken => {
@@ -513,5 +516,10 @@ async fn close(socket: &mut WebSocket, live: &Live, code: u16, why: &'static str
         while let Some(Ok(_)) = socket.recv().await {}
         Ok::<(), axum::Error>(())
     };
-    drop(timeout(live.limits.close_timeout, said).await);
+    let longest = if live.stop.is_cancelled() {
+        live.limits.close_timeout.min(STOP_CLOSE_MAX)
+    } else {
+        live.limits.close_timeout
+    };
+    drop(timeout(longest, said).await);
 }

@@ -3,7 +3,7 @@
 //! What the library answers before a request exists (bytes that are no HTTP, headers too many or too long) is a bare status line.
 //! Here such an answer is recognised on its way out and given a problem document as its body. Everything else passes untouched.
 //!
-//! The kernel takes only so much for a client that does not read, so that a slow one is noticed. Room for a last word is made when it
+//! The kernel takes only so much for a client that does not read, so that a slow one is noticed, and ended. Room for a last word is made when it
 //! is to be closed.
 
 use std::{
@@ -14,6 +14,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use socket2::SockRef;
@@ -21,12 +22,16 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{Sleep, sleep},
 };
 
 /// What the kernel takes for a client that does not read, in bytes (Linux doubles it for its own needs).
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// And when it is to be closed: what the library holds to write, and a close frame.
 const LAST_WORD_BYTES: usize = 1024 * 1024;
+
+/// Longest a client may take nothing of what is written to it. Live sockets are closed sooner, and told why.
+const STALLED_MAX: Duration = Duration::from_mins(1);
 
 /// What the kernel has taken of a connection, and will take.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +60,8 @@ impl Room {
 pub(super) struct Wire {
     stream: TcpStream,
     room: Room,
+    /// Runs while the client takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
     /// What goes out in place of a bare answer, and how much of it has.
     instead: Option<Instead>,
 }
@@ -78,6 +85,7 @@ impl Wire {
         Self {
             stream,
             room,
+            stalled: None,
             instead: None,
         }
     }
@@ -112,7 +120,13 @@ impl AsyncWrite for Wire {
             });
         }
         let Some(instead) = &mut wire.instead else {
-            let written = ready!(Pin::new(&mut wire.stream).poll_write(context, bytes))?;
+            let Poll::Ready(written) = Pin::new(&mut wire.stream).poll_write(context, bytes) else {
+                let new = || Box::pin(sleep(STALLED_MAX));
+                ready!(wire.stalled.get_or_insert_with(new).as_mut().poll(context));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            };
+            let written = written?;
+            wire.stalled = None;
             taken.bytes.fetch_add(written as u64, Ordering::Relaxed);
             return Poll::Ready(Ok(written));
         };

@@ -15,6 +15,8 @@ pub struct Followed {
     /// By key, each once.
     pub levels: Vec<FollowedLevel>,
     pub crossings: Vec<Crossing>,
+    /// Whether it changed the catalogue: what was said in older words may be wrong now.
+    pub changed_catalogue: bool,
 }
 
 impl Followed {

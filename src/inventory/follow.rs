@@ -233,10 +233,11 @@ impl Follower {
                 point: handed.published.point,
                 committed_at: handed.published.committed_at,
             };
+            let changed_catalogue = !handed.catalogue.is_empty();
             for change in handed.catalogue {
                 self.catalogue.apply(change);
             }
-            let followed = self.catalogue.told(&commit, rows);
+            let followed = self.catalogue.told(&commit, changed_catalogue, rows);
             self.move_to(followed);
         }
     }
@@ -297,15 +298,17 @@ fn told(
     let mut changes = did.catalogue.into_iter().peekable();
     let tell = |commit: &Commit| {
         let version = commit.point.version;
+        let mut changed_catalogue = false;
         while let Some((_, change)) = changes.next_if(|(at, _)| *at <= version) {
             catalogue.apply(change);
+            changed_catalogue = true;
         }
         let mut of_commit = Vec::new();
         while let Some(row) = rows.next_if(|row| row.version <= version) {
             mark(&row);
             of_commit.push(row.row);
         }
-        catalogue.told(commit, of_commit)
+        catalogue.told(commit, changed_catalogue, of_commit)
     };
     commits.iter().map(tell).collect()
 }

@@ -47,6 +47,7 @@ impl Catalogue {
     pub(super) fn told(
         &self,
         commit: &Commit,
+        changed_catalogue: bool,
         rows: impl IntoIterator<Item = LedgerRow>,
     ) -> Followed {
         let levels: Vec<FollowedLevel> = change::fold(rows)
@@ -80,6 +81,7 @@ impl Catalogue {
             committed_at: commit.committed_at,
             crossings: crossings.collect(),
             levels,
+            changed_catalogue,
         }
     }
 

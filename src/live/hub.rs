@@ -6,7 +6,10 @@ use std::{
 };
 
 use moka::future::Cache;
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::spawn_blocking,
+};
 
 use super::{
     filter::Filter,
@@ -41,19 +44,27 @@ pub struct LiveSettings {
     pub heartbeat_every: Duration,
 }
 
+/// What a snapshot is of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct SnapshotKey {
+    life: u64,
+    words_since: Version,
+    filter: Arc<Filter>,
+}
+
 /// What all clients share. One per process.
 #[derive(Debug)]
 pub struct Hub {
     ring: RwLock<Ring>,
     changed: watch::Sender<()>,
-    snapshots: Cache<Arc<Filter>, Arc<Snapshot>>,
+    snapshots: Cache<SnapshotKey, Arc<Snapshot>>,
     reading: Semaphore,
     settings: LiveSettings,
 }
 
 impl Hub {
     pub fn new(settings: LiveSettings) -> Self {
-        let weigh = |_: &Arc<Filter>, snapshot: &Arc<Snapshot>| {
+        let weigh = |_: &SnapshotKey, snapshot: &Arc<Snapshot>| {
             u32::try_from(snapshot.bytes()).unwrap_or(u32::MAX)
         };
         Self {
@@ -86,22 +97,26 @@ impl Hub {
         inventory: &Inventory,
         filter: &Arc<Filter>,
     ) -> Result<Arc<Snapshot>, Arc<StoreError>> {
-        let read = || {
-            let read = self.read(inventory, filter);
-            self.snapshots.try_get_with(Arc::clone(filter), read)
-        };
-        let snapshot = read().await?;
-        if self.is_recent(snapshot.as_of) {
-            return Ok(snapshot);
+        // Of another life of the feed, or in older words, it is another snapshot.
+        let key = self.with_ring(|ring| SnapshotKey {
+            life: ring.life(),
+            words_since: ring.words_since(),
+            filter: Arc::clone(filter),
+        });
+        if let Some(snapshot) = self.snapshots.get(&key).await {
+            if self.is_recent(snapshot.as_of) {
+                return Ok(snapshot);
+            }
+            self.snapshots.invalidate(&key).await;
         }
-        self.snapshots.invalidate(filter).await;
-        read().await
+        let read = self.read(inventory, filter);
+        self.snapshots.try_get_with(key, read).await
     }
 
     async fn read(
         &self,
         inventory: &Inventory,
-        filter: &Filter,
+        filter: &Arc<Filter>,
     ) -> Result<Arc<Snapshot>, StoreError> {
         // Never closed.
         let _permit = self.reading.acquire().await;
@@ -112,13 +127,12 @@ impl Hub {
             ..Selection::default()
         };
         let read = inventory.product_stock(selection).await?;
-        let most = self.settings.part_bytes_max;
-        Ok(Arc::new(Snapshot::write(
-            read.as_of,
-            &read.value,
-            filter,
-            most,
-        )))
+        let (most, filter) = (self.settings.part_bytes_max, Arc::clone(filter));
+        // One of everything takes its time.
+        let written =
+            spawn_blocking(move || Snapshot::write(read.as_of, &read.value, &filter, most)).await;
+        let snapshot = written.map_err(|_| StoreError::Inconsistent("a snapshot"))?;
+        Ok(Arc::new(snapshot))
     }
 
     fn is_recent(&self, at: CommitPoint) -> bool {

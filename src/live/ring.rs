@@ -234,6 +234,9 @@ pub struct Ring {
     newest: HashMap<About, Place>,
     /// The commits after those, not linked yet.
     aside: VecDeque<Followed>,
+    aside_items: usize,
+    /// The last commit that changed the catalogue, or where following began.
+    words_since: Version,
     /// How often following has begun anew.
     life: u64,
 }
@@ -242,6 +245,8 @@ pub struct Ring {
 #[derive(Debug)]
 pub enum After {
     Commits {
+        /// The life of the feed that they are of.
+        life: u64,
         /// The next ones, at most as many as were asked for; none: that commit is the newest.
         next: Vec<Arc<Shown>>,
         /// It is so far behind that only the newest state of each key is of interest, up to here.
@@ -266,6 +271,8 @@ impl Ring {
             items_max,
             newest: HashMap::new(),
             aside: VecDeque::new(),
+            aside_items: 0,
+            words_since: Version::ZERO,
             life: 0,
         }
     }
@@ -277,26 +284,38 @@ impl Ring {
         self.items = 0;
         self.life += 1;
         self.base = base;
+        self.words_since = base.version;
+        for commit in &history {
+            self.take_words(commit);
+        }
+        self.aside_items = history.iter().map(|commit| weight(commit.len())).sum();
         self.aside = history.into();
     }
 
     /// The commit right after the newest, while nobody looks.
     pub fn put_aside(&mut self, commit: Followed) {
+        self.take_words(&commit);
+        self.aside_items += weight(commit.len());
         self.aside.push_back(commit);
-        let mut items: usize = self.items + self.aside.iter().map(Followed::len).sum::<usize>();
-        while items > self.items_max / ASIDE_SHARE && self.aside.len() > 1 {
-            items -= self.commits.front().map_or(0, |first| first.len());
+        while self.items + self.aside_items > self.items_max / ASIDE_SHARE && self.aside.len() > 1 {
             if !self.drop_first()
                 && let Some(first) = self.aside.pop_front()
             {
-                items -= first.len();
+                self.aside_items -= weight(first.len());
                 self.base = first.point;
             }
         }
     }
 
+    fn take_words(&mut self, commit: &Followed) {
+        if commit.changed_catalogue {
+            self.words_since = commit.point.version;
+        }
+    }
+
     /// The commit right after the newest, while somebody looks.
     pub fn push(&mut self, commit: Followed) {
+        self.take_words(&commit);
         self.aside.push_back(commit);
         self.link();
     }
@@ -306,6 +325,7 @@ impl Ring {
         while let Some(commit) = self.aside.pop_front() {
             self.push_linked(commit);
         }
+        self.aside_items = 0;
     }
 
     fn push_linked(&mut self, commit: Followed) {
@@ -323,8 +343,8 @@ impl Ring {
                 item.superseded.store(version.number(), Ordering::Release);
             }
         }
-        self.items += shown.len();
-        shown.total = self.commits.back().map_or(0, |last| last.total) + shown.len();
+        self.items += weight(shown.len());
+        shown.total = self.total() + weight(shown.len());
         self.commits.push_back(Arc::new(shown));
         while self.items > self.items_max && self.commits.len() > 1 {
             self.drop_first();
@@ -336,7 +356,7 @@ impl Ring {
         let Some(first) = self.commits.pop_front() else {
             return false;
         };
-        self.items -= first.len();
+        self.items -= weight(first.len());
         self.base = first.point;
         for item in &first.items {
             let about = item.what.about();
@@ -360,6 +380,15 @@ impl Ring {
         self.life
     }
 
+    /// The version whose words everything after it is told in.
+    pub fn words_since(&self) -> Version {
+        self.words_since
+    }
+
+    fn total(&self) -> usize {
+        self.commits.back().map_or(0, |newest| newest.total)
+    }
+
     /// The commit with that version, if the ring has it.
     pub fn get(&self, version: Version) -> Option<&Arc<Shown>> {
         let first = self.commits.front()?.point.version.number();
@@ -375,7 +404,8 @@ impl Ring {
     /// What came after that commit.
     pub fn after(&self, at: CommitPoint, most: usize) -> After {
         let position = self.position();
-        if at.version > position.version {
+        // Before following begins, everything is ahead.
+        if self.life == 0 || at.version > position.version {
             return After::Ahead;
         }
         if !self.has(at) {
@@ -385,19 +415,24 @@ impl Ring {
         let skipped =
             self.commits.len() - usize::try_from(behind).unwrap_or(0).min(self.commits.len());
         let next = self.commits.iter().skip(skipped).take(most);
-        let items = self.commits.back().map_or(0, |newest| newest.total) - self.total_at(skipped);
+        let items = self.total() - self.total_before(skipped);
         let is_behind =
             behind > CONFLATED_AFTER_COMMITS || items > self.items_max / CONFLATED_AFTER_SHARE;
         After::Commits {
+            life: self.life,
             next: next.map(Arc::clone).collect(),
             conflate_to: is_behind.then_some(position),
         }
     }
 
-    /// Items pushed before the commit at that place.
-    fn total_at(&self, place: usize) -> usize {
-        self.commits
-            .get(place)
-            .map_or(0, |shown| shown.total - shown.len())
+    /// Items before the commit at that place.
+    fn total_before(&self, place: usize) -> usize {
+        let commit = self.commits.get(place);
+        commit.map_or(self.total(), |shown| shown.total - weight(shown.len()))
     }
+}
+
+/// What a commit counts for: one that has nothing to tell takes room as well.
+fn weight(items: usize) -> usize {
+    items + 1
 }

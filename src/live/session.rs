@@ -72,8 +72,8 @@ pub struct Session {
     fetch_at: Duration,
     /// The client's commit was not followed yet; until then it may be.
     ahead_until: Option<Duration>,
-    /// For a filter by kind: what the client last had of keys whose later changes it was not told.
-    last_had: HashMap<StockKey, i64>,
+    /// For a filter by kind: what the client last had of keys whose later changes it was not told; `None`: not the key.
+    last_had: HashMap<StockKey, Option<i64>>,
 }
 
 #[derive(Debug)]
@@ -133,7 +133,12 @@ impl Session {
         let at = since.and_then(|since| {
             let (version, tag) = (since.version, since.tag?);
             let at = CommitPoint { version, tag };
-            matches!(commits.after(at, 0), After::Commits { .. }).then_some(at)
+            match commits.after(at, 0) {
+                After::Commits { .. } => Some(at),
+                // The follower has not begun: it may know the commit when it does.
+                After::Ahead if life == 0 => Some(at),
+                After::Ahead | After::Unknown => None,
+            }
         });
         Self {
             filter,
@@ -159,7 +164,13 @@ impl Session {
         self.state = State::Beginning(snapshot, 0);
     }
 
+    /// The snapshot could not be fetched.
+    pub fn give_none(&mut self, now: Duration) {
+        self.fetch_at = now + FETCH_EVERY;
+    }
+
     /// What to do next, at that time.
+    #[expect(clippy::too_many_lines, reason = "one state after the other")]
     pub fn next(&mut self, commits: &impl Commits, now: Duration) -> Step {
         loop {
             match &mut self.state {
@@ -182,8 +193,12 @@ impl Session {
                 State::At(at) => {
                     let at = *at;
                     match commits.after(at, COMMITS_PER_LOOK) {
-                        After::Commits { next, conflate_to } => {
-                            self.life = commits.life();
+                        After::Commits {
+                            life,
+                            next,
+                            conflate_to,
+                        } => {
+                            self.life = life;
                             self.ahead_until = None;
                             let Some(first) = next.first() else {
                                 return self.idle(at, commits, now);
@@ -202,7 +217,8 @@ impl Session {
                         After::Ahead => {
                             // A read may be ahead of the follower, but not for long: else it was undone before it was seen.
                             let until = *self.ahead_until.get_or_insert(now + self.heartbeat_every);
-                            if now < until && self.life == commits.life() {
+                            let is_same_life = [0, commits.life()].contains(&self.life);
+                            if now < until && is_same_life {
                                 return Step::Wait(until);
                             }
                             self.rejoin(RESTORED);
@@ -290,7 +306,7 @@ impl Walk {
     fn look(
         &mut self,
         filter: &Filter,
-        last_had: &mut HashMap<StockKey, i64>,
+        last_had: &mut HashMap<StockKey, Option<i64>>,
         commits: &impl Commits,
     ) -> Result<Option<Found>, Gone> {
         while self.seen != self.to {
@@ -346,7 +362,7 @@ impl Walk {
         item: &Item,
         level: &FollowedLevel,
         filter: &Filter,
-        last_had: &mut HashMap<StockKey, i64>,
+        last_had: &mut HashMap<StockKey, Option<i64>>,
         commits: &impl Commits,
     ) -> Result<Option<Told>, Gone> {
         let (mut kind, mut first) = (level.change.kind, (level.change.before, level.was_low));
@@ -358,25 +374,26 @@ impl Walk {
                 first = (earlier.change.before, earlier.was_low);
             }
         })?;
-        let (before, was_low) = (first.0.quantity(), first.1);
+        let (before, was_low) = first;
         let key = level.change.key;
+        let stood = (!filter.is_below_min() || was_low).then(|| before.quantity());
+        let had = last_had.get(&key).copied().unwrap_or(stood);
         if !has_kind {
             if last_had.len() >= LAST_HAD_MAX {
                 return Err(Gone);
             }
-            last_had.entry(key).or_insert(before);
+            last_had.entry(key).or_insert(had);
             return Ok(None);
         }
-        let before = last_had.remove(&key).unwrap_or(before);
-        let had = match (filter.is_below_min(), was_low, level.is_low) {
-            (true, false, false) => return Ok(None),
-            (true, false, true) => 0,
-            _ => before,
-        };
+        last_had.remove(&key);
+        let has_left = filter.is_below_min() && !level.is_low;
+        if has_left && had.is_none() {
+            return Ok(None);
+        }
         Ok(Some(Told {
             kind,
-            change: level.change.after.quantity() - had,
-            has_left: filter.is_below_min() && !level.is_low,
+            change: level.change.after.quantity() - had.unwrap_or(0),
+            has_left,
         }))
     }
 

@@ -368,6 +368,11 @@ async fn a_restored_database_is_told_and_then_right() {
     }
     world.database.restore(&copy).await;
     client.hear("resync").await;
+    // Who comes now is given nothing of before.
+    let mut another = LiveClient::connect(&service, "").await;
+    let snapshot = another.hear("snapshot").await;
+    let at = version(snapshot["cursor"].as_str().unwrap());
+    assert_eq!(another.picture.model, world.model_at(at).await);
     client.hear("snapshot").await;
     // What Kafka has is taken again.
     while client.picture.model[&key].0 != 15 {
@@ -474,6 +479,34 @@ async fn a_client_that_takes_nothing_is_closed_and_told_why() {
     .await;
     // What was under way to it arrives, and then why it ends.
     assert_eq!(client.closed().await, Some(4008));
+    service.stop().await;
+    world.database.remove().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_is_in_the_words_of_today() {
+    let world = World::new().await;
+    let service = world.start().await;
+    world
+        .send(&Move::new(WAREHOUSE, PRODUCT, 8).arrival())
+        .await;
+    service.has_on_hand(WAREHOUSE, PRODUCT, 8).await;
+    for (min_stock, levels) in [(None, 0), (Some(10), 1), (Some(5), 0)] {
+        name(&service, min_stock).await;
+        let newest = world.newest_version().await;
+        // The other process's view may be a moment behind; what is asked for twice is read once.
+        for _ in 0..2 {
+            eventually("the snapshot knows of the minimum", async || {
+                let mut client = LiveClient::connect(&service, "below_min=true").await;
+                let snapshot = client.hear("snapshot").await;
+                let is_new = version(snapshot["cursor"].as_str().unwrap()) >= newest;
+                let found = snapshot["data"].as_array().unwrap().len();
+                assert!(!is_new || found == levels, "{min_stock:?}: {snapshot}");
+                is_new.then_some(())
+            })
+            .await;
+        }
+    }
     service.stop().await;
     world.database.remove().await;
 }
