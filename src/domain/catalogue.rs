@@ -36,6 +36,12 @@ impl Product {
         }
     }
 
+    /// What clients know it by: the sku where there is one, else the id.
+    pub fn label(&self) -> String {
+        let sku = self.sku.as_ref();
+        sku.map_or_else(|| self.id.to_string(), Code::to_string)
+    }
+
     /// Whether so many units in a warehouse are low.
     pub fn is_low(&self, units: i64) -> bool {
         self.min_stock.is_some_and(|min| min.is_reached_by(units))
@@ -50,6 +56,12 @@ impl Warehouse {
             code: None,
             name: None,
         }
+    }
+
+    /// What clients know it by: the code where there is one, else the id.
+    pub fn label(&self) -> String {
+        let code = self.code.as_ref();
+        code.map_or_else(|| self.id.to_string(), Code::to_string)
     }
 }
 
@@ -139,6 +151,12 @@ impl Name {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What stands in one warehouse of one product.
 
-use super::{Product, Timestamp, Warehouse};
+use super::{Product, Timestamp, Warehouse, change::Amounts};
 
 /// How often a key has changed: one more for each batch that touched it, 0 where nothing ever did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,14 +30,21 @@ impl StockLevel {
         updated_at: None,
     };
 
+    fn amounts(&self) -> Amounts {
+        Amounts {
+            on_hand: self.on_hand,
+            reserved: self.reserved,
+        }
+    }
+
     /// What customers are shown.
     pub fn quantity(&self) -> i64 {
-        self.on_hand.max(0)
+        self.amounts().quantity()
     }
 
     /// What can still be promised.
     pub fn available(&self) -> i64 {
-        self.on_hand.saturating_sub(self.reserved).max(0)
+        self.amounts().available()
     }
 }
 

@@ -97,7 +97,7 @@ impl From<&Product> for ProductBody {
         Self {
             id: product.id.uuid(),
             sku: product.sku.as_ref().map(Code::to_string),
-            name: product.name.as_ref().map(|name| name.as_str().to_owned()),
+            name: product.name.as_ref().map(Name::to_string),
             min_stock: product.min_stock.map(Threshold::units),
             reorder_point: product.reorder_point.map(Threshold::units),
         }
@@ -117,7 +117,7 @@ impl From<&Warehouse> for WarehouseBody {
         Self {
             id: warehouse.id.uuid(),
             code: warehouse.code.as_ref().map(Code::to_string),
-            name: warehouse.name.as_ref().map(|name| name.as_str().to_owned()),
+            name: warehouse.name.as_ref().map(Name::to_string),
         }
     }
 }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     domain::{
         ProductId, StockKey, WarehouseId,
-        catalogue::{Code, Name, Threshold},
+        catalogue::{Name, Threshold},
         stock::ProductStock,
     },
     inventory::Inventory,
@@ -129,15 +129,11 @@ pub(super) struct LowBody {
 impl LowBody {
     fn new(low: &LowLevel) -> Self {
         let (product, warehouse) = (&low.product, &low.placed.warehouse);
-        let (sku, code) = (product.sku.as_ref(), warehouse.code.as_ref());
         Self {
-            product_id: sku.map_or_else(|| product.id.to_string(), Code::to_string),
-            product_name: product
-                .name
-                .as_ref()
-                .map(|name| Name::as_str(name).to_owned()),
+            product_id: product.label(),
+            product_name: product.name.as_ref().map(Name::to_string),
             warehouse_id: warehouse.id.uuid(),
-            warehouse: code.map_or_else(|| warehouse.id.to_string(), Code::to_string),
+            warehouse: warehouse.label(),
             current_quantity: low.placed.level.quantity(),
             min_stock: product.min_stock.map(Threshold::units),
         }
@@ -224,14 +220,10 @@ pub(super) struct QuantityBody {
 impl QuantityBody {
     fn new(stock: &ProductStock) -> Self {
         let product = &stock.product;
-        let sku = || product.sku.as_ref().map(Code::to_string);
-        let name = product
-            .name
-            .as_ref()
-            .map(|name| Name::as_str(name).to_owned());
+        let name = product.name.as_ref().map(Name::to_string);
         let levels = stock.levels.iter();
         Self {
-            product: name.or_else(sku).unwrap_or_else(|| product.id.to_string()),
+            product: name.unwrap_or_else(|| product.label()),
             quantity: levels.map(|placed| placed.level.quantity()).sum(),
         }
     }

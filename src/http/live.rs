@@ -219,12 +219,12 @@ fn events_of(
         (reader, seat, stop),
         |(mut reader, seat, stop)| async move {
             let frame = loop {
-                match reader.ready().await {
-                    Ready::Frame(frame) => break frame,
-                    Ready::Nothing => tokio::select! {
-                        () = stop.cancelled() => return None,
-                        () = reader.wait() => {}
-                    },
+                if let Some(frame) = reader.ready().await {
+                    break frame;
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return None,
+                    () = reader.wait() => {}
                 }
             };
             reader.time(&frame);
@@ -310,11 +310,6 @@ struct Reader {
     until: Duration,
 }
 
-enum Ready {
-    Frame(Frame),
-    Nothing,
-}
-
 impl Reader {
     fn new(live: &Live, inventory: Arc<Inventory>, asked: Asked) -> Self {
         // What is committed from here on is heard of.
@@ -330,14 +325,15 @@ impl Reader {
         }
     }
 
-    async fn ready(&mut self) -> Ready {
+    /// The next frame, if there is one now.
+    async fn ready(&mut self) -> Option<Frame> {
         loop {
             let now = self.clock.elapsed();
             match self.session.next(&*self.hub, now) {
-                Step::Send(frame) => return Ready::Frame(frame),
+                Step::Send(frame) => return Some(frame),
                 Step::Wait(until) => {
                     (self.looked_at, self.until) = (now, until);
-                    return Ready::Nothing;
+                    return None;
                 }
                 Step::Fetch => {
                     let filter = Arc::clone(self.session.filter());
@@ -423,7 +419,7 @@ async fn run(socket: &mut WebSocket, room: &Room, reader: &mut Reader, live: &Li
     let mut pong_by = None;
     loop {
         let (mut frames, mut bytes, mut has_more) = (0, 0, false);
-        while let Ready::Frame(frame) = reader.ready().await {
+        while let Some(frame) = reader.ready().await {
             frames += 1;
             bytes += frame.text.len();
             reader.time(&frame);

@@ -4,7 +4,7 @@
 //! without gaps; a position whose tag is not there any more means another database, and everything begins anew. It is
 //! woken by `LISTEN`/`NOTIFY` and by its own process, and it looks by itself as well: a lost wake-up costs delay.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, iter, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -161,16 +161,22 @@ impl Follower {
         };
         let store = &self.inventory.store;
         let did = store.did(at.version, last.point.version).await?;
-        for followed in told(&mut self.catalogue, commits, did, |row| {
-            let rule = self.inventory.cache.rule();
+        self.follow_did(commits, did);
+        Ok(())
+    }
+
+    /// Marks what these commits did and moves on over them.
+    fn follow_did(&mut self, commits: &[Commit], did: Did) {
+        let rule = self.inventory.cache.rule();
+        for row in &did.rows {
             rule.mark(CacheKey::Stock(row.row.key), row.version);
             if let Some(movement) = row.movement {
                 rule.mark(CacheKey::Movement(movement), row.version);
             }
-        }) {
+        }
+        for followed in told(&mut self.catalogue, commits, did) {
             self.move_to(followed);
         }
-        Ok(())
     }
 
     async fn look_and_tell(&mut self) {
@@ -220,25 +226,15 @@ impl Follower {
                 return;
             }
             let handed = first.remove();
-            let (version, rule) = (handed.published.point.version, self.inventory.cache.rule());
-            for change in &handed.changes {
-                rule.mark(CacheKey::Stock(change.key), version);
-                rule.mark(CacheKey::Movement(change.movement), version);
-            }
-            let Ok(rows) = ledger_rows(&handed) else {
-                // It is in the database, and will be found there.
-                return;
-            };
             let commit = Commit {
                 point: handed.published.point,
                 committed_at: handed.published.committed_at,
             };
-            let changed_catalogue = !handed.catalogue.is_empty();
-            for change in handed.catalogue {
-                self.catalogue.apply(change);
-            }
-            let followed = self.catalogue.told(&commit, changed_catalogue, rows);
-            self.move_to(followed);
+            let Ok(did) = did(handed) else {
+                // It is in the database, and will be found there.
+                return;
+            };
+            self.follow_did(&[commit], did);
         }
     }
 
@@ -269,11 +265,10 @@ impl Follower {
 
     async fn begin(&mut self) -> Result<(), StoreError> {
         let beginning = self.inventory.store.beginning().await?;
-        let newest = beginning.history.last();
-        let newest = newest.map_or(beginning.base, |commit| commit.point);
+        let newest = beginning.newest();
         let mut catalogue = Catalogue::new(beginning.products, beginning.warehouses);
         // The history is told in the words of today, which its own changes lead to.
-        let history = told(&mut catalogue, &beginning.history, beginning.did, |_| {});
+        let history = told(&mut catalogue, &beginning.history, beginning.did);
         self.catalogue = catalogue;
         self.inventory.cache.rule().restart(newest);
         self.inventory.cache.forget();
@@ -288,12 +283,7 @@ impl Follower {
 }
 
 /// What these commits did, each in the words of the catalogue as it left it.
-fn told(
-    catalogue: &mut Catalogue,
-    commits: &[Commit],
-    did: Did,
-    mut mark: impl FnMut(&FeedRow),
-) -> Vec<Followed> {
+fn told(catalogue: &mut Catalogue, commits: &[Commit], did: Did) -> Vec<Followed> {
     let mut rows = did.rows.into_iter().peekable();
     let mut changes = did.catalogue.into_iter().peekable();
     let tell = |commit: &Commit| {
@@ -303,33 +293,39 @@ fn told(
             catalogue.apply(change);
             changed_catalogue = true;
         }
-        let mut of_commit = Vec::new();
-        while let Some(row) = rows.next_if(|row| row.version <= version) {
-            mark(&row);
-            of_commit.push(row.row);
-        }
-        catalogue.told(commit, changed_catalogue, of_commit)
+        let of_commit = iter::from_fn(|| rows.next_if(|row| row.version <= version));
+        catalogue.told(commit, changed_catalogue, of_commit.map(|row| row.row))
     };
     commits.iter().map(tell).collect()
 }
 
-/// What the ledger has of a commit of this process.
-fn ledger_rows(handed: &Handed) -> Result<Vec<LedgerRow>, StoreError> {
+/// What the database has of a commit of this process.
+fn did(handed: Handed) -> Result<Did, StoreError> {
+    let version = handed.published.point.version;
     let rows = beside_levels(&handed.changes, &handed.levels)?;
-    let row = |(change, level): &(&Change, LevelAfter)| LedgerRow {
-        key: change.key,
-        kind: change.side.into(),
-        delta: Amounts {
-            on_hand: change.on_hand_delta,
-            reserved: 0,
+    let row = |(change, level): (&Change, LevelAfter)| FeedRow {
+        version,
+        movement: Some(change.movement),
+        row: LedgerRow {
+            key: change.key,
+            kind: change.side.into(),
+            delta: Amounts {
+                on_hand: change.on_hand_delta,
+                reserved: 0,
+            },
+            after: Amounts {
+                on_hand: level.on_hand,
+                reserved: level.reserved,
+            },
+            revision: level.revision,
         },
-        after: Amounts {
-            on_hand: level.on_hand,
-            reserved: level.reserved,
-        },
-        revision: level.revision,
     };
-    Ok(rows.iter().map(row).collect())
+    let rows = rows.into_iter().map(row).collect();
+    let catalogue = handed.catalogue.into_iter();
+    Ok(Did {
+        rows,
+        catalogue: catalogue.map(|change| (version, change)).collect(),
+    })
 }
 
 /// Wakes the follower for the commits of other processes; those of its own are handed to it. What it hears carries no

@@ -191,6 +191,6 @@ impl Commits for Hub {
     }
 
     fn get(&self, life: u64, version: Version) -> Option<Arc<Shown>> {
-        self.with_ring(|ring| (ring.life() == life).then(|| ring.get(version).cloned())?)
+        self.with_ring(|ring| Commits::get(ring, life, version))
     }
 }

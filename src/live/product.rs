@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::filter::Filter;
 use crate::domain::{
     StockKey, Timestamp,
-    catalogue::{Code, Name, Threshold},
+    catalogue::{Name, Threshold},
     stock::{PlacedLevel, ProductStock},
 };
 
@@ -69,20 +69,14 @@ impl ProductDocument {
                 && (!filter.is_below_min() || product.is_low(placed.level.quantity()))
         };
         Self {
-            product_id: product
-                .sku
-                .as_ref()
-                .map_or_else(|| product.id.to_string(), Code::to_string),
-            name: product
-                .name
-                .as_ref()
-                .map(|name| Name::as_str(name).to_owned()),
+            product_id: product.label(),
+            name: product.name.as_ref().map(Name::to_string),
             total_stock: levels.clone().map(|placed| placed.level.quantity()).sum(),
             reserved_stock: levels.clone().map(|placed| placed.level.reserved).sum(),
             available_stock: levels.clone().map(|placed| placed.level.available()).sum(),
             warehouses: levels
                 .clone()
-                .map(|placed| (name(placed), placed.level.quantity()))
+                .map(|placed| (placed.warehouse.label(), placed.level.quantity()))
                 .collect(),
             last_updated: levels
                 .clone()
@@ -102,7 +96,7 @@ impl LevelDocument {
         let level = &placed.level;
         Self {
             warehouse_id: placed.warehouse.id.uuid(),
-            warehouse: name(placed),
+            warehouse: placed.warehouse.label(),
             on_hand: level.on_hand,
             quantity: level.quantity(),
             reserved: level.reserved,
@@ -110,10 +104,4 @@ impl LevelDocument {
             revision: level.revision.0,
         }
     }
-}
-
-fn name(placed: &PlacedLevel) -> String {
-    let warehouse = &placed.warehouse;
-    let code = warehouse.code.as_ref();
-    code.map_or_else(|| warehouse.id.to_string(), Code::to_string)
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::{
     filter::Filter,
     frames::{self, Told},
-    ring::{After, Item, Shown, What},
+    ring::{After, Item, Ring, Shown, What},
     snapshot::Snapshot,
 };
 use crate::{
@@ -56,6 +56,20 @@ pub enum Step {
     Wait(Duration),
     /// A snapshot is to be fetched and given.
     Fetch,
+}
+
+impl Commits for Ring {
+    fn after(&self, at: CommitPoint, most: usize) -> After {
+        Ring::after(self, at, most)
+    }
+
+    fn life(&self) -> u64 {
+        Ring::life(self)
+    }
+
+    fn get(&self, life: u64, version: Version) -> Option<Arc<Shown>> {
+        (life == Ring::life(self)).then(|| Ring::get(self, version).cloned())?
+    }
 }
 
 /// One client's side.
@@ -170,7 +184,6 @@ impl Session {
     }
 
     /// What to do next, at that time.
-    #[expect(clippy::too_many_lines, reason = "one state after the other")]
     pub fn next(&mut self, commits: &impl Commits, now: Duration) -> Step {
         loop {
             match &mut self.state {
@@ -192,39 +205,8 @@ impl Session {
                 }
                 State::At(at) => {
                     let at = *at;
-                    match commits.after(at, COMMITS_PER_LOOK) {
-                        After::Commits {
-                            life,
-                            next,
-                            conflate_to,
-                        } => {
-                            self.life = life;
-                            self.ahead_until = None;
-                            let Some(first) = next.first() else {
-                                return self.idle(at, commits, now);
-                            };
-                            let to = conflate_to.unwrap_or(first.point);
-                            self.state = State::Walking(Walk {
-                                life: self.life,
-                                from: at,
-                                to,
-                                seen: at,
-                                commits: next.into_iter(),
-                                current: None,
-                                held: None,
-                            });
-                        }
-                        After::Ahead => {
-                            // A read may be ahead of the follower, but not for long: else it was undone before it was seen.
-                            let until = *self.ahead_until.get_or_insert(now + self.heartbeat_every);
-                            let is_same_life = [0, commits.life()].contains(&self.life);
-                            if now < until && is_same_life {
-                                return Step::Wait(until);
-                            }
-                            self.rejoin(RESTORED);
-                        }
-                        After::Unknown if self.life == commits.life() => self.rejoin(BEHIND),
-                        After::Unknown => self.rejoin(RESTORED),
+                    if let Some(step) = self.go_on(at, commits, now) {
+                        return step;
                     }
                 }
                 State::Walking(walk) => {
@@ -247,6 +229,44 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Sets out from where the client's picture stands; if it stays there, what to do meanwhile.
+    fn go_on(&mut self, at: CommitPoint, commits: &impl Commits, now: Duration) -> Option<Step> {
+        match commits.after(at, 1) {
+            After::Commits {
+                life,
+                next,
+                conflate_to,
+            } => {
+                self.life = life;
+                self.ahead_until = None;
+                let Some(first) = next.first() else {
+                    return Some(self.idle(at, commits, now));
+                };
+                self.state = State::Walking(Walk {
+                    life,
+                    from: at,
+                    to: conflate_to.unwrap_or(first.point),
+                    seen: at,
+                    commits: next.into_iter(),
+                    current: None,
+                    held: None,
+                });
+            }
+            After::Ahead => {
+                // A read may be ahead of the follower, but not for long: else it was undone before it was seen.
+                let until = *self.ahead_until.get_or_insert(now + self.heartbeat_every);
+                let is_same_life = [0, commits.life()].contains(&self.life);
+                if now < until && is_same_life {
+                    return Some(Step::Wait(until));
+                }
+                self.rejoin(RESTORED);
+            }
+            After::Unknown if self.life == commits.life() => self.rejoin(BEHIND),
+            After::Unknown => self.rejoin(RESTORED),
+        }
+        None
     }
 
     fn rejoin(&mut self, reason: &'static str) {

@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::{
     filter::Filter,
-    ring::{After, Ring, Shown},
-    session::{Commits, Frame, Session, Step},
+    ring::Ring,
+    session::{Frame, Session, Step},
     snapshot::Snapshot,
 };
 use crate::{
@@ -75,14 +75,14 @@ impl Database {
         self.commits.last().unwrap()
     }
 
-    fn commit(&mut self, changes: &[(usize, i64, bool)]) {
+    fn commit(&mut self, changes: &[(usize, i64)]) {
         let mut levels = self
             .commits
             .last()
             .map(|(_, levels)| levels.clone())
             .unwrap_or_default();
         let mut deltas: BTreeMap<StockKey, Vec<i64>> = BTreeMap::new();
-        for (place, delta, _) in changes {
+        for (place, delta) in changes {
             deltas.entry(key(*place)).or_default().push(*delta);
         }
         let mut rows = Vec::new();
@@ -175,20 +175,6 @@ impl Database {
     }
 }
 
-impl Commits for Ring {
-    fn after(&self, at: CommitPoint, most: usize) -> After {
-        Ring::after(self, at, most)
-    }
-
-    fn life(&self) -> u64 {
-        Ring::life(self)
-    }
-
-    fn get(&self, life: u64, version: Version) -> Option<Arc<Shown>> {
-        (life == Ring::life(self)).then(|| Ring::get(self, version).cloned())?
-    }
-}
-
 /// A process that follows.
 struct Process {
     ring: Ring,
@@ -227,14 +213,16 @@ impl Process {
     }
 }
 
-#[derive(Clone)]
-struct Kept {
+/// What a client believes.
+#[derive(Clone, Default)]
+struct Picture {
+    /// By warehouse and product: quantity, on hand, revision.
     model: BTreeMap<(String, String), (i64, i64, i64)>,
+    /// Keys that are low, as far as snapshots and alerts say.
     low: BTreeSet<(String, String)>,
-    cursor: String,
 }
 
-/// A client with what it believes.
+/// A client.
 struct Client {
     filter: Arc<Filter>,
     /// It hears of some kinds of changes only: its numbers are those of the last change it was told.
@@ -242,13 +230,10 @@ struct Client {
     session: Session,
     /// A snapshot that was read and not given yet.
     fetched: Option<Arc<Snapshot>>,
-    /// By warehouse and product: quantity, on hand, revision.
-    model: BTreeMap<(String, String), (i64, i64, i64)>,
-    /// Keys that are low, as far as snapshots and alerts say.
-    low: BTreeSet<(String, String)>,
+    picture: Picture,
     cursor: Option<String>,
-    /// What it had at its last cursor, to resume from.
-    kept: Option<Kept>,
+    /// What it believed at its last cursor, to resume from.
+    kept: Option<(Picture, String)>,
 }
 
 fn text(value: &Value) -> String {
@@ -263,8 +248,7 @@ impl Client {
             filter,
             is_by_kind,
             fetched: None,
-            model: BTreeMap::new(),
-            low: BTreeSet::new(),
+            picture: Picture::default(),
             cursor: None,
             kept: None,
         }
@@ -276,9 +260,10 @@ impl Client {
             *self = Self::new((*self.filter).clone(), true, ring);
             return;
         }
-        let since = self.kept.as_ref().and_then(|kept| kept.cursor.parse().ok());
-        if let Some(kept) = self.kept.clone() {
-            (self.model, self.low) = (kept.model, kept.low);
+        let mut since = None;
+        if let Some((picture, cursor)) = self.kept.clone() {
+            self.picture = picture;
+            since = cursor.parse().ok();
         }
         self.session = Session::new(Arc::clone(&self.filter), since, HEARTBEAT, ring);
         self.fetched = None;
@@ -319,10 +304,14 @@ impl Client {
             "update" => self.update(&told["data"])?,
             "resync" => self.cursor = None,
             "low_stock_alert" => {
-                prop_assert!(self.low.insert(named(&told)), "told once: {}", told);
+                prop_assert!(self.picture.low.insert(named(&told)), "told once: {}", told);
             }
             "stock_recovered" => {
-                prop_assert!(self.low.remove(&named(&told)), "it was low: {}", told);
+                prop_assert!(
+                    self.picture.low.remove(&named(&told)),
+                    "it was low: {}",
+                    told
+                );
             }
             "heartbeat" => {}
             other => panic!("{other}"),
@@ -332,11 +321,7 @@ impl Client {
             if let Some(levels) = database.at(&cursor) {
                 self.is_right(levels)?;
             }
-            self.kept = Some(Kept {
-                model: self.model.clone(),
-                low: self.low.clone(),
-                cursor: cursor.clone(),
-            });
+            self.kept = Some((self.picture.clone(), cursor.clone()));
             self.cursor = Some(cursor);
         }
         Ok(())
@@ -344,30 +329,38 @@ impl Client {
 
     fn take_part(&mut self, told: &Value) {
         if told["part"].as_u64().unwrap_or(1) == 1 {
-            self.model.clear();
-            self.low.clear();
+            self.picture.model.clear();
+            self.picture.low.clear();
         }
         for product in told["data"].as_array().unwrap() {
             for level in product["levels"].as_array().unwrap() {
                 let key = (text(&level["warehouse_id"]), text(&product["product_id"]));
                 let now = amounts(level);
                 if now.0 <= product["min_stock"].as_i64().unwrap() {
-                    self.low.insert(key.clone());
+                    self.picture.low.insert(key.clone());
                 }
-                self.model.insert(key, now);
+                self.picture.model.insert(key, now);
             }
         }
     }
 
     fn update(&mut self, data: &Value) -> Result<(), TestCaseError> {
         let key = named(data);
-        let had = self.model.get(&key).map_or(0, |(quantity, ..)| *quantity);
+        let had = self
+            .picture
+            .model
+            .get(&key)
+            .map_or(0, |(quantity, ..)| *quantity);
         let now = amounts(data);
         prop_assert_eq!(data["change"].as_i64().unwrap(), now.0 - had, "{}", data);
         if data["left"] == true {
-            prop_assert!(self.model.remove(&key).is_some(), "it was there: {}", data);
+            prop_assert!(
+                self.picture.model.remove(&key).is_some(),
+                "it was there: {}",
+                data
+            );
         } else {
-            self.model.insert(key, now);
+            self.picture.model.insert(key, now);
         }
         Ok(())
     }
@@ -376,11 +369,11 @@ impl Client {
         if self.is_by_kind {
             return Ok(());
         }
-        prop_assert_eq!(&self.model, &self.expected(levels));
+        prop_assert_eq!(&self.picture.model, &self.expected(levels));
         let looked_at = levels.iter().filter(|(key, _)| self.filter.has_key(**key));
         let low = looked_at.filter(|(_, (amounts, _))| amounts.quantity() <= MIN_STOCK);
         let low: BTreeSet<_> = low.map(|(key, _)| name(*key)).collect();
-        prop_assert_eq!(&self.low, &low);
+        prop_assert_eq!(&self.picture.low, &low);
         Ok(())
     }
 
@@ -413,7 +406,7 @@ fn amounts(level: &Value) -> (i64, i64, i64) {
 /// What may happen.
 #[derive(Clone, Debug)]
 enum Event {
-    Commit(Vec<(usize, i64, bool)>),
+    Commit(Vec<(usize, i64)>),
     Follow,
     Connect([bool; 4]),
     Step(Index),
@@ -425,7 +418,7 @@ enum Event {
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
-    let change = (0..6_usize, -4..6_i64, any::<bool>());
+    let change = (0..6_usize, -4..6_i64);
     prop_oneof![
         6 => prop::collection::vec(change, 1..6).prop_map(Event::Commit),
         6 => Just(Event::Follow),

@@ -126,7 +126,7 @@ impl Store {
             after.map_or(Uuid::nil(), ProductId::uuid),
             limit
         )
-        .fetch_all(self.reads())
+        .fetch_all(&self.reads)
         .await?;
         let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
         Ok(AsOf {
@@ -154,7 +154,7 @@ impl Store {
             after.map_or(Uuid::nil(), WarehouseId::uuid),
             limit
         )
-        .fetch_all(self.reads())
+        .fetch_all(&self.reads)
         .await?;
         let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
         Ok(AsOf {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    PgPool,
+    PgExecutor, PgPool,
     postgres::{PgListener, PgPoolOptions},
 };
 use tokio::time::timeout;
@@ -41,22 +41,7 @@ impl Store {
 
     /// At most `limit` commits from `from` on, in order, `from` itself included.
     pub async fn commits_from(&self, from: Version, limit: i64) -> Result<Vec<Commit>, StoreError> {
-        let rows = sqlx::query!(
-            r#"select version, tag, committed_at as "committed_at: PgTime"
-            from stock_commits where version >= $1 order by version limit $2"#,
-            from.number(),
-            limit
-        )
-        .fetch_all(&self.follow)
-        .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(Commit {
-                    point: commit_point(row.version, row.tag)?,
-                    committed_at: row.committed_at.0,
-                })
-            })
-            .collect()
+        commits_from(&self.follow, from, limit).await
     }
 
     /// A connection that is told of commits.
@@ -76,6 +61,29 @@ impl Store {
             store: self.clone(),
         })
     }
+}
+
+pub(super) async fn commits_from(
+    database: impl PgExecutor<'_>,
+    from: Version,
+    limit: i64,
+) -> Result<Vec<Commit>, StoreError> {
+    let rows = sqlx::query!(
+        r#"select version, tag, committed_at as "committed_at: PgTime"
+            from stock_commits where version >= $1 order by version limit $2"#,
+        from.number(),
+        limit
+    )
+    .fetch_all(database)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Commit {
+                point: commit_point(row.version, row.tag)?,
+                committed_at: row.committed_at.0,
+            })
+        })
+        .collect()
 }
 
 async fn newest(pool: &PgPool) -> Result<CommitPoint, StoreError> {

@@ -4,14 +4,14 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{
-    PgTime, Store, StoreError,
+    Store, StoreError,
     catalogue::{CatalogueChange, product, warehouse},
-    commits::Commit,
-    writer::{commit_point, stock_key},
+    commits::{Commit, commits_from},
+    writer::{change_kind, commit_point, stock_key},
 };
 use crate::domain::{
-    CommitPoint, MovementId, Product, Revision, Side, Version, Warehouse,
-    change::{Amounts, ChangeKind, LedgerRow},
+    CommitPoint, MovementId, Product, Revision, Version, Warehouse,
+    change::{Amounts, LedgerRow},
 };
 
 /// The newest commits that are looked through for a beginning, and most ledger rows that are read of them: what clients missed
@@ -54,42 +54,41 @@ pub struct Beginning {
 impl Store {
     /// What the commits after `after` up to `to` did.
     pub async fn did(&self, after: Version, to: Version) -> Result<Did, StoreError> {
-        let mut connection = self.follow().acquire().await?;
+        let mut connection = self.follow.acquire().await?;
         read_did(&mut connection, after, to).await
     }
 
     /// The newest commit with the catalogue as of then and what was committed just before, all of one moment.
     pub async fn beginning(&self) -> Result<Beginning, StoreError> {
-        let mut tx = self.follow().begin().await?;
+        let mut tx = self.follow.begin().await?;
         sqlx::raw_sql("set transaction isolation level repeatable read, read only")
             .execute(&mut *tx)
             .await?;
         sqlx::raw_sql(BEGIN_TIMEOUT).execute(&mut *tx).await?;
-        let newest = newest(&mut tx).await?;
         let base = base(&mut tx).await?;
-        let history = history(&mut tx, base.version).await?;
-        let did = read_did(&mut tx, base.version, newest.version).await?;
-        let beginning = Beginning {
+        let history = commits_from(&mut *tx, base.version.next(), HISTORY_COMMITS_MAX).await?;
+        let mut beginning = Beginning {
             base,
             history,
-            did,
+            did: Did::default(),
             products: named_products(&mut tx).await?,
             warehouses: named_warehouses(&mut tx).await?,
         };
+        let newest = beginning.newest().version;
+        beginning.did = read_did(&mut tx, base.version, newest).await?;
         tx.commit().await?;
         Ok(beginning)
     }
 }
 
-type Tx = Transaction<'static, Postgres>;
-
-async fn newest(tx: &mut Tx) -> Result<CommitPoint, StoreError> {
-    let row = sqlx::query!("select version, tag from stock_commits order by version desc limit 1")
-        .fetch_optional(&mut **tx)
-        .await?
-        .ok_or(StoreError::NO_COMMITS)?;
-    commit_point(row.version, row.tag)
+impl Beginning {
+    pub fn newest(&self) -> CommitPoint {
+        let last = self.history.last();
+        last.map_or(self.base, |commit| commit.point)
+    }
 }
+
+type Tx = Transaction<'static, Postgres>;
 
 /// The commit after which the history begins: the rows after it are few enough, unless it is the newest.
 async fn base(tx: &mut Tx) -> Result<CommitPoint, StoreError> {
@@ -110,24 +109,6 @@ async fn base(tx: &mut Tx) -> Result<CommitPoint, StoreError> {
     .await?
     .ok_or(StoreError::NO_COMMITS)?;
     commit_point(row.version, row.tag)
-}
-
-async fn history(tx: &mut Tx, base: Version) -> Result<Vec<Commit>, StoreError> {
-    let rows = sqlx::query!(
-        r#"select version, tag, committed_at as "committed_at: PgTime"
-        from stock_commits where version > $1 order by version"#,
-        base.number()
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Commit {
-                point: commit_point(row.version, row.tag)?,
-                committed_at: row.committed_at.0,
-            })
-        })
-        .collect()
 }
 
 async fn read_did(
@@ -253,13 +234,4 @@ async fn named_warehouses(tx: &mut Tx) -> Result<Vec<Warehouse>, StoreError> {
         .into_iter()
         .filter_map(|row| warehouse(row.warehouse_id, row.code.as_deref(), row.name.as_deref()))
         .collect())
-}
-
-/// The ledger's `kind`.
-fn change_kind(number: i16) -> Option<ChangeKind> {
-    match number {
-        1 => Some(Side::Departure.into()),
-        2 => Some(Side::Arrival.into()),
-        _ => None,
-    }
 }

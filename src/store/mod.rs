@@ -194,14 +194,6 @@ impl Store {
         (self.reads.size(), self.reads.num_idle())
     }
 
-    fn reads(&self) -> &PgPool {
-        &self.reads
-    }
-
-    fn follow(&self) -> &PgPool {
-        &self.follow
-    }
-
     pub async fn close(&self) {
         let both = async { tokio::join!(self.reads.close(), self.follow.close()) };
         drop(timeout(CLOSE_MAX, both).await);

@@ -77,7 +77,7 @@ impl Store {
             selection.after.map_or(Uuid::nil(), ProductId::uuid),
             selection.limit
         )
-        .fetch_optional(self.reads())
+        .fetch_optional(&self.reads)
         .await?
         .ok_or(StoreError::NO_COMMITS)?;
         let as_of = commit_point(read.version, read.tag)?;
@@ -88,7 +88,7 @@ impl Store {
     /// How many products there are.
     pub async fn products_total(&self) -> Result<i64, StoreError> {
         let total = sqlx::query_scalar!(r#"select count(*) as "total!" from products"#)
-            .fetch_one(self.reads())
+            .fetch_one(&self.reads)
             .await?;
         Ok(total)
     }
@@ -98,7 +98,7 @@ impl Store {
         let id = sqlx::query_scalar!(
             "select product_id from products where sku is not null order by sku limit 1"
         )
-        .fetch_optional(self.reads())
+        .fetch_optional(&self.reads)
         .await?;
         Ok(id.and_then(ProductId::new))
     }
@@ -118,7 +118,7 @@ impl Store {
             &warehouses,
             &products
         )
-        .fetch_all(self.reads())
+        .fetch_all(&self.reads)
         .await?;
         let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
         let as_of = commit_point(newest.version, newest.tag)?;
@@ -146,7 +146,7 @@ impl Store {
             after.map_or(Uuid::nil(), ProductId::uuid),
             limit
         )
-        .fetch_all(self.reads())
+        .fetch_all(&self.reads)
         .await?;
         let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
         let as_of = commit_point(newest.version, newest.tag)?;
@@ -190,7 +190,7 @@ impl Store {
             warehouse,
             limit
         )
-        .fetch_all(self.reads())
+        .fetch_all(&self.reads)
         .await?;
         let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
         let as_of = commit_point(newest.version, newest.tag)?;

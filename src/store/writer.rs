@@ -19,6 +19,7 @@ use super::{
 use crate::domain::{
     CommitPoint, MovementId, MovementLine, ProductId, Revision, Side, SideReport, Sides, StockKey,
     Tag, Timestamp, Version, WarehouseCode, WarehouseId, batch::Change, batch::LineId,
+    change::ChangeKind,
 };
 
 /// A connection that writes, one transaction at a time. It is made when it is needed and given up after a failure, so
@@ -410,6 +411,13 @@ pub(super) fn kind(side: Side) -> i16 {
         Side::Departure => 1,
         Side::Arrival => 2,
     }
+}
+
+/// The ledger's `kind`, read.
+pub(super) fn change_kind(number: i16) -> Option<ChangeKind> {
+    let sides = [Side::Departure, Side::Arrival];
+    let side = sides.into_iter().find(|side| kind(*side) == number);
+    side.map(ChangeKind::from)
 }
 
 /// A row of `movements`.

@@ -299,19 +299,14 @@ async fn clients_that_come_and_go_have_what_the_database_has() {
         clients.spawn(async move { (only, come_and_go(at, query, seed + n, stop).await) });
     }
     let produced = world.publish(&options, messages / 10, &[]);
-    eventually("half is taken", async || {
-        (world.taken().await >= i64::try_from(messages / 2).unwrap()).then_some(())
-    })
-    .await;
+    let all = i64::try_from(messages).unwrap();
+    world.is_caught_up(all / 2).await;
     // The service is restarted in mid-stream, on another port.
     service.stop().await;
     let service = world.start().await;
     base.lock().unwrap().clone_from(&service.base);
     let produced = produced.await.unwrap();
-    eventually("all is taken", async || {
-        (world.taken().await >= i64::try_from(messages).unwrap()).then_some(())
-    })
-    .await;
+    world.is_caught_up(all).await;
     stop.cancel();
     let newest = world.newest_version().await;
     let mut looked_at = 0;
