@@ -38,6 +38,13 @@ pub const MESSAGE_STATUSES: [&str; 3] = ["ok", "duplicate", "error"];
 pub const TIERS: [&str; 2] = ["memory", "redis"];
 pub const LOOKUPS: [&str; 4] = ["hit", "miss", "refused", "error"];
 
+/// What clients are told of a crossed threshold: values of the label `type`.
+pub const STOCK_ALERTS: [&str; 4] = [
+    "low_stock_alert",
+    "stock_recovered",
+    "reorder_needed",
+    "reorder_recovered",
+];
 /// How live clients connect.
 pub const LIVE_KINDS: [&str; 2] = ["socket", "stream"];
 /// The codes with which the service closes a live connection.
@@ -87,6 +94,10 @@ pub struct Metrics {
     pub feed_lag_seconds: Histogram,
     /// Times the database turned out to be restored.
     pub feed_resyncs_total: IntCounter,
+    /// Changes of stock that were followed, by whichever process they were made.
+    pub feed_changes_total: IntCounter,
+    /// Thresholds that were seen crossed, by what clients are told.
+    pub stock_alerts_total: IntCounterVec,
     /// Looks at the order of commits, by result.
     pub feed_polls_total: IntCounterVec,
     /// Live connections open now, by kind: socket, stream.
@@ -197,6 +208,15 @@ impl Metrics {
                 "Seconds from a commit to this process having followed it",
                 &FINE_SECONDS,
             )?,
+            feed_changes_total: make.counter(
+                "feed_changes_total",
+                "Changes of stock that the follower saw, made by any process",
+            )?,
+            stock_alerts_total: make.counters(
+                "stock_alerts_total",
+                "Thresholds that the follower saw crossed",
+                &["type"],
+            )?,
             feed_resyncs_total: make.counter(
                 "feed_resyncs_total",
                 "Times the database turned out to be restored",
@@ -269,6 +289,9 @@ impl Metrics {
         }
         for result in ["ok", "error"] {
             self.feed_polls_total.with_label_values(&[result]);
+        }
+        for alert in STOCK_ALERTS {
+            self.stock_alerts_total.with_label_values(&[alert]);
         }
         for kind in LIVE_KINDS {
             self.live_connections.with_label_values(&[kind]);

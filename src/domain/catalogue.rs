@@ -46,6 +46,12 @@ impl Product {
     pub fn is_low(&self, units: i64) -> bool {
         self.min_stock.is_some_and(|min| min.is_reached_by(units))
     }
+
+    /// Whether so many units in all warehouses are so few that it is to be ordered again.
+    pub fn is_to_be_reordered(&self, available: i64) -> bool {
+        let point = self.reorder_point;
+        point.is_some_and(|point| point.is_reached_by(available))
+    }
 }
 
 impl Warehouse {

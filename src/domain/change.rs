@@ -132,6 +132,13 @@ pub struct LevelChange {
     pub revision: Revision,
 }
 
+impl LevelChange {
+    /// How many units more can be promised than before.
+    pub fn available_delta(&self) -> i64 {
+        self.after.available() - self.before.available()
+    }
+}
+
 /// The rows of one commit, ordered by key, as one change for each key.
 pub fn fold(rows: impl IntoIterator<Item = LedgerRow>) -> Vec<LevelChange> {
     let mut changes: Vec<LevelChange> = Vec::new();

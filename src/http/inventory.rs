@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::{
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Path, Query, State},
     http::StatusCode,
     response::Response,
 };
@@ -19,14 +19,10 @@ use super::{
     input::{self, Body, Page},
 };
 use crate::{
-    domain::{
-        ProductId, StockKey, WarehouseId,
-        catalogue::{Name, Threshold},
-        stock::ProductStock,
-    },
+    domain::{ProductId, StockKey, catalogue::Name, stock::ProductStock},
     inventory::Inventory,
     live::{filter::Filter, product::ProductDocument},
-    store::stock::{LowLevel, Selection},
+    store::stock::Selection,
 };
 
 const NOT_FOUND: &str = "Product not found";
@@ -110,100 +106,6 @@ pub(super) async fn show(
     let stock = read.value.ok_or(ApiError::NotFound(NOT_FOUND))?;
     let body = ProductDocument::new(&stock, &Filter::default());
     Ok(document(StatusCode::OK, &body, read.as_of))
-}
-
-/// A level at or below its minimum.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct LowBody {
-    /// The sku where there is one, else the UUID.
-    product_id: String,
-    product_name: Option<String>,
-    warehouse_id: Uuid,
-    /// The code where there is one, else the UUID.
-    warehouse: String,
-    #[schema(minimum = 0)]
-    current_quantity: i64,
-    min_stock: Option<i64>,
-}
-
-impl LowBody {
-    fn new(low: &LowLevel) -> Self {
-        let (product, warehouse) = (&low.product, &low.placed.warehouse);
-        Self {
-            product_id: product.label(),
-            product_name: product.name.as_ref().map(Name::to_string),
-            warehouse_id: warehouse.id.uuid(),
-            warehouse: warehouse.label(),
-            current_quantity: low.placed.level.quantity(),
-            min_stock: product.min_stock.map(Threshold::units),
-        }
-    }
-}
-
-/// A page of what is low.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct LowStockBody {
-    low_stock: Vec<LowBody>,
-    /// What gives the next page as `?cursor=`; `null` on the last.
-    next_cursor: Option<String>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct LowStockQuery {
-    cursor: Option<String>,
-    limit: Option<usize>,
-}
-
-/// What is at or below its minimum
-#[utoipa::path(
-    get,
-    path = "/inventory/low-stock",
-    tag = "inventory",
-    params(
-        ("cursor" = Option<String>, Query, description = "The next_cursor of the page before"),
-        ("limit" = Option<u16>, Query, description = "Entries of a page, 1 to 1000; 1000 if it is left out")
-    ),
-    responses(
-        (status = 200, description = "A page, by product and warehouse", body = LowStockBody, headers(
-            ("Stock-Version" = String, description = "As of which commit the page is true")
-        )),
-        (status = 400, description = "A limit or cursor that is none", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json")
-    )
-)]
-pub(super) async fn low_stock(
-    State(context): State<Context>,
-    query: Result<Query<LowStockQuery>, QueryRejection>,
-) -> Result<Response, ApiError> {
-    let invalid = || ApiError::BadRequest("limit must be 1 to 1000, and cursor one of a page");
-    let Query(query) = query.map_err(|_| invalid())?;
-    let limit = query.limit.unwrap_or(INVENTORY_PAGE);
-    if !(1..=INVENTORY_PAGE).contains(&limit) {
-        return Err(invalid());
-    }
-    let after = query
-        .cursor
-        .as_deref()
-        .map(|cursor| read_key(cursor).ok_or_else(invalid));
-    let read = context
-        .inventory
-        .low_levels(after.transpose()?, limit)
-        .await?;
-    let last = read.value.last().filter(|_| read.value.len() >= limit);
-    let body = LowStockBody {
-        next_cursor: last.map(|low| format!("{}.{}", low.product.id, low.placed.warehouse.id)),
-        low_stock: read.value.iter().map(LowBody::new).collect(),
-    };
-    Ok(document(StatusCode::OK, &body, read.as_of))
-}
-
-/// A key as a cursor: its product and its warehouse.
-fn read_key(cursor: &str) -> Option<StockKey> {
-    let (product, warehouse) = cursor.split_once('.')?;
-    Some(StockKey {
-        product: ProductId::new(Uuid::try_parse(product).ok()?)?,
-        warehouse: WarehouseId::new(Uuid::try_parse(warehouse).ok()?)?,
-    })
 }
 
 /// How much there is of a product, and no more.

@@ -11,6 +11,7 @@ mod finish;
 mod input;
 mod inventory;
 pub mod live;
+mod low_stock;
 mod movements;
 mod openapi;
 mod ops;
@@ -82,7 +83,7 @@ fn api_routes() -> OpenApiRouter<Context> {
         .routes(routes!(catalogue::warehouses))
         .routes(routes!(catalogue::put_warehouse))
         .routes(routes!(inventory::list))
-        .routes(routes!(inventory::low_stock))
+        .routes(routes!(low_stock::list))
         .routes(routes!(inventory::show))
         .routes(routes!(inventory::quantity))
         .routes(routes!(inventory::levels))

@@ -2,9 +2,12 @@
 
 use std::{fmt::Debug, sync::Arc};
 
-use crate::domain::{
-    CommitPoint, Product, StockKey, Timestamp, Warehouse,
-    change::{Amounts, LevelChange},
+use crate::{
+    domain::{
+        CommitPoint, Product, ProductId, StockKey, Timestamp, Warehouse,
+        change::{Amounts, ChangeKind, LevelChange},
+    },
+    store::catalogue::CatalogueChange,
 };
 
 /// A commit with everything it did, in the words of the catalogue as this commit left it.
@@ -15,14 +18,21 @@ pub struct Followed {
     /// By key, each once.
     pub levels: Vec<FollowedLevel>,
     pub crossings: Vec<Crossing>,
-    /// Whether it changed the catalogue: what was said in older words may be wrong now.
-    pub changed_catalogue: bool,
+    pub reorders: Vec<Reorder>,
+    /// What it changed in the catalogue: what was said in older words may be wrong now.
+    pub catalogue: Vec<CatalogueChange>,
 }
 
 impl Followed {
     /// How many things there are to tell.
     pub fn len(&self) -> usize {
-        self.levels.len() + self.crossings.len()
+        self.levels.len() + self.crossings.len() + self.reorders.len() + self.catalogue.len()
+    }
+
+    /// The names of the thresholds it crossed.
+    pub fn alerts(&self) -> impl Iterator<Item = &'static str> {
+        let low = self.crossings.iter().map(Crossing::name);
+        low.chain(self.reorders.iter().map(Reorder::name))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -38,6 +48,15 @@ pub struct FollowedLevel {
     /// Whether the level was low before, and after.
     pub was_low: bool,
     pub is_low: bool,
+    /// Not the level changed but its product's minimum.
+    pub by_minimum: bool,
+}
+
+impl FollowedLevel {
+    /// Why the stock changed, if it did.
+    pub fn kind(&self) -> Option<ChangeKind> {
+        (!self.by_minimum).then_some(self.change.kind)
+    }
 }
 
 /// What the catalogue says of a key; `None` where it says nothing.
@@ -54,6 +73,48 @@ pub struct Crossing {
     pub is_low: bool,
     pub amounts: Amounts,
     pub names: Names,
+}
+
+impl Crossing {
+    /// As clients read it.
+    pub fn name(&self) -> &'static str {
+        if self.is_low {
+            "low_stock_alert"
+        } else {
+            "stock_recovered"
+        }
+    }
+
+    pub(super) fn of(level: &FollowedLevel) -> Self {
+        Self {
+            key: level.change.key,
+            is_low: level.is_low,
+            amounts: level.change.after,
+            names: level.names.clone(),
+        }
+    }
+}
+
+/// A product that is to be reordered, or is not any more.
+#[derive(Clone, Debug)]
+pub struct Reorder {
+    pub product: ProductId,
+    pub is_needed: bool,
+    /// Units, in all warehouses.
+    pub available: i64,
+    /// `None` where the catalogue says nothing.
+    pub known: Option<Arc<Product>>,
+}
+
+impl Reorder {
+    /// As clients read it.
+    pub fn name(&self) -> &'static str {
+        if self.is_needed {
+            "reorder_needed"
+        } else {
+            "reorder_recovered"
+        }
+    }
 }
 
 /// Who is told. Called in the order of commits, and never at the same time.

@@ -4,7 +4,11 @@
 //! without gaps; a position whose tag is not there any more means another database, and everything begins anew. It is
 //! woken by `LISTEN`/`NOTIFY` and by its own process, and it looks by itself as well: a lost wake-up costs delay.
 
-use std::{collections::BTreeMap, iter, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -15,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Inventory,
     feed::{Audience, Followed},
-    names::Catalogue,
     record::beside_levels,
+    watch::Watch,
 };
 use crate::{
     cache::CacheKey,
@@ -72,7 +76,7 @@ pub struct Follower {
     /// `None` until the database was first seen.
     position: Option<CommitPoint>,
     /// As of the position.
-    catalogue: Catalogue,
+    watch: Watch,
     audience: Arc<dyn Audience>,
     clock: Clock,
     settings: FollowSettings,
@@ -92,7 +96,7 @@ impl Follower {
             receiver,
             ahead: BTreeMap::new(),
             position: None,
-            catalogue: Catalogue::default(),
+            watch: Watch::default(),
             audience,
             clock,
             settings,
@@ -117,7 +121,11 @@ impl Follower {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                Some(commit) = self.receiver.recv() => self.take(commit),
+                Some(commit) = self.receiver.recv() => {
+                    if !self.take(commit) {
+                        self.look_and_tell().await;
+                    }
+                }
                 Ok(()) = woken.changed() => self.look_and_tell().await,
                 _ = tick.tick() => self.look_and_tell().await,
             }
@@ -167,6 +175,8 @@ impl Follower {
 
     /// Marks what these commits did and moves on over them.
     fn follow_did(&mut self, commits: &[Commit], did: Did) {
+        let changes = u64::try_from(did.rows.len()).unwrap_or(0);
+        self.inventory.metrics.feed_changes_total.inc_by(changes);
         let rule = self.inventory.cache.rule();
         for row in &did.rows {
             rule.mark(CacheKey::Stock(row.row.key), row.version);
@@ -174,7 +184,7 @@ impl Follower {
                 rule.mark(CacheKey::Movement(movement), row.version);
             }
         }
-        for followed in told(&mut self.catalogue, commits, did) {
+        for followed in self.watch.tell(commits, did) {
             self.move_to(followed);
         }
     }
@@ -201,17 +211,26 @@ impl Follower {
             .inc();
     }
 
-    /// A commit of this process: followed at once if it is the one right after the position, else kept until it is.
-    fn take(&mut self, commit: Handed) {
+    /// A commit of this process: followed at once if it is the one right after the position, else kept until it is. Whether
+    /// it can be: what stands of a product whose entry changed, only the database knows.
+    fn take(&mut self, commit: Handed) -> bool {
+        if commit
+            .catalogue
+            .iter()
+            .any(|change| change.product().is_some())
+        {
+            return false;
+        }
         let version = commit.published.point.version;
         if self.position.is_none_or(|at| version <= at.version) {
-            return;
+            return true;
         }
         self.ahead.insert(version, commit);
         self.take_what_follows();
         while self.ahead.len() > HANDED_MAX {
             self.ahead.pop_first();
         }
+        true
     }
 
     fn take_what_follows(&mut self) {
@@ -242,6 +261,10 @@ impl Follower {
         let (to, committed_at) = (followed.point, followed.committed_at);
         self.inventory.cache.rule().advance(to);
         self.position = Some(to);
+        for alert in followed.alerts() {
+            let alerts = &self.inventory.metrics.stock_alerts_total;
+            alerts.with_label_values(&[alert]).inc();
+        }
         self.audience.follow(followed);
         let lag_us = self
             .clock
@@ -266,10 +289,9 @@ impl Follower {
     async fn begin(&mut self) -> Result<(), StoreError> {
         let beginning = self.inventory.store.beginning().await?;
         let newest = beginning.newest();
-        let mut catalogue = Catalogue::new(beginning.products, beginning.warehouses);
-        // The history is told in the words of today, which its own changes lead to.
-        let history = told(&mut catalogue, &beginning.history, beginning.did);
-        self.catalogue = catalogue;
+        let mut watch = Watch::at_base(&beginning);
+        let history = watch.tell(&beginning.history, beginning.did);
+        self.watch = watch;
         self.inventory.cache.rule().restart(newest);
         self.inventory.cache.forget();
         self.position = Some(newest);
@@ -280,23 +302,6 @@ impl Follower {
             .set(newest.version.number());
         Ok(())
     }
-}
-
-/// What these commits did, each in the words of the catalogue as it left it.
-fn told(catalogue: &mut Catalogue, commits: &[Commit], did: Did) -> Vec<Followed> {
-    let mut rows = did.rows.into_iter().peekable();
-    let mut changes = did.catalogue.into_iter().peekable();
-    let tell = |commit: &Commit| {
-        let version = commit.point.version;
-        let mut changed_catalogue = false;
-        while let Some((_, change)) = changes.next_if(|(at, _)| *at <= version) {
-            catalogue.apply(change);
-            changed_catalogue = true;
-        }
-        let of_commit = iter::from_fn(|| rows.next_if(|row| row.version <= version));
-        catalogue.told(commit, changed_catalogue, of_commit.map(|row| row.row))
-    };
-    commits.iter().map(tell).collect()
 }
 
 /// What the database has of a commit of this process.
@@ -325,6 +330,7 @@ fn did(handed: Handed) -> Result<Did, StoreError> {
     Ok(Did {
         rows,
         catalogue: catalogue.map(|change| (version, change)).collect(),
+        levels: HashMap::new(),
     })
 }
 

@@ -7,10 +7,10 @@ pub mod catalogue;
 pub mod difference;
 pub mod feed;
 pub mod follow;
-mod names;
 pub mod query;
 pub mod record;
 pub mod verify;
+pub mod watch;
 
 use std::sync::Arc;
 

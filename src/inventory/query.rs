@@ -11,7 +11,7 @@ use super::{Inventory, catalogue::page_rows};
 use crate::{
     cache::{CacheKey, Entry, Lookup, Seat, Tier},
     domain::{
-        CommitPoint, Movement, MovementId, ProductId, StockKey, StockLevel, WarehouseId,
+        CommitPoint, Movement, MovementId, Product, ProductId, StockKey, StockLevel, WarehouseId,
         commit::WantedCommit, stock::ProductStock,
     },
     store::{
@@ -135,6 +135,12 @@ impl Inventory {
     ) -> Result<AsOf<Vec<LowLevel>>, StoreError> {
         let limit = page_rows(limit);
         self.retried(|| self.store.low_levels(after, limit)).await
+    }
+
+    /// The first products, by id, that are to be ordered again, and how much of them is available.
+    pub async fn to_reorder(&self, limit: usize) -> Result<Vec<(Product, i64)>, StoreError> {
+        let limit = page_rows(limit);
+        self.retried(|| self.store.to_reorder(limit)).await
     }
 
     /// A page of the levels of a warehouse, by product, after that one.

@@ -1,6 +1,9 @@
 //! What a client wants to hear of.
 
-use crate::domain::{ProductId, StockKey, WarehouseId, change::ChangeKind};
+use crate::{
+    domain::{ProductId, StockKey, WarehouseId, change::ChangeKind},
+    store::catalogue::CatalogueChange,
+};
 
 use super::ring::{Item, What};
 
@@ -61,8 +64,23 @@ impl Filter {
         has(&self.warehouses, &key.warehouse) && has(&self.products, &key.product)
     }
 
-    pub fn has_kind(&self, kind: ChangeKind) -> bool {
+    /// Whether what stands of the product in all warehouses is looked at: who looks at one warehouse hears of it only by naming
+    /// the product.
+    pub fn has_total(&self, product: ProductId) -> bool {
+        has(&self.products, &product) && (self.warehouses.is_empty() || !self.products.is_empty())
+    }
+
+    fn has_kind(&self, kind: ChangeKind) -> bool {
         has(&self.kinds, &kind)
+    }
+
+    /// Whether a change of a level is of a kind that is told: one for this reason, or, without a reason, one of its minimum
+    /// alone.
+    pub fn has_change(&self, kind: Option<ChangeKind>) -> bool {
+        match kind {
+            Some(kind) => self.has_kind(kind),
+            None => self.below_min && self.kinds.is_empty(),
+        }
     }
 
     /// Whether something about the item may be for this client.
@@ -70,6 +88,9 @@ impl Filter {
         match &item.what {
             What::Level(level) => self.has_key(level.change.key),
             What::Low(crossing) => self.has_key(crossing.key),
+            What::Reorder(reorder) => self.has_total(reorder.product),
+            What::Words(CatalogueChange::Product(product)) => has(&self.products, &product.id),
+            What::Words(CatalogueChange::Warehouse(place)) => has(&self.warehouses, &place.id),
         }
     }
 }

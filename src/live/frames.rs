@@ -11,7 +11,8 @@ use crate::{
         catalogue::{Code, Name, Threshold},
         change::{Amounts, ChangeKind},
     },
-    inventory::feed::{Crossing, FollowedLevel, Names},
+    inventory::feed::{Crossing, FollowedLevel, Names, Reorder},
+    store::catalogue::CatalogueChange,
 };
 
 /// An update as one client gets it.
@@ -110,6 +111,8 @@ pub(super) fn item(shown: &Shown, item: &Item, cursor: Option<CommitPoint>) -> B
     match &item.what {
         What::Level(level) => update(shown, level, Told::to_all(level), cursor),
         What::Low(crossing) => low(shown, crossing, cursor),
+        What::Reorder(reorder) => self::reorder(shown, reorder, cursor),
+        What::Words(change) => words(shown, change, cursor),
     }
 }
 
@@ -158,11 +161,7 @@ pub(super) fn low(shown: &Shown, crossing: &Crossing, cursor: Option<CommitPoint
     } = crossing.key;
     let known = crossing.names.product.as_deref();
     write(&Frame {
-        r#type: if crossing.is_low {
-            "low_stock_alert"
-        } else {
-            "stock_recovered"
-        },
+        r#type: crossing.name(),
         version: shown.point.version.number(),
         cursor: cursor.map(|cursor| cursor.to_string()),
         rest: Alert {
@@ -177,6 +176,85 @@ pub(super) fn low(shown: &Shown, crossing: &Crossing, cursor: Option<CommitPoint
                 .and_then(|known| known.name.as_ref())
                 .map(Name::as_str),
             timestamp: shown.committed_at.to_string(),
+        },
+    })
+}
+
+#[derive(Serialize)]
+struct ReorderAlert<'f> {
+    product_id: Id<'f>,
+    available_stock: i64,
+    reorder_point: Option<i64>,
+    product_name: Option<&'f str>,
+    timestamp: String,
+}
+
+pub(super) fn reorder(shown: &Shown, reorder: &Reorder, cursor: Option<CommitPoint>) -> Bytes {
+    let known = reorder.known.as_deref();
+    write(&Frame {
+        r#type: reorder.name(),
+        version: shown.point.version.number(),
+        cursor: cursor.map(|cursor| cursor.to_string()),
+        rest: ReorderAlert {
+            product_id: product_id(reorder.product, known),
+            available_stock: reorder.available,
+            reorder_point: known
+                .and_then(|known| known.reorder_point)
+                .map(Threshold::units),
+            product_name: known
+                .and_then(|known| known.name.as_ref())
+                .map(Name::as_str),
+            timestamp: shown.committed_at.to_string(),
+        },
+    })
+}
+
+#[derive(Serialize)]
+struct Words<'f> {
+    timestamp: String,
+    data: Word<'f>,
+}
+
+/// What the catalogue says now.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Word<'f> {
+    Product {
+        id: Uuid,
+        sku: Option<&'f str>,
+        name: Option<&'f str>,
+        min_stock: Option<i64>,
+        reorder_point: Option<i64>,
+    },
+    Warehouse {
+        id: Uuid,
+        code: Option<&'f str>,
+        name: Option<&'f str>,
+    },
+}
+
+pub(super) fn words(shown: &Shown, change: &CatalogueChange, cursor: Option<CommitPoint>) -> Bytes {
+    let data = match change {
+        CatalogueChange::Product(product) => Word::Product {
+            id: product.id.uuid(),
+            sku: product.sku.as_ref().map(Code::as_str),
+            name: product.name.as_ref().map(Name::as_str),
+            min_stock: product.min_stock.map(Threshold::units),
+            reorder_point: product.reorder_point.map(Threshold::units),
+        },
+        CatalogueChange::Warehouse(warehouse) => Word::Warehouse {
+            id: warehouse.id.uuid(),
+            code: warehouse.code.as_ref().map(Code::as_str),
+            name: warehouse.name.as_ref().map(Name::as_str),
+        },
+    };
+    write(&Frame {
+        r#type: "catalogue",
+        version: shown.point.version.number(),
+        cursor: cursor.map(|cursor| cursor.to_string()),
+        rest: Words {
+            timestamp: shown.committed_at.to_string(),
+            data,
         },
     })
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::filter::Filter;
 use crate::domain::{
-    StockKey, Timestamp,
+    Product, StockKey, Timestamp,
     catalogue::{Name, Threshold},
     stock::{PlacedLevel, ProductStock},
 };
@@ -35,6 +35,8 @@ pub struct ProductDocument {
     last_updated: Option<String>,
     min_stock: Option<i64>,
     reorder_point: Option<i64>,
+    /// What is available in all warehouses is at or below the reorder point.
+    pub(super) reorder_needed: bool,
     pub(super) levels: Vec<LevelDocument>,
 }
 
@@ -52,6 +54,8 @@ pub struct LevelDocument {
     reserved: i64,
     #[schema(minimum = 0)]
     available: i64,
+    /// At or below the product's minimum.
+    low: bool,
     revision: i64,
 }
 
@@ -68,12 +72,13 @@ impl ProductDocument {
             filter.has_key(key)
                 && (!filter.is_below_min() || product.is_low(placed.level.quantity()))
         };
+        let available_stock = levels.clone().map(|placed| placed.level.available()).sum();
         Self {
             product_id: product.label(),
             name: product.name.as_ref().map(Name::to_string),
             total_stock: levels.clone().map(|placed| placed.level.quantity()).sum(),
             reserved_stock: levels.clone().map(|placed| placed.level.reserved).sum(),
-            available_stock: levels.clone().map(|placed| placed.level.available()).sum(),
+            available_stock,
             warehouses: levels
                 .clone()
                 .map(|placed| (placed.warehouse.label(), placed.level.quantity()))
@@ -86,13 +91,17 @@ impl ProductDocument {
                 .map(Timestamp::to_string),
             min_stock: product.min_stock.map(Threshold::units),
             reorder_point: product.reorder_point.map(Threshold::units),
-            levels: levels.filter(is_shown).map(LevelDocument::new).collect(),
+            reorder_needed: product.is_to_be_reordered(available_stock),
+            levels: levels
+                .filter(is_shown)
+                .map(|placed| LevelDocument::new(placed, product))
+                .collect(),
         }
     }
 }
 
 impl LevelDocument {
-    fn new(placed: &PlacedLevel) -> Self {
+    fn new(placed: &PlacedLevel, product: &Product) -> Self {
         let level = &placed.level;
         Self {
             warehouse_id: placed.warehouse.id.uuid(),
@@ -101,6 +110,7 @@ impl LevelDocument {
             quantity: level.quantity(),
             reserved: level.reserved,
             available: level.available(),
+            low: product.is_low(level.quantity()),
             revision: level.revision.0,
         }
     }

@@ -15,8 +15,9 @@ use bytes::Bytes;
 
 use super::{filter::Filter, frames};
 use crate::{
-    domain::{CommitPoint, ProductId, StockKey, Tag, Timestamp, Version},
-    inventory::feed::{Crossing, Followed, FollowedLevel},
+    domain::{CommitPoint, ProductId, StockKey, Tag, Timestamp, Version, WarehouseId},
+    inventory::feed::{Crossing, Followed, FollowedLevel, Reorder},
+    store::catalogue::CatalogueChange,
 };
 
 /// A client that is so many commits behind is told the newest state of each key only,
@@ -33,7 +34,7 @@ const NONE_YET: i64 = i64::MAX;
 pub struct Shown {
     pub point: CommitPoint,
     pub committed_at: Timestamp,
-    /// Alerts, then levels by key.
+    /// Words and alerts, then levels by key.
     items: Vec<Item>,
     /// Items of this and all earlier commits since following began.
     total: usize,
@@ -61,6 +62,8 @@ pub struct Item {
 pub enum What {
     Level(FollowedLevel),
     Low(Crossing),
+    Reorder(Reorder),
+    Words(CatalogueChange),
 }
 
 /// What an item is about: of one about the same thing, only the newest is of interest to who is behind.
@@ -68,6 +71,9 @@ pub enum What {
 enum About {
     Level(StockKey),
     Low(StockKey),
+    Reorder(ProductId),
+    Product(ProductId),
+    Warehouse(WarehouseId),
 }
 
 /// Where an item is.
@@ -82,6 +88,9 @@ impl What {
         match self {
             Self::Level(level) => About::Level(level.change.key),
             Self::Low(crossing) => About::Low(crossing.key),
+            Self::Reorder(reorder) => About::Reorder(reorder.product),
+            Self::Words(CatalogueChange::Product(product)) => About::Product(product.id),
+            Self::Words(CatalogueChange::Warehouse(place)) => About::Warehouse(place.id),
         }
     }
 }
@@ -109,8 +118,11 @@ impl Item {
 
 impl Shown {
     fn new(commit: Followed) -> Self {
-        let alerts = commit.crossings.into_iter().map(What::Low);
-        let mut items: Vec<Item> = alerts.map(Item::new).collect();
+        let words = commit.catalogue.into_iter().map(What::Words);
+        let low = commit.crossings.into_iter().map(What::Low);
+        let reorders = commit.reorders.into_iter().map(What::Reorder);
+        let first = words.chain(low).chain(reorders);
+        let mut items: Vec<Item> = first.map(Item::new).collect();
         let levels_from = items.len();
         items.extend(commit.levels.into_iter().map(What::Level).map(Item::new));
         // A batch has some thousands of rows at most.
@@ -217,7 +229,7 @@ impl Shown {
 fn level_key(item: &Item) -> Option<StockKey> {
     match &item.what {
         What::Level(level) => Some(level.change.key),
-        What::Low(_) => None,
+        What::Low(_) | What::Reorder(_) | What::Words(_) => None,
     }
 }
 
@@ -308,7 +320,7 @@ impl Ring {
     }
 
     fn take_words(&mut self, commit: &Followed) {
-        if commit.changed_catalogue {
+        if !commit.catalogue.is_empty() {
             self.words_since = commit.point.version;
         }
     }

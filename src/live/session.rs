@@ -16,7 +16,7 @@ use super::{
     snapshot::Snapshot,
 };
 use crate::{
-    domain::{CommitPoint, StockKey, Timestamp, Version, commit::WantedCommit},
+    domain::{CommitPoint, StockKey, Timestamp, Version, change::ChangeKind, commit::WantedCommit},
     inventory::feed::FollowedLevel,
 };
 
@@ -312,11 +312,8 @@ impl Found {
         let is_shared = cursor.is_none_or(|cursor| cursor == self.shown.point);
         match (&item.what, self.own) {
             (_, None) if is_shared => self.shown.frame(item, cursor.is_some()),
-            (What::Level(level), own) => {
-                let told = own.unwrap_or_else(|| Told::to_all(level));
-                frames::update(&self.shown, level, told, cursor)
-            }
-            (What::Low(crossing), _) => frames::low(&self.shown, crossing, cursor),
+            (What::Level(level), Some(told)) => frames::update(&self.shown, level, told, cursor),
+            _ => frames::item(&self.shown, item, cursor),
         }
     }
 }
@@ -353,8 +350,8 @@ impl Walk {
                     let is_to_all = filter.is_by_key() && told == Told::to_all(level);
                     (!is_to_all).then_some(told)
                 }
-                What::Low(_) if self.has_crossed(item, commits)? => None,
-                What::Low(_) => continue,
+                What::Low(_) | What::Reorder(_) if !self.has_crossed(item, commits)? => continue,
+                What::Low(_) | What::Reorder(_) | What::Words(_) => None,
             };
             return Ok(Some(Found { shown, place, own }));
         }
@@ -385,16 +382,23 @@ impl Walk {
         last_had: &mut HashMap<StockKey, Option<i64>>,
         commits: &impl Commits,
     ) -> Result<Option<Told>, Gone> {
-        let (mut kind, mut first) = (level.change.kind, (level.change.before, level.was_low));
-        let mut has_kind = filter.has_kind(kind);
+        let (mut kinds, mut first) = (level.kind(), (level.change.before, level.was_low));
+        let mut has_kind = filter.has_change(level.kind());
         self.look_back(item, commits, |item| {
             if let What::Level(earlier) = &item.what {
-                kind = kind.and(earlier.change.kind);
-                has_kind |= filter.has_kind(earlier.change.kind);
+                kinds = match (kinds, earlier.kind()) {
+                    (Some(later), Some(earlier)) => Some(later.and(earlier)),
+                    (later, earlier) => later.or(earlier),
+                };
+                has_kind |= filter.has_change(earlier.kind());
                 first = (earlier.change.before, earlier.was_low);
             }
         })?;
         let (before, was_low) = first;
+        if kinds.is_none() && (!filter.is_below_min() || was_low == level.is_low) {
+            // Nothing but the minimum changed: to somebody else, or to and fro.
+            return Ok(None);
+        }
         let key = level.change.key;
         let stood = (!filter.is_below_min() || was_low).then(|| before.quantity());
         let had = last_had.get(&key).copied().unwrap_or(stood);
@@ -411,7 +415,7 @@ impl Walk {
             return Ok(None);
         }
         Ok(Some(Told {
-            kind,
+            kind: kinds.unwrap_or(ChangeKind::Mixed),
             change: level.change.after.quantity() - had.unwrap_or(0),
             has_left,
         }))

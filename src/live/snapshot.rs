@@ -25,7 +25,8 @@ impl Snapshot {
         let mut lists = vec![String::new()];
         for product in products {
             let document = ProductDocument::new(product, filter);
-            if document.levels.is_empty() {
+            let is_alert = document.reorder_needed && filter.has_total(product.product.id);
+            if document.levels.is_empty() && !is_alert {
                 continue;
             }
             // Text and numbers: nothing that JSON cannot hold.

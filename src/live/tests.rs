@@ -4,7 +4,7 @@
 //! snapshots that are read at one time and given at another, fall behind, go away after any frame, resume, and live through restores.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -24,131 +24,194 @@ use crate::{
         CommitPoint, Product, ProductId, Revision, StockKey, StockLevel, Tag, Timestamp, Version,
         Warehouse, WarehouseId,
         catalogue::Threshold,
-        change::{Amounts, ChangeKind, LedgerRow, fold},
+        change::{Amounts, ChangeKind, LedgerRow},
         stock::{PlacedLevel, ProductStock},
     },
-    inventory::feed::{Crossing, Followed, FollowedLevel, Names},
+    inventory::{feed::Followed, watch::Watch},
+    store::{
+        catalogue::CatalogueChange,
+        commits::Commit,
+        feed::{Did, FeedRow, LevelAt},
+    },
 };
 
 const WAREHOUSES: u128 = 2;
 const PRODUCTS: u128 = 3;
-const MIN_STOCK: i64 = 2;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Items in the ring: a few commits.
 const RING_ITEMS: usize = 12;
 
-/// What the database holds of each key at a commit.
+/// What the database holds of each key at a commit: amounts and revision.
 type Levels = BTreeMap<StockKey, (Amounts, i64)>;
 
+fn product_id(place: usize) -> ProductId {
+    ProductId::new(Uuid::from_u128(1 + place as u128 % PRODUCTS)).unwrap()
+}
+
 fn key(place: usize) -> StockKey {
-    let place = place as u128;
     StockKey {
-        warehouse: WarehouseId::new(Uuid::from_u128(1 + place % WAREHOUSES)).unwrap(),
-        product: ProductId::new(Uuid::from_u128(1 + place / WAREHOUSES % PRODUCTS)).unwrap(),
+        warehouse: WarehouseId::new(Uuid::from_u128(1 + place as u128 % WAREHOUSES)).unwrap(),
+        product: product_id(place / WAREHOUSES as usize),
     }
 }
 
-fn product(id: ProductId) -> Product {
-    Product {
-        min_stock: Some(Threshold::new(MIN_STOCK).unwrap()),
-        ..Product::unnamed(id)
+/// A database at one commit, and what a follower tells of the commit.
+#[derive(Clone)]
+struct State {
+    followed: Followed,
+    levels: Levels,
+    products: BTreeMap<ProductId, Product>,
+    /// What a follower knows then.
+    watch: Watch,
+}
+
+impl State {
+    fn available(&self, product: ProductId) -> i64 {
+        let of_product = self.levels.iter().filter(|(key, _)| key.product == product);
+        of_product
+            .map(|(_, (amounts, _))| amounts.available())
+            .sum()
+    }
+
+    fn is_low(&self, key: StockKey) -> bool {
+        self.products[&key.product].is_low(self.levels[&key].0.quantity())
     }
 }
 
 /// Commits of a database, some of which a restore may take back.
 struct Database {
-    commits: Vec<(Followed, Levels)>,
+    commits: Vec<State>,
     tags: u32,
 }
 
 impl Database {
     fn new() -> Self {
+        let ids = (0..PRODUCTS as usize).map(product_id);
         let mut database = Self {
             commits: Vec::new(),
             tags: 0,
         };
-        database.commit(&[]);
+        let products: BTreeMap<_, _> = ids.map(|id| (id, Product::unnamed(id))).collect();
+        let nothing = (Levels::new(), products, Watch::default());
+        database.publish(nothing, Did::default());
+        for place in 0..PRODUCTS as usize {
+            database.set_thresholds(place, Some(2), None);
+        }
         database
     }
 
-    fn newest(&self) -> &(Followed, Levels) {
+    fn newest(&self) -> &State {
         self.commits.last().unwrap()
     }
 
+    fn next_version(&self) -> Version {
+        Version::new(i64::try_from(self.commits.len()).unwrap()).unwrap()
+    }
+
+    /// The next commit, of a database that is so before it is told.
+    fn publish(
+        &mut self,
+        (levels, products, mut watch): (Levels, BTreeMap<ProductId, Product>, Watch),
+        did: Did,
+    ) {
+        self.tags += 1;
+        let commit = Commit {
+            point: CommitPoint {
+                version: self.next_version(),
+                tag: Tag(self.tags),
+            },
+            committed_at: Timestamp::from_micros(0),
+        };
+        let followed = watch.tell(&[commit], did).remove(0);
+        self.commits.push(State {
+            followed,
+            levels,
+            products,
+            watch,
+        });
+    }
+
     fn commit(&mut self, changes: &[(usize, i64)]) {
-        let mut levels = self
-            .commits
-            .last()
-            .map(|(_, levels)| levels.clone())
-            .unwrap_or_default();
+        let State {
+            mut levels,
+            products,
+            watch,
+            ..
+        } = self.newest().clone();
         let mut deltas: BTreeMap<StockKey, Vec<i64>> = BTreeMap::new();
         for (place, delta) in changes {
             deltas.entry(key(*place)).or_default().push(*delta);
         }
+        let version = self.next_version();
         let mut rows = Vec::new();
         for (key, deltas) in deltas {
             let (amounts, revision) = levels.entry(key).or_default();
             amounts.on_hand += deltas.iter().sum::<i64>();
             *revision += 1;
-            rows.extend(deltas.into_iter().map(|delta| LedgerRow {
-                key,
-                kind: if delta < 0 {
-                    ChangeKind::Departure
-                } else {
-                    ChangeKind::Arrival
+            rows.extend(deltas.into_iter().map(|delta| FeedRow {
+                version,
+                movement: None,
+                row: LedgerRow {
+                    key,
+                    kind: if delta < 0 {
+                        ChangeKind::Departure
+                    } else {
+                        ChangeKind::Arrival
+                    },
+                    delta: Amounts {
+                        on_hand: delta,
+                        reserved: 0,
+                    },
+                    after: *amounts,
+                    revision: Revision(*revision),
                 },
-                delta: Amounts {
-                    on_hand: delta,
-                    reserved: 0,
-                },
-                after: *amounts,
-                revision: Revision(*revision),
             }));
         }
-        self.tags += 1;
-        let is_low = |amounts: Amounts| amounts.quantity() <= MIN_STOCK;
-        let followed: Vec<FollowedLevel> = fold(rows)
-            .into_iter()
-            .map(|change| FollowedLevel {
-                // A key that was never there was not low.
-                was_low: change.revision != Revision::FIRST && is_low(change.before),
-                is_low: is_low(change.after),
-                names: Names {
-                    product: Some(Arc::new(product(change.key.product))),
-                    warehouse: None,
-                },
-                change,
-            })
-            .collect();
-        let crossings = followed
-            .iter()
-            .filter(|level| level.was_low != level.is_low);
-        let commit = Followed {
-            point: CommitPoint {
-                version: Version::new(i64::try_from(self.commits.len()).unwrap()).unwrap(),
-                tag: Tag(self.tags),
-            },
-            committed_at: Timestamp::from_micros(0),
-            changed_catalogue: false,
-            crossings: crossings
-                .map(|level| Crossing {
-                    key: level.change.key,
-                    is_low: level.is_low,
-                    amounts: level.change.after,
-                    names: level.names.clone(),
-                })
-                .collect(),
-            levels: followed,
+        let did = Did {
+            rows,
+            ..Did::default()
         };
-        self.commits.push((commit, levels));
+        self.publish((levels, products, watch), did);
+    }
+
+    fn set_thresholds(&mut self, place: usize, min: Option<i64>, reorder: Option<i64>) {
+        let State {
+            levels,
+            mut products,
+            watch,
+            ..
+        } = self.newest().clone();
+        let id = product_id(place);
+        let product = Product {
+            min_stock: min.map(Threshold::stored),
+            reorder_point: reorder.map(Threshold::stored),
+            ..Product::unnamed(id)
+        };
+        products.insert(id, product.clone());
+        let version = self.next_version();
+        let of_product = levels.iter().filter(|(key, _)| key.product == id);
+        let standing = of_product.map(|(key, (amounts, revision))| LevelAt {
+            key: *key,
+            amounts: *amounts,
+            revision: Revision(*revision),
+        });
+        let did = Did {
+            rows: Vec::new(),
+            catalogue: vec![(version, CatalogueChange::Product(product))],
+            levels: HashMap::from([(version, standing.collect())]),
+        };
+        self.publish((levels, products, watch), did);
     }
 
     /// What a read now gives.
     fn snapshot(&self, filter: &Filter) -> Snapshot {
-        let (commit, levels) = self.newest();
-        let mut products: BTreeMap<ProductId, Vec<PlacedLevel>> = BTreeMap::new();
-        for (key, (amounts, revision)) in levels {
-            products.entry(key.product).or_default().push(PlacedLevel {
+        let state = self.newest();
+        let products = state.products.values().map(|product| {
+            let of_product = state
+                .levels
+                .iter()
+                .filter(|(key, _)| key.product == product.id);
+            let placed = of_product.map(|(key, (amounts, revision))| PlacedLevel {
                 warehouse: Warehouse::unnamed(key.warehouse),
                 level: StockLevel {
                     on_hand: amounts.on_hand,
@@ -157,21 +220,18 @@ impl Database {
                     updated_at: None,
                 },
             });
-        }
-        let products: Vec<ProductStock> = products
-            .into_iter()
-            .map(|(id, levels)| ProductStock {
-                product: product(id),
-                levels,
-            })
-            .collect();
-        Snapshot::write(commit.point, &products, filter, 400)
+            ProductStock {
+                product: product.clone(),
+                levels: placed.collect(),
+            }
+        });
+        let products: Vec<ProductStock> = products.collect();
+        Snapshot::write(state.followed.point, &products, filter, 400)
     }
 
-    fn at(&self, cursor: &str) -> Option<&Levels> {
+    fn at(&self, cursor: &str) -> Option<&State> {
         let mut commits = self.commits.iter();
-        let found = commits.find(|(commit, _)| commit.point.to_string() == cursor);
-        found.map(|(_, levels)| levels)
+        commits.find(|state| state.followed.point.to_string() == cursor)
     }
 }
 
@@ -196,18 +256,18 @@ impl Process {
         let known = self.followed.checked_sub(1);
         let known = known
             .and_then(|last| database.commits.get(last))
-            .map(|(commit, _)| commit.point);
+            .map(|state| state.followed.point);
         if known != Some(at) {
             let (_, newest) = database
                 .commits
                 .split_at(database.commits.len().saturating_sub(3));
             let (base, history) = newest.split_first().unwrap();
-            let history = history.iter().map(|(commit, _)| commit.clone());
-            self.ring.begin(base.0.point, history.collect());
+            let history = history.iter().map(|state| state.followed.clone());
+            self.ring.begin(base.followed.point, history.collect());
             self.ring.link();
             self.followed = database.commits.len();
-        } else if let Some((commit, _)) = database.commits.get(self.followed) {
-            self.ring.push(commit.clone());
+        } else if let Some(state) = database.commits.get(self.followed) {
+            self.ring.push(state.followed.clone());
             self.followed += 1;
         }
     }
@@ -220,6 +280,8 @@ struct Picture {
     model: BTreeMap<(String, String), (i64, i64, i64)>,
     /// Keys that are low, as far as snapshots and alerts say.
     low: BTreeSet<(String, String)>,
+    /// Products to be reordered, as far as those say.
+    to_reorder: BTreeSet<String>,
 }
 
 /// A client.
@@ -313,13 +375,24 @@ impl Client {
                     told
                 );
             }
-            "heartbeat" => {}
+            "reorder_needed" => {
+                let is_news = self.picture.to_reorder.insert(text(&told["product_id"]));
+                prop_assert!(is_news, "told once: {}", told);
+            }
+            "reorder_recovered" => {
+                let was = self
+                    .picture
+                    .to_reorder
+                    .remove(told["product_id"].as_str().unwrap());
+                prop_assert!(was, "it was to be reordered: {}", told);
+            }
+            "heartbeat" | "catalogue" => {}
             other => panic!("{other}"),
         }
         if let Some(cursor) = shown {
             // A commit that was undone cannot be compared with anything.
-            if let Some(levels) = database.at(&cursor) {
-                self.is_right(levels)?;
+            if let Some(state) = database.at(&cursor) {
+                self.is_right(state)?;
             }
             self.kept = Some((self.picture.clone(), cursor.clone()));
             self.cursor = Some(cursor);
@@ -329,14 +402,16 @@ impl Client {
 
     fn take_part(&mut self, told: &Value) {
         if told["part"].as_u64().unwrap_or(1) == 1 {
-            self.picture.model.clear();
-            self.picture.low.clear();
+            self.picture = Picture::default();
         }
         for product in told["data"].as_array().unwrap() {
+            if product["reorder_needed"] == true {
+                self.picture.to_reorder.insert(text(&product["product_id"]));
+            }
             for level in product["levels"].as_array().unwrap() {
                 let key = (text(&level["warehouse_id"]), text(&product["product_id"]));
                 let now = amounts(level);
-                if now.0 <= product["min_stock"].as_i64().unwrap() {
+                if level["low"] == true {
                     self.picture.low.insert(key.clone());
                 }
                 self.picture.model.insert(key, now);
@@ -365,26 +440,38 @@ impl Client {
         Ok(())
     }
 
-    fn is_right(&self, levels: &Levels) -> Result<(), TestCaseError> {
+    fn is_right(&self, state: &State) -> Result<(), TestCaseError> {
         if self.is_by_kind {
             return Ok(());
         }
-        prop_assert_eq!(&self.picture.model, &self.expected(levels));
-        let looked_at = levels.iter().filter(|(key, _)| self.filter.has_key(**key));
-        let low = looked_at.filter(|(_, (amounts, _))| amounts.quantity() <= MIN_STOCK);
-        let low: BTreeSet<_> = low.map(|(key, _)| name(*key)).collect();
-        prop_assert_eq!(&self.picture.low, &low);
+        prop_assert_eq!(&self.picture.model, &self.expected(state));
+        let low = self.looked_at(state).filter(|key| state.is_low(*key));
+        prop_assert_eq!(&self.picture.low, &low.map(name).collect());
+        // Who looks at a warehouse is told of totals once, and not of their changes.
+        if self.filter.warehouses().is_empty() || !self.filter.products().is_empty() {
+            let products = state.products.values();
+            let to_reorder = products.filter(|product| {
+                self.filter.has_total(product.id)
+                    && product.is_to_be_reordered(state.available(product.id))
+            });
+            let to_reorder = to_reorder.map(|product| product.id.to_string()).collect();
+            prop_assert_eq!(&self.picture.to_reorder, &to_reorder);
+        }
         Ok(())
     }
 
-    fn expected(&self, levels: &Levels) -> BTreeMap<(String, String), (i64, i64, i64)> {
-        let looked_at = levels.iter().filter(|(key, (amounts, _))| {
-            self.filter.has_key(**key)
-                && (!self.filter.is_below_min() || amounts.quantity() <= MIN_STOCK)
-        });
-        looked_at
-            .map(|(key, (amounts, revision))| {
-                (name(*key), (amounts.quantity(), amounts.on_hand, *revision))
+    fn looked_at(&self, state: &State) -> impl Iterator<Item = StockKey> {
+        let keys = state.levels.keys().copied();
+        keys.filter(|key| self.filter.has_key(*key))
+    }
+
+    fn expected(&self, state: &State) -> BTreeMap<(String, String), (i64, i64, i64)> {
+        let looked_at = self.looked_at(state);
+        let shown = looked_at.filter(|key| !self.filter.is_below_min() || state.is_low(*key));
+        shown
+            .map(|key| {
+                let (amounts, revision) = state.levels[&key];
+                (name(key), (amounts.quantity(), amounts.on_hand, revision))
             })
             .collect()
     }
@@ -407,6 +494,8 @@ fn amounts(level: &Value) -> (i64, i64, i64) {
 #[derive(Clone, Debug)]
 enum Event {
     Commit(Vec<(usize, i64)>),
+    /// A product's minimum and reorder point.
+    Thresholds(usize, Option<i64>, Option<i64>),
     Follow,
     Connect([bool; 4]),
     Step(Index),
@@ -421,6 +510,8 @@ fn any_event() -> impl Strategy<Value = Event> {
     let change = (0..6_usize, -4..6_i64);
     prop_oneof![
         6 => prop::collection::vec(change, 1..6).prop_map(Event::Commit),
+        2 => (0..3_usize, prop::option::of(0..6_i64), prop::option::of(0..9_i64))
+            .prop_map(|(product, min, reorder)| Event::Thresholds(product, min, reorder)),
         6 => Just(Event::Follow),
         1 => any::<[bool; 4]>().prop_map(Event::Connect),
         8 => any::<Index>().prop_map(Event::Step),
@@ -452,6 +543,9 @@ fn live_through(events: &[Event]) -> Result<(), TestCaseError> {
     for event in events {
         match event {
             Event::Commit(changes) => database.commit(changes),
+            Event::Thresholds(product, min, reorder) => {
+                database.set_thresholds(*product, *min, *reorder);
+            }
             Event::Follow => process.follow(&database),
             Event::Connect(wants) => {
                 clients.push(Client::new(filter(*wants), wants[2], &process.ring));
@@ -485,8 +579,11 @@ fn live_through(events: &[Event]) -> Result<(), TestCaseError> {
             now += HEARTBEAT;
         }
         while client.step(&process.ring, &database, now)? {}
-        prop_assert_eq!(client.cursor.as_ref(), Some(&newest.0.point.to_string()));
-        client.is_right(&newest.1)?;
+        prop_assert_eq!(
+            client.cursor.as_ref(),
+            Some(&newest.followed.point.to_string())
+        );
+        client.is_right(newest)?;
     }
     Ok(())
 }

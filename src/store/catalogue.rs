@@ -27,6 +27,23 @@ pub enum CatalogueChange {
     Warehouse(Warehouse),
 }
 
+impl CatalogueChange {
+    pub fn product(&self) -> Option<&Product> {
+        match self {
+            Self::Product(product) => Some(product),
+            Self::Warehouse(_) => None,
+        }
+    }
+
+    /// Of the product or the warehouse.
+    pub(super) fn id(&self) -> Uuid {
+        match self {
+            Self::Product(product) => product.id.uuid(),
+            Self::Warehouse(warehouse) => warehouse.id.uuid(),
+        }
+    }
+}
+
 impl WriteTx<'_> {
     /// Stores a product, whatever was there of it. A sku that another product has is refused data.
     pub async fn put_product(&mut self, product: &Product) -> Result<Put, StoreError> {

@@ -1,5 +1,7 @@
 //! What commits did, as a follower reads it.
 
+use std::collections::HashMap;
+
 use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
@@ -10,7 +12,7 @@ use super::{
     writer::{change_kind, commit_point, stock_key},
 };
 use crate::domain::{
-    CommitPoint, MovementId, Product, Revision, Version, Warehouse,
+    CommitPoint, MovementId, Product, ProductId, Revision, StockKey, Version, Warehouse,
     change::{Amounts, LedgerRow},
 };
 
@@ -36,6 +38,16 @@ pub struct Did {
     pub rows: Vec<FeedRow>,
     /// By version.
     pub catalogue: Vec<(Version, CatalogueChange)>,
+    /// As each version left them, the levels of the products it changed in the catalogue.
+    pub levels: HashMap<Version, Vec<LevelAt>>,
+}
+
+/// A level as a version left it.
+#[derive(Clone, Copy, Debug)]
+pub struct LevelAt {
+    pub key: StockKey,
+    pub amounts: Amounts,
+    pub revision: Revision,
 }
 
 /// Where a follower begins.
@@ -49,6 +61,10 @@ pub struct Beginning {
     /// Everything that has a name, a code, a minimum or a reorder point.
     pub products: Vec<Product>,
     pub warehouses: Vec<Warehouse>,
+    /// What was said at the base of everything that the history changes in the catalogue, where something was.
+    pub words: Vec<CatalogueChange>,
+    /// Units available in all warehouses, of all products with a reorder point, now or at the base.
+    pub available: Vec<(ProductId, i64)>,
 }
 
 impl Store {
@@ -73,9 +89,13 @@ impl Store {
             did: Did::default(),
             products: named_products(&mut tx).await?,
             warehouses: named_warehouses(&mut tx).await?,
+            words: Vec::new(),
+            available: Vec::new(),
         };
         let newest = beginning.newest().version;
         beginning.did = read_did(&mut tx, base.version, newest).await?;
+        beginning.words = words_at(&mut tx, base.version, &beginning.did.catalogue).await?;
+        beginning.available = available(&mut tx, &beginning.did.catalogue).await?;
         tx.commit().await?;
         Ok(beginning)
     }
@@ -116,10 +136,107 @@ async fn read_did(
     after: Version,
     to: Version,
 ) -> Result<Did, StoreError> {
+    let catalogue = read_catalogue(connection, after, to).await?;
     Ok(Did {
         rows: read_rows(connection, after, to).await?,
-        catalogue: read_catalogue(connection, after, to).await?,
+        levels: levels_at(connection, &catalogue).await?,
+        catalogue,
     })
+}
+
+/// The levels of the products that these changes are of, each as its version left them.
+async fn levels_at(
+    connection: &mut PgConnection,
+    changes: &[(Version, CatalogueChange)],
+) -> Result<HashMap<Version, Vec<LevelAt>>, StoreError> {
+    let of_products = changes.iter().filter_map(|(version, change)| {
+        let product = change.product()?;
+        Some((version.number(), product.id.uuid()))
+    });
+    let (versions, products): (Vec<i64>, Vec<Uuid>) = of_products.unzip();
+    let mut levels: HashMap<Version, Vec<LevelAt>> = HashMap::new();
+    if versions.is_empty() {
+        return Ok(levels);
+    }
+    let rows = sqlx::query!(
+        r#"select w.version as "version!", l.warehouse_id, l.product_id, g.revision, g.on_hand_after, g.reserved_after
+        from unnest($1::bigint[], $2::uuid[]) as w (version, product_id)
+        join stock_levels l on l.product_id = w.product_id
+        cross join lateral (
+            select g.revision, g.on_hand_after, g.reserved_after
+            from stock_ledger g join stock_commits c on c.batch = g.batch
+            where g.inventory_id = l.inventory_id and c.version <= w.version
+            order by g.revision desc limit 1
+        ) g
+        order by w.version, l.warehouse_id, l.product_id"#,
+        &versions,
+        &products
+    )
+    .fetch_all(connection)
+    .await?;
+    for row in rows {
+        let version = Version::new(row.version).ok_or(StoreError::Inconsistent("a version"))?;
+        levels.entry(version).or_default().push(LevelAt {
+            key: stock_key(row.warehouse_id, row.product_id)?,
+            amounts: Amounts {
+                on_hand: row.on_hand_after,
+                reserved: row.reserved_after,
+            },
+            revision: Revision(row.revision),
+        });
+    }
+    Ok(levels)
+}
+
+/// What the catalogue said, at that version, of everything that these changes are of.
+async fn words_at(
+    tx: &mut Tx,
+    at: Version,
+    changes: &[(Version, CatalogueChange)],
+) -> Result<Vec<CatalogueChange>, StoreError> {
+    let ids: Vec<Uuid> = changes.iter().map(|(_, change)| change.id()).collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query_as!(
+        ChangeRow,
+        "select distinct on (k.product_id, k.warehouse_id)
+            c.version, k.product_id, k.warehouse_id, k.code, k.name, k.min_stock, k.reorder_point
+        from catalogue_changes k join stock_commits c on c.batch = k.batch
+        where coalesce(k.product_id, k.warehouse_id) = any($2) and c.version <= $1
+        order by k.product_id, k.warehouse_id, c.version desc",
+        at.number(),
+        &ids
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    let changes = rows.into_iter().map(ChangeRow::into_change);
+    changes.map(|change| Ok(change?.1)).collect()
+}
+
+/// What is available in all warehouses of the products with a reorder point, and of those that these changes are of.
+async fn available(
+    tx: &mut Tx,
+    changes: &[(Version, CatalogueChange)],
+) -> Result<Vec<(ProductId, i64)>, StoreError> {
+    let products = changes.iter().filter_map(|(_, change)| change.product());
+    let ids: Vec<Uuid> = products.map(|product| product.id.uuid()).collect();
+    let rows = sqlx::query!(
+        r#"select p.product_id, coalesce(sum(greatest(l.on_hand - l.reserved, 0)), 0)::bigint as "available!"
+        from products p left join stock_levels l on l.product_id = p.product_id
+        where p.reorder_point is not null or p.product_id = any($1)
+        group by p.product_id"#,
+        &ids
+    )
+    .fetch_all(&mut **tx)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let product = ProductId::new(row.product_id);
+            let product = product.ok_or(StoreError::Inconsistent("a product"))?;
+            Ok((product, row.available))
+        })
+        .collect()
 }
 
 async fn read_rows(
@@ -174,33 +291,46 @@ async fn read_catalogue(
     after: Version,
     to: Version,
 ) -> Result<Vec<(Version, CatalogueChange)>, StoreError> {
-    let rows = sqlx::query!(
-        r#"select c.version, k.product_id, k.warehouse_id, k.code, k.name, k.min_stock, k.reorder_point
+    let rows = sqlx::query_as!(
+        ChangeRow,
+        "select c.version, k.product_id, k.warehouse_id, k.code, k.name, k.min_stock, k.reorder_point
         from stock_commits c join catalogue_changes k on k.batch = c.batch
-        where c.version > $1 and c.version <= $2 order by c.version"#,
+        where c.version > $1 and c.version <= $2 order by c.version",
         after.number(),
         to.number()
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let (code, name) = (row.code.as_deref(), row.name.as_deref());
-            let of_product = row.product_id.and_then(|id| {
-                let product = product(id, code, name, row.min_stock, row.reorder_point);
-                product.map(CatalogueChange::Product)
-            });
-            let of_warehouse = || {
-                let warehouse = warehouse(row.warehouse_id?, code, name);
-                warehouse.map(CatalogueChange::Warehouse)
-            };
-            let change = of_product.or_else(of_warehouse);
-            let version = Version::new(row.version);
-            version
-                .zip(change)
-                .ok_or(StoreError::Inconsistent("a change of the catalogue"))
-        })
-        .collect()
+    rows.into_iter().map(ChangeRow::into_change).collect()
+}
+
+/// A row of `catalogue_changes` with its version.
+struct ChangeRow {
+    version: i64,
+    product_id: Option<Uuid>,
+    warehouse_id: Option<Uuid>,
+    code: Option<String>,
+    name: Option<String>,
+    min_stock: Option<i64>,
+    reorder_point: Option<i64>,
+}
+
+impl ChangeRow {
+    fn into_change(self) -> Result<(Version, CatalogueChange), StoreError> {
+        let (code, name) = (self.code.as_deref(), self.name.as_deref());
+        let of_product = self.product_id.and_then(|id| {
+            let product = product(id, code, name, self.min_stock, self.reorder_point);
+            product.map(CatalogueChange::Product)
+        });
+        let of_warehouse = || {
+            let warehouse = warehouse(self.warehouse_id?, code, name);
+            warehouse.map(CatalogueChange::Warehouse)
+        };
+        let change = of_product.or_else(of_warehouse);
+        Version::new(self.version)
+            .zip(change)
+            .ok_or(StoreError::Inconsistent("a change of the catalogue"))
+    }
 }
 
 async fn named_products(tx: &mut Tx) -> Result<Vec<Product>, StoreError> {

@@ -221,6 +221,31 @@ impl Store {
     }
 }
 
+impl Store {
+    /// At most `limit` products, by id, of which so few are available that they are to be ordered again, and how many.
+    pub async fn to_reorder(&self, limit: i64) -> Result<Vec<(Product, i64)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select p.product_id, p.sku, p.name, p.min_stock, p.reorder_point, l.available as "available!"
+            from products p
+            cross join lateral (
+                select coalesce(sum(greatest(on_hand - reserved, 0)), 0)::bigint as available
+                from stock_levels where product_id = p.product_id
+            ) l
+            where p.reorder_point is not null and l.available <= p.reorder_point
+            order by p.product_id limit $1"#,
+            limit
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let found = rows.iter().filter_map(|row| {
+            let (sku, name) = (row.sku.as_deref(), row.name.as_deref());
+            let known = product(row.product_id, sku, name, row.min_stock, row.reorder_point)?;
+            Some((known, row.available))
+        });
+        Ok(found.collect())
+    }
+}
+
 /// A level beside the newest commit.
 struct LevelRow {
     version: i64,

@@ -100,7 +100,7 @@ async fn what_is_low_is_listed_once() {
     };
     assert_eq!(
         listed.body,
-        json!({"low_stock": [low(SOUTH, 0), low(third, 5)], "next_cursor": null})
+        json!({"low_stock": [low(SOUTH, 0), low(third, 5)], "reorder_needed": [], "next_cursor": null})
     );
     let first = service.get("/inventory/low-stock?limit=1").await;
     let cursor = first.body["next_cursor"].as_str().unwrap();

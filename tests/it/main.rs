@@ -14,6 +14,7 @@
 
 mod support;
 
+mod alerts;
 mod answers;
 mod architecture;
 mod bad_messages;

@@ -1,0 +1,146 @@
+//! What is low: levels at or below their minimum, products at or below their reorder point.
+
+use axum::{
+    extract::{Query, State, rejection::QueryRejection},
+    http::StatusCode,
+    response::Response,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    Context,
+    catalogue::document,
+    error::{ApiError, Problem},
+};
+use crate::{
+    domain::{
+        Product, ProductId, StockKey, WarehouseId,
+        catalogue::{Name, Threshold},
+    },
+    inventory::catalogue::PAGE_MAX,
+    store::stock::LowLevel,
+};
+
+/// A level at or below its minimum.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct LowBody {
+    /// The sku where there is one, else the UUID.
+    product_id: String,
+    product_name: Option<String>,
+    warehouse_id: Uuid,
+    /// The code where there is one, else the UUID.
+    warehouse: String,
+    #[schema(minimum = 0)]
+    current_quantity: i64,
+    min_stock: Option<i64>,
+}
+
+impl LowBody {
+    fn new(low: &LowLevel) -> Self {
+        let (product, warehouse) = (&low.product, &low.placed.warehouse);
+        Self {
+            product_id: product.label(),
+            product_name: product.name.as_ref().map(Name::to_string),
+            warehouse_id: warehouse.id.uuid(),
+            warehouse: warehouse.label(),
+            current_quantity: low.placed.level.quantity(),
+            min_stock: product.min_stock.map(Threshold::units),
+        }
+    }
+}
+
+/// A product of which so few are available that it is to be ordered again.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReorderBody {
+    /// The sku where there is one, else the UUID.
+    product_id: String,
+    product_name: Option<String>,
+    /// In all warehouses.
+    #[schema(minimum = 0)]
+    available_stock: i64,
+    reorder_point: Option<i64>,
+}
+
+impl ReorderBody {
+    fn new((product, available_stock): &(Product, i64)) -> Self {
+        Self {
+            product_id: product.label(),
+            product_name: product.name.as_ref().map(Name::to_string),
+            available_stock: *available_stock,
+            reorder_point: product.reorder_point.map(Threshold::units),
+        }
+    }
+}
+
+/// A page of what is low.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct LowStockBody {
+    low_stock: Vec<LowBody>,
+    /// By product; on the first page, and at most as many as a page has entries.
+    reorder_needed: Vec<ReorderBody>,
+    /// What gives the next page as `?cursor=`; `null` on the last.
+    next_cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct LowStockQuery {
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+/// What is at or below its minimum
+#[utoipa::path(
+    get,
+    path = "/inventory/low-stock",
+    tag = "inventory",
+    params(
+        ("cursor" = Option<String>, Query, description = "The next_cursor of the page before"),
+        ("limit" = Option<u16>, Query, description = "Entries of a page, 1 to 1000; 1000 if it is left out")
+    ),
+    responses(
+        (status = 200, description = "A page, by product and warehouse", body = LowStockBody, headers(
+            ("Stock-Version" = String, description = "As of which commit the page is true")
+        )),
+        (status = 400, description = "A limit or cursor that is none", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn list(
+    State(context): State<Context>,
+    query: Result<Query<LowStockQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let invalid = || ApiError::BadRequest("limit must be 1 to 1000, and cursor one of a page");
+    let Query(query) = query.map_err(|_| invalid())?;
+    let limit = query.limit.unwrap_or(PAGE_MAX);
+    if !(1..=PAGE_MAX).contains(&limit) {
+        return Err(invalid());
+    }
+    let after = query
+        .cursor
+        .as_deref()
+        .map(|cursor| read_key(cursor).ok_or_else(invalid))
+        .transpose()?;
+    let read = context.inventory.low_levels(after, limit).await?;
+    let to_reorder = match after {
+        None => context.inventory.to_reorder(limit).await?,
+        Some(_) => Vec::new(),
+    };
+    let last = read.value.last().filter(|_| read.value.len() >= limit);
+    let body = LowStockBody {
+        next_cursor: last.map(|low| format!("{}.{}", low.product.id, low.placed.warehouse.id)),
+        low_stock: read.value.iter().map(LowBody::new).collect(),
+        reorder_needed: to_reorder.iter().map(ReorderBody::new).collect(),
+    };
+    Ok(document(StatusCode::OK, &body, read.as_of))
+}
+
+/// A key as a cursor: its product and its warehouse.
+fn read_key(cursor: &str) -> Option<StockKey> {
+    let (product, warehouse) = cursor.split_once('.')?;
+    Some(StockKey {
+        product: ProductId::new(Uuid::try_parse(product).ok()?)?,
+        warehouse: WarehouseId::new(Uuid::try_parse(warehouse).ok()?)?,
+    })
+}

@@ -1,0 +1,79 @@
+// The list of what became low or recovered since the page was opened, newest first, and what a screen reader is told of it.
+
+import { announce, find, make } from './dom.js';
+import { counted, name, number, timeOfDay } from './format.js';
+
+const KEPT_MAX = 50;
+/** Alerts after the last cursor are told again when a connection is resumed: so many are remembered to know them again. */
+const REMEMBERED_MAX = 500;
+/** Spoken news about alerts come at most so often; in between they are counted. */
+const SPEAK_EVERY_MS = 10_000;
+
+const TEXTS = {
+  low_stock_alert: { label: 'low', says: (frame) => `${number(frame.current_quantity)} left, minimum ${number(frame.min_stock)}` },
+  stock_recovered: { label: 'recovered', says: (frame) => `${number(frame.current_quantity)} again, minimum ${number(frame.min_stock)}` },
+  reorder_needed: { label: 'reorder', says: (frame) => `${number(frame.available_stock)} available, reorder point ${number(frame.reorder_point)}` },
+  reorder_recovered: { label: 'restocked', says: (frame) => `${number(frame.available_stock)} available, reorder point ${number(frame.reorder_point)}` },
+};
+
+export const isAlert = (type) => Object.hasOwn(TEXTS, type);
+
+/** An alert in the words of people: what of, where, and how it stands. `warehouses` knows the names by UUID. */
+export function describe(frame, warehouses) {
+  const { label, says } = TEXTS[frame.type];
+  const place = frame.warehouse_id && (warehouses.get(frame.warehouse_id)?.name ?? name(frame.warehouse ?? frame.warehouse_id));
+  return { label, what: frame.product_name ?? name(String(frame.product_id)), where: place || 'all warehouses', how: says(frame) };
+}
+
+export class Alerts {
+  #warehouses;
+  #list = find('#alerts');
+  #fresh = [];
+  #remembered = new Set();
+  #unspoken = [];
+  #spokenMs = -Infinity;
+
+  constructor(warehouses) {
+    this.#warehouses = warehouses;
+  }
+
+  /** Takes an alert in; false if it is here already. */
+  add(frame) {
+    const identity = `${frame.type} ${frame.version} ${frame.product_id} ${frame.warehouse_id ?? ''}`;
+    if (this.#remembered.has(identity)) return false;
+    this.#remembered.add(identity);
+    if (this.#remembered.size > REMEMBERED_MAX) this.#remembered.delete(this.#remembered.values().next().value);
+    this.#fresh.push(frame);
+    if (this.#fresh.length > KEPT_MAX) this.#fresh.shift();
+    this.#unspoken.push(frame);
+    return true;
+  }
+
+  paint(nowMs) {
+    this.#speak(nowMs);
+    if (this.#fresh.length === 0) return;
+    this.#list.prepend(...this.#fresh.reverse().map((frame) => this.#item(frame)));
+    this.#fresh = [];
+    while (this.#list.children.length > KEPT_MAX) this.#list.lastElementChild.remove();
+    find('#alerts-empty').hidden = true;
+  }
+
+  #item(frame) {
+    const { label, what, where, how } = describe(frame, this.#warehouses);
+    const at = Date.parse(frame.timestamp);
+    return make('li', { 'data-type': frame.type, 'data-product': frame.product_id },
+      make('span', { class: 'pill', 'data-tone': frame.type }, label),
+      make('span', { class: 'what' }, make('b', { title: frame.product_id }, what), ` ${where}`),
+      make('time', { datetime: frame.timestamp }, Number.isNaN(at) ? '' : timeOfDay(at)),
+      make('span', { class: 'how' }, how));
+  }
+
+  #speak(nowMs) {
+    if (this.#unspoken.length === 0 || nowMs - this.#spokenMs < SPEAK_EVERY_MS) return;
+    const { label, what, where, how } = describe(this.#unspoken.at(-1), this.#warehouses);
+    const others = this.#unspoken.length - 1;
+    announce(`${label}: ${what}, ${where}, ${how}${others > 0 ? `, and ${counted(others, 'other alert')}` : ''}`);
+    this.#unspoken = [];
+    this.#spokenMs = nowMs;
+  }
+}
