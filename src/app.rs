@@ -20,7 +20,7 @@ use crate::{
     http::{self, ServerError, live::Live},
     ingest::{Ingest, IngestError},
     inventory::{
-        Inventory,
+        self, Inventory,
         feed::{Audience, Nobody},
         follow::{FollowSettings, Follower},
     },
@@ -97,9 +97,12 @@ pub fn inventory(
         }),
     };
     let cache = Cache::new(settings, rule, clock.clone(), metrics.clone())?;
-    let follow = FollowSettings {
-        poll_interval: millis(config.follow.poll_interval_ms),
-        commits_max: config.follow.commits_max,
+    let settings = inventory::Settings {
+        follow: FollowSettings {
+            poll_interval: millis(config.follow.poll_interval_ms),
+            commits_max: config.follow.commits_max,
+        },
+        late_after: Duration::from_secs(config.transit.late_after_hours * 3_600),
     };
     Ok(Inventory::new(
         store,
@@ -107,7 +110,7 @@ pub fn inventory(
         http::body::DOCUMENTS,
         clock.clone(),
         metrics,
-        follow,
+        settings,
         audience,
     ))
 }
@@ -143,7 +146,7 @@ pub async fn run(
     )?;
     let tasks = TaskTracker::new();
     if parts.answers {
-        tasks.spawn(follower.run(stop.clone()));
+        look_after(config, &inventory, follower, &tasks, &stop);
     } else {
         // Nobody looks at commits that are handed over.
         drop(follower);
@@ -201,6 +204,20 @@ pub async fn run(
     inventory.store().close().await;
     tracing::info!("stopped");
     Ok(result?)
+}
+
+/// What a process that answers does beside answering: it follows, learns what is usual, and sums up.
+fn look_after(
+    config: &Config,
+    inventory: &Arc<Inventory>,
+    follower: Follower,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    tasks.spawn(follower.run(stop.clone()));
+    tasks.spawn(Arc::clone(inventory).learn(stop.clone()));
+    let every = Duration::from_secs(config.summary.refresh_seconds);
+    tasks.spawn(Arc::clone(inventory).keep_summary(every, stop.clone()));
 }
 
 fn audience(hub: Option<&Arc<Hub>>) -> Arc<dyn Audience> {

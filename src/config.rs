@@ -22,6 +22,8 @@ pub struct Config {
     pub kafka: Kafka,
     pub ingest: Ingest,
     pub live: Live,
+    pub transit: Transit,
+    pub summary: Summary,
     pub log: Log,
 }
 
@@ -140,6 +142,18 @@ pub struct Live {
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+pub struct Transit {
+    pub late_after_hours: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Summary {
+    pub refresh_seconds: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Log {
     pub filter: String,
     pub format: LogFormat,
@@ -234,21 +248,21 @@ impl Config {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &'static str, &'static str); 12] = [
+        let at_least_one = [
+            (self.http.connections_max > 0, "http.connections_max"),
+            (
+                self.database.read_connections_max > 0,
+                "database.read_connections_max",
+            ),
+            (self.ingest.max_batch_bytes > 0, "ingest.max_batch_bytes"),
+            (self.summary.refresh_seconds > 0, "summary.refresh_seconds"),
+        ];
+        let at_least_one = at_least_one.map(|(holds, key)| (holds, key, "at least 1"));
+        let rules = [
             (
                 !self.http.listen.is_empty(),
                 "http.listen",
                 "at least one address",
-            ),
-            (
-                self.http.connections_max > 0,
-                "http.connections_max",
-                "at least 1",
-            ),
-            (
-                self.database.read_connections_max > 0,
-                "database.read_connections_max",
-                "at least 1",
             ),
             (
                 self.database.write_timeout_ms >= 1_000,
@@ -264,11 +278,6 @@ impl Config {
                 (1..=100_000).contains(&self.ingest.max_batch_events),
                 "ingest.max_batch_events",
                 "from 1 to 100000",
-            ),
-            (
-                self.ingest.max_batch_bytes > 0,
-                "ingest.max_batch_bytes",
-                "at least 1",
             ),
             (
                 self.ingest.max_batch_wait_ms <= 10_000,
@@ -295,8 +304,14 @@ impl Config {
                 "ingest.retry_min_ms",
                 "from 1 to ingest.retry_max_ms",
             ),
+            (
+                (1..=100_000).contains(&self.transit.late_after_hours),
+                "transit.late_after_hours",
+                "from 1 to 100000",
+            ),
         ];
-        match rules.into_iter().find(|(holds, _, _)| !holds) {
+        let mut rules = rules.into_iter().chain(at_least_one);
+        match rules.find(|(holds, _, _)| !holds) {
             Some((_, key, must)) => Err(ConfigError::Value { key, must }),
             None => Ok(()),
         }

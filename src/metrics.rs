@@ -96,6 +96,13 @@ pub struct Metrics {
     pub feed_resyncs_total: IntCounter,
     /// Changes of stock that were followed, by whichever process they were made.
     pub feed_changes_total: IntCounter,
+    /// Levels: all, with a deficit, at or below their minimum. As of the last totals, like the following.
+    pub stock_keys: IntGaugeVec,
+    pub stock_units: IntGauge,
+    pub reorder_products: IntGauge,
+    /// Lines of movements under way, overdue, and that ended otherwise than they began.
+    pub movement_lines: IntGaugeVec,
+    pub units_in_transit: IntGauge,
     /// Thresholds that were seen crossed, by what clients are told.
     pub stock_alerts_total: IntCounterVec,
     /// Looks at the order of commits, by result.
@@ -212,6 +219,22 @@ impl Metrics {
                 "feed_changes_total",
                 "Changes of stock that the follower saw, made by any process",
             )?,
+            stock_keys: make.gauges(
+                "stock_keys",
+                "Stock levels by state: all, negative (a deficit), low (at or below the product's minimum)",
+                &["state"],
+            )?,
+            stock_units: make.gauge("stock_units", "Units on hand, deficits counting as nothing")?,
+            reorder_products: make.gauge(
+                "reorder_products",
+                "Products of which no more than the reorder point is available",
+            )?,
+            movement_lines: make.gauges(
+                "movement_lines",
+                "Lines of movements that are not complete, by status; overdue ones are in transit as well",
+                &["status"],
+            )?,
+            units_in_transit: make.gauge("units_in_transit", "Units that departed and did not arrive")?,
             stock_alerts_total: make.counters(
                 "stock_alerts_total",
                 "Thresholds that the follower saw crossed",

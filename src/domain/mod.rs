@@ -18,6 +18,7 @@ pub mod movement;
 pub mod quantity;
 pub mod stock;
 pub mod time;
+pub mod transit;
 
 pub use catalogue::{Product, Warehouse};
 pub use commit::{CommitPoint, Tag, Version};

@@ -91,6 +91,32 @@ pub enum Status {
     Complete,
 }
 
+impl Status {
+    const ALL: [Self; 5] = [
+        Self::InTransit,
+        Self::ArrivalOnly,
+        Self::Short,
+        Self::Over,
+        Self::Complete,
+    ];
+
+    /// As clients read it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InTransit => "in_transit",
+            Self::ArrivalOnly => "arrival_only",
+            Self::Short => "short",
+            Self::Over => "over",
+            Self::Complete => "complete",
+        }
+    }
+
+    /// The one that clients write so.
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
 /// One product of a movement, with what is known of its two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MovementLine {
@@ -164,15 +190,10 @@ impl Movement {
 
     /// The first that applies to a line: in transit, arrival only, short, over, complete.
     pub fn status(&self) -> Status {
-        [
-            Status::InTransit,
-            Status::ArrivalOnly,
-            Status::Short,
-            Status::Over,
-        ]
-        .into_iter()
-        .find(|&status| self.lines.iter().any(|line| line.status() == status))
-        .unwrap_or(Status::Complete)
+        Status::ALL
+            .into_iter()
+            .find(|&status| self.lines.iter().any(|line| line.status() == status))
+            .unwrap_or(Status::Complete)
     }
 
     /// The warehouse on that side, if the lines that have the side agree on one.

@@ -1,4 +1,6 @@
-//! The headers around a cached document: `ETag`, `Cache-Status`, `Stock-Version`, and what a request asks of them.
+//! The headers around a document: `ETag`, `Cache-Status`, `Stock-Version`, and what a request asks of them.
+
+use std::fmt::Display;
 
 use axum::{
     body::Body,
@@ -7,13 +9,18 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use serde::Serialize;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::error::{ApiError, problem};
+use super::{
+    body::json,
+    error::{ApiError, problem},
+    input::Page,
+};
 use crate::{
     cache::Tier,
-    domain::commit::WantedCommit,
+    domain::{CommitPoint, commit::WantedCommit},
     inventory::query::{Answer, Source},
 };
 
@@ -54,22 +61,55 @@ impl<S: Sync> FromRequestParts<S> for Asked {
     }
 }
 
-/// The document, or 304 if the client has it already, or 404 with this detail if there is none.
-pub(super) fn respond(answer: Answer, asked: &Asked, not_found: &'static str) -> Response {
-    let version = HeaderValue::try_from(answer.as_of.to_string());
-    let mut response = match answer.body {
-        None => problem(StatusCode::NOT_FOUND, not_found),
-        Some(body) => document(body, asked),
-    };
-    let headers = response.headers_mut();
-    if let Ok(version) = version {
-        headers.insert(STOCK_VERSION, version);
-    }
-    headers.insert(CACHE_STATUS, cache_status(answer.source));
+/// A document as of a commit.
+pub(super) fn document(status: StatusCode, body: &impl Serialize, as_of: CommitPoint) -> Response {
+    let content_type = (header::CONTENT_TYPE, "application/json");
+    let mut response = (status, [content_type], json(body)).into_response();
+    set_version(&mut response, as_of);
     response
 }
 
-fn document(body: Bytes, asked: &Asked) -> Response {
+/// A page of so many entries, with a link to the next one.
+pub(super) fn listed<C>(
+    page: &Page<C>,
+    limit: usize,
+    body: &impl Serialize,
+    as_of: CommitPoint,
+    next: Option<impl Display>,
+) -> Response {
+    let mut response = document(StatusCode::OK, body, as_of);
+    let rest = &page.rest;
+    let link = next.map(|next| format!("<{rest}cursor={next}&limit={limit}>; rel=\"next\""));
+    if let Some(Ok(link)) = link.map(HeaderValue::try_from) {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    response
+}
+
+/// The place of the last entry of a full page: there may be more after it.
+pub(super) fn next<T, C>(entries: &[T], limit: usize, place: impl Fn(&T) -> C) -> Option<C> {
+    entries.last().filter(|_| entries.len() >= limit).map(place)
+}
+
+fn set_version(response: &mut Response, as_of: CommitPoint) {
+    if let Ok(version) = HeaderValue::try_from(as_of.to_string()) {
+        response.headers_mut().insert(STOCK_VERSION, version);
+    }
+}
+
+/// The document, or 304 if the client has it already, or 404 with this detail if there is none.
+pub(super) fn respond(answer: Answer, asked: &Asked, not_found: &'static str) -> Response {
+    let mut response = match answer.body {
+        None => problem(StatusCode::NOT_FOUND, not_found),
+        Some(body) => unless_known(body, asked),
+    };
+    set_version(&mut response, answer.as_of);
+    let cache_status = cache_status(answer.source);
+    response.headers_mut().insert(CACHE_STATUS, cache_status);
+    response
+}
+
+fn unless_known(body: Bytes, asked: &Asked) -> Response {
     let etag = format!("\"{}\"", Uuid::from_u128(xxh3_128(&body)).as_simple());
     let is_known = asked
         .if_none_match

@@ -126,7 +126,7 @@ pub(super) struct LineBody {
 }
 
 impl LineBody {
-    fn new(line: &MovementLine) -> Self {
+    pub(super) fn new(line: &MovementLine) -> Self {
         let warehouse = |side: Option<SideReport>| side.map_or(Uuid::nil(), |s| s.warehouse.uuid());
         Self {
             product_id: line.product.uuid(),

@@ -2,8 +2,8 @@
 
 use axum::{
     extract::{Path, State},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::StatusCode,
+    response::Response,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,14 +11,13 @@ use uuid::Uuid;
 
 use super::{
     Context,
-    answer::STOCK_VERSION,
-    body::json,
+    answer::{document, listed, next},
     error::{ApiError, Problem},
     input::{self, Body, Page},
 };
 use crate::{
     domain::{
-        CommitPoint, Product, ProductId, Warehouse, WarehouseId,
+        Product, ProductId, Warehouse, WarehouseId,
         catalogue::{Code, Name, Threshold},
     },
     inventory::catalogue::{Entry, PutError, Stored},
@@ -247,13 +246,7 @@ pub(super) async fn products(
         products: read.value.iter().map(ProductBody::from).collect(),
         next_cursor,
     };
-    Ok(listed(
-        "/api/products",
-        &body,
-        read.as_of,
-        next_cursor,
-        page.limit(),
-    ))
+    Ok(listed(&page, page.limit(), &body, read.as_of, next_cursor))
 }
 
 /// The warehouses, by id
@@ -285,33 +278,7 @@ pub(super) async fn warehouses(
         warehouses: read.value.iter().map(WarehouseBody::from).collect(),
         next_cursor,
     };
-    Ok(listed(
-        "/api/warehouses",
-        &body,
-        read.as_of,
-        next_cursor,
-        page.limit(),
-    ))
-}
-
-/// The last id of a full page: there may be more after it.
-pub(super) fn next<T>(entries: &[T], limit: usize, id: impl Fn(&T) -> Uuid) -> Option<Uuid> {
-    entries.last().filter(|_| entries.len() >= limit).map(id)
-}
-
-pub(super) fn listed(
-    path: &str,
-    body: &impl Serialize,
-    as_of: CommitPoint,
-    next: Option<Uuid>,
-    limit: usize,
-) -> Response {
-    let mut response = document(StatusCode::OK, body, as_of);
-    let link = next.map(|next| format!("<{path}?cursor={next}&limit={limit}>; rel=\"next\""));
-    if let Some(Ok(link)) = link.map(HeaderValue::try_from) {
-        response.headers_mut().insert(header::LINK, link);
-    }
-    response
+    Ok(listed(&page, page.limit(), &body, read.as_of, next_cursor))
 }
 
 fn stored_as(
@@ -330,13 +297,4 @@ fn stored_as(
         Err(PutError::Taken) => Err(ApiError::Conflict(taken)),
         Err(PutError::Store(error)) => Err(error.into()),
     }
-}
-
-pub(super) fn document(status: StatusCode, body: &impl Serialize, as_of: CommitPoint) -> Response {
-    let content_type = (header::CONTENT_TYPE, "application/json");
-    let mut response = (status, [content_type], json(body)).into_response();
-    if let Ok(version) = HeaderValue::try_from(as_of.to_string()) {
-        response.headers_mut().insert(STOCK_VERSION, version);
-    }
-    response
 }

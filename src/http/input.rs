@@ -1,5 +1,7 @@
 //! What requests bring: JSON bodies, and which page of a list.
 
+use std::str::FromStr;
+
 use axum::{
     Json,
     extract::{FromRequest, FromRequestParts, Query, Request, rejection::JsonRejection},
@@ -40,15 +42,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
-/// Which page of a list. The cursor is the last id of the page before: a page stays the same while entries come and go on
-/// others.
-pub(super) struct Page {
-    pub(super) after: Option<Uuid>,
+/// Which page of a list. The cursor is the place of the last entry of the page before: a page stays the same while entries come
+/// and go on others.
+pub(super) struct Page<C = Uuid> {
+    pub(super) after: Option<C>,
     /// Within the bound; `None` where the request does not say.
     pub(super) limit: Option<usize>,
+    /// The path, and what else the query says: the next page is asked for in the same way.
+    pub(super) rest: String,
 }
 
-impl Page {
+impl<C> Page<C> {
     pub(super) fn limit(&self) -> usize {
         self.limit.unwrap_or(PAGE_DEFAULT)
     }
@@ -60,7 +64,7 @@ struct PageQuery {
     limit: Option<String>,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Page {
+impl<C: FromStr, S: Send + Sync> FromRequestParts<S> for Page<C> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -68,16 +72,25 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
             .await
             .map_err(|_| ApiError::BadRequest("The query cannot be understood"))?;
         let after = query.cursor.map(|cursor| {
-            Uuid::try_parse(&cursor)
-                .map_err(|_| ApiError::BadRequest("cursor is not one of a page"))
+            let after = cursor.parse().ok();
+            after.ok_or(ApiError::BadRequest("cursor is not one of a page"))
         });
         let limit = query.limit.map(|limit| {
             let limit = limit.parse().ok().filter(|n| (1..=PAGE_MAX).contains(n));
             limit.ok_or(ApiError::BadRequest("limit must be 1 to 1000"))
         });
+        let pairs = parts.uri.query().unwrap_or_default().split('&');
+        let is_other = |pair: &&str| {
+            let name = pair.split('=').next().unwrap_or_default();
+            !["", "cursor", "limit"].contains(&name)
+        };
+        let others = pairs
+            .filter(is_other)
+            .fold(String::new(), |others, pair| others + pair + "&");
         Ok(Self {
             after: after.transpose()?,
             limit: limit.transpose()?,
+            rest: format!("{}?{others}", parts.uri.path()),
         })
     }
 }
@@ -107,6 +120,28 @@ pub(super) async fn product(
     }
     let known = inventory.product_by_sku(code(text, invalid)?).await?;
     known.map(Some).ok_or(ApiError::BadRequest(invalid))
+}
+
+/// A warehouse that a query names, if it names one.
+pub(super) async fn asked_warehouse(
+    inventory: &Inventory,
+    text: Option<&str>,
+    invalid: &'static str,
+) -> Result<Option<WarehouseId>, ApiError> {
+    let Some(text) = text else { return Ok(None) };
+    let named = warehouse(inventory, text, invalid).await?;
+    named.map(Some).ok_or(ApiError::BadRequest(invalid))
+}
+
+/// A product that a query names, if it names one.
+pub(super) async fn asked_product(
+    inventory: &Inventory,
+    text: Option<&str>,
+    invalid: &'static str,
+) -> Result<Option<ProductId>, ApiError> {
+    let Some(text) = text else { return Ok(None) };
+    let named = product(inventory, text, invalid).await?;
+    named.map(Some).ok_or(ApiError::BadRequest(invalid))
 }
 
 /// A product that is in the catalogue, if its UUID is: else there is none such.

@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use super::{
     Context,
+    answer::{document, listed, next},
     body::StockBody,
-    catalogue::{document, listed, next},
     error::{ApiError, Problem},
     input::{self, Body, Page},
 };
@@ -80,7 +80,7 @@ pub(super) async fn list(State(context): State<Context>, page: Page) -> Result<R
         total,
         next_cursor,
     };
-    Ok(listed("/inventory", &body, read.as_of, next_cursor, limit))
+    Ok(listed(&page, limit, &body, read.as_of, next_cursor))
 }
 
 /// What stands of a product
@@ -219,8 +219,7 @@ pub(super) async fn levels(
             .collect(),
         next_cursor,
     };
-    let path = format!("/api/warehouses/{warehouse}/products");
-    Ok(listed(&path, &body, read.as_of, next_cursor, limit))
+    Ok(listed(&page, limit, &body, read.as_of, next_cursor))
 }
 
 /// Keys whose levels are asked for.

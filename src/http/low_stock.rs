@@ -1,18 +1,20 @@
 //! What is low: levels at or below their minimum, products at or below their reorder point.
 
-use axum::{
-    extract::{Query, State, rejection::QueryRejection},
-    http::StatusCode,
-    response::Response,
+use std::{
+    fmt::{self, Display},
+    str::FromStr,
 };
-use serde::{Deserialize, Serialize};
+
+use axum::{extract::State, response::Response};
+use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
     Context,
-    catalogue::document,
+    answer::{listed, next},
     error::{ApiError, Problem},
+    input::Page,
 };
 use crate::{
     domain::{
@@ -84,10 +86,26 @@ pub(super) struct LowStockBody {
     next_cursor: Option<String>,
 }
 
-#[derive(Deserialize)]
-pub(super) struct LowStockQuery {
-    cursor: Option<String>,
-    limit: Option<usize>,
+/// A level as the place of a page.
+pub(super) struct KeyCursor(StockKey);
+
+impl FromStr for KeyCursor {
+    type Err = ();
+
+    fn from_str(cursor: &str) -> Result<Self, ()> {
+        let (product, warehouse) = cursor.split_once('.').ok_or(())?;
+        let id = |text| Uuid::try_parse(text).map_err(drop);
+        Ok(Self(StockKey {
+            product: ProductId::new(id(product)?).ok_or(())?,
+            warehouse: WarehouseId::new(id(warehouse)?).ok_or(())?,
+        }))
+    }
+}
+
+impl Display for KeyCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0.product, self.0.warehouse)
+    }
 }
 
 /// What is at or below its minimum
@@ -101,7 +119,8 @@ pub(super) struct LowStockQuery {
     ),
     responses(
         (status = 200, description = "A page, by product and warehouse", body = LowStockBody, headers(
-            ("Stock-Version" = String, description = "As of which commit the page is true")
+            ("Stock-Version" = String, description = "As of which commit the page is true"),
+            ("Link" = String, description = "rel=next, unless it is the last")
         )),
         (status = 400, description = "A limit or cursor that is none", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json")
@@ -109,38 +128,26 @@ pub(super) struct LowStockQuery {
 )]
 pub(super) async fn list(
     State(context): State<Context>,
-    query: Result<Query<LowStockQuery>, QueryRejection>,
+    page: Page<KeyCursor>,
 ) -> Result<Response, ApiError> {
-    let invalid = || ApiError::BadRequest("limit must be 1 to 1000, and cursor one of a page");
-    let Query(query) = query.map_err(|_| invalid())?;
-    let limit = query.limit.unwrap_or(PAGE_MAX);
-    if !(1..=PAGE_MAX).contains(&limit) {
-        return Err(invalid());
-    }
-    let after = query
-        .cursor
-        .as_deref()
-        .map(|cursor| read_key(cursor).ok_or_else(invalid))
-        .transpose()?;
-    let read = context.inventory.low_levels(after, limit).await?;
+    let inventory = &context.inventory;
+    let limit = page.limit.unwrap_or(PAGE_MAX);
+    let after = page.after.as_ref().map(|cursor| cursor.0);
+    let read = inventory.low_levels(after, limit).await?;
     let to_reorder = match after {
-        None => context.inventory.to_reorder(limit).await?,
+        None => inventory.to_reorder(limit).await?,
         Some(_) => Vec::new(),
     };
-    let last = read.value.last().filter(|_| read.value.len() >= limit);
+    let next = next(&read.value, limit, |low| {
+        KeyCursor(StockKey {
+            product: low.product.id,
+            warehouse: low.placed.warehouse.id,
+        })
+    });
     let body = LowStockBody {
-        next_cursor: last.map(|low| format!("{}.{}", low.product.id, low.placed.warehouse.id)),
         low_stock: read.value.iter().map(LowBody::new).collect(),
         reorder_needed: to_reorder.iter().map(ReorderBody::new).collect(),
+        next_cursor: next.as_ref().map(KeyCursor::to_string),
     };
-    Ok(document(StatusCode::OK, &body, read.as_of))
-}
-
-/// A key as a cursor: its product and its warehouse.
-fn read_key(cursor: &str) -> Option<StockKey> {
-    let (product, warehouse) = cursor.split_once('.')?;
-    Some(StockKey {
-        product: ProductId::new(Uuid::try_parse(product).ok()?)?,
-        warehouse: WarehouseId::new(Uuid::try_parse(warehouse).ok()?)?,
-    })
+    Ok(listed(&page, limit, &body, read.as_of, next))
 }

@@ -6,10 +6,13 @@
 mod answer;
 pub mod body;
 mod catalogue;
+mod differences;
 mod error;
 mod finish;
+mod history;
 mod input;
 mod inventory;
+mod listed_movements;
 pub mod live;
 mod low_stock;
 mod movements;
@@ -18,6 +21,7 @@ mod ops;
 mod origins;
 mod server;
 mod stock;
+mod summary;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -77,6 +81,10 @@ pub fn operator_routes(context: Context, settings: &Settings) -> Router {
 fn api_routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
         .routes(routes!(movements::show))
+        .routes(routes!(listed_movements::list))
+        .routes(routes!(differences::list))
+        .routes(routes!(summary::show))
+        .routes(routes!(history::list))
         .routes(routes!(stock::show))
         .routes(routes!(catalogue::products))
         .routes(routes!(catalogue::put_product))

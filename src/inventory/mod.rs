@@ -9,10 +9,12 @@ pub mod feed;
 pub mod follow;
 pub mod query;
 pub mod record;
+pub mod summary;
+pub mod transit;
 pub mod verify;
 pub mod watch;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Mutex, mpsc};
 
@@ -25,6 +27,15 @@ use crate::{
 use feed::Audience;
 use follow::{FollowSettings, Follower, HANDED_MAX, Handed};
 use query::Documents;
+use summary::{FeedState, Kept};
+
+/// What the use cases need to be told.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub follow: FollowSettings,
+    /// A movement under way for so long is overdue, where nothing was learned yet of how long it takes.
+    pub late_after: Duration,
+}
 
 /// What the use cases work with. One per process.
 #[derive(Debug)]
@@ -33,6 +44,11 @@ pub struct Inventory {
     cache: Cache,
     documents: Documents,
     metrics: Metrics,
+    clock: Clock,
+    late_after: Duration,
+    /// The last totals; who holds it sums up.
+    summary: Mutex<Option<Kept>>,
+    feed: FeedState,
     /// The catalogue changes rarely: one at a time.
     catalogue_writer: Mutex<Writer>,
     /// The way to the process's own follower.
@@ -47,7 +63,7 @@ impl Inventory {
         documents: Documents,
         clock: Clock,
         metrics: Metrics,
-        follow: FollowSettings,
+        settings: Settings,
         audience: Arc<dyn Audience>,
     ) -> (Arc<Self>, Follower) {
         let (handed, receiver) = mpsc::channel(HANDED_MAX);
@@ -57,9 +73,19 @@ impl Inventory {
             cache,
             documents,
             metrics,
+            clock: clock.clone(),
+            late_after: settings.late_after,
+            summary: Mutex::default(),
+            feed: FeedState::default(),
             handed,
         });
-        let follower = Follower::new(Arc::clone(&inventory), receiver, clock, follow, audience);
+        let follower = Follower::new(
+            Arc::clone(&inventory),
+            receiver,
+            clock,
+            settings.follow,
+            audience,
+        );
         (inventory, follower)
     }
 

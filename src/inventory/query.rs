@@ -16,6 +16,7 @@ use crate::{
     },
     store::{
         AsOf, StoreError,
+        history::{LedgerEntry, LedgerPlace},
         stock::{LowLevel, Selection},
     },
 };
@@ -153,6 +154,17 @@ impl Inventory {
         let limit = page_rows(limit);
         self.retried(|| self.store.levels_in(warehouse, after, limit))
             .await
+    }
+
+    /// A page of the changes of a key, the newest first.
+    pub async fn history(
+        &self,
+        key: StockKey,
+        from: Option<LedgerPlace>,
+        limit: usize,
+    ) -> Result<AsOf<Vec<LedgerEntry>>, StoreError> {
+        let limit = page_rows(limit);
+        self.retried(|| self.store.history(key, from, limit)).await
     }
 
     /// The warehouse with this code in the catalogue.
@@ -309,16 +321,21 @@ impl Inventory {
         &self,
         read: impl Fn() -> F,
     ) -> Result<T, StoreError> {
-        let tries = async {
-            for _ in 0..self.store.read_connections_max() {
-                match read().await {
-                    Err(error) if error.is_lost_connection() => {}
-                    result => return result,
-                }
+        self.store.in_time(self.tried_again(read)).await
+    }
+
+    /// The same, for as long as it takes.
+    pub(super) async fn tried_again<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        read: impl Fn() -> F,
+    ) -> Result<T, StoreError> {
+        for _ in 0..self.store.read_connections_max() {
+            match read().await {
+                Err(error) if error.is_lost_connection() => {}
+                result => return result,
             }
-            read().await
-        };
-        self.store.in_time(tries).await
+        }
+        read().await
     }
 }
 

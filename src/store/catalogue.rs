@@ -1,5 +1,7 @@
 //! Names, codes and minima.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 use super::{
@@ -180,6 +182,61 @@ impl Store {
                 .into_iter()
                 .filter_map(WarehouseRow::into_warehouse)
                 .collect(),
+        })
+    }
+}
+
+/// What the catalogue says of some things.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    products: HashMap<ProductId, Product>,
+    warehouses: HashMap<WarehouseId, Warehouse>,
+}
+
+impl Words {
+    pub(super) fn product(&self, id: ProductId) -> Product {
+        let known = self.products.get(&id);
+        known.cloned().unwrap_or_else(|| Product::unnamed(id))
+    }
+
+    pub(super) fn warehouse(&self, id: WarehouseId) -> Warehouse {
+        let known = self.warehouses.get(&id);
+        known.cloned().unwrap_or_else(|| Warehouse::unnamed(id))
+    }
+}
+
+impl Store {
+    /// What is said of these products and warehouses.
+    pub(super) async fn words(
+        &self,
+        products: &[Uuid],
+        warehouses: &[Uuid],
+    ) -> Result<Words, StoreError> {
+        let rows = sqlx::query!(
+            "select product_id, sku, name, min_stock, reorder_point from products where product_id = any($1)",
+            products
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let products = rows.into_iter().filter_map(|row| {
+            let (sku, name) = (row.sku.as_deref(), row.name.as_deref());
+            let known = product(row.product_id, sku, name, row.min_stock, row.reorder_point)?;
+            Some((known.id, known))
+        });
+        let products = products.collect();
+        let rows = sqlx::query!(
+            "select warehouse_id, code, name from warehouses where warehouse_id = any($1)",
+            warehouses
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let warehouses = rows.into_iter().filter_map(|row| {
+            let known = warehouse(row.warehouse_id, row.code.as_deref(), row.name.as_deref())?;
+            Some((known.id, known))
+        });
+        Ok(Words {
+            products,
+            warehouses: warehouses.collect(),
         })
     }
 }

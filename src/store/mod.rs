@@ -6,13 +6,18 @@
 pub mod catalogue;
 mod columns;
 pub mod commits;
+pub mod differences;
 mod error;
 pub mod feed;
+pub mod history;
+pub mod movements;
 mod pg_time;
 pub mod positions;
 pub mod reads;
 pub mod slices;
 pub mod stock;
+pub mod totals;
+pub mod transit;
 pub mod writer;
 
 use std::time::Duration;

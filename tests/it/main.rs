@@ -47,4 +47,5 @@ mod restored;
 mod samples;
 mod schema;
 mod servers_away;
+mod transit;
 mod verifier;

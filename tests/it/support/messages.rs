@@ -1,6 +1,7 @@
 //! Movement messages, as tests like to say them.
 
 use serde_json::{Value, json};
+use stockyard::domain::Timestamp;
 use uuid::Uuid;
 
 /// The departure of contracts 1, as published.
@@ -24,6 +25,9 @@ pub fn bare(published: &str) -> String {
     json!({ "data": data }).to_string()
 }
 
+/// When sides happen of which a test does not say.
+const TIME: &str = "2025-06-01T00:00:00Z";
+
 /// Units that depart from or arrive in a warehouse.
 #[derive(Clone, Copy, Debug)]
 pub struct Move {
@@ -45,11 +49,16 @@ impl Move {
     }
 
     pub fn arrival(&self) -> String {
-        self.message("arrival")
+        self.message("arrival", TIME)
     }
 
     pub fn departure(&self) -> String {
-        self.message("departure")
+        self.message("departure", TIME)
+    }
+
+    /// One side of it at that time.
+    pub fn at(&self, event: &str, time: Timestamp) -> String {
+        self.message(event, &time.to_string())
     }
 
     /// An arrival with white space behind it, that many bytes altogether.
@@ -59,10 +68,10 @@ impl Move {
         value
     }
 
-    fn message(&self, event: &str) -> String {
+    fn message(&self, event: &str, time: &str) -> String {
         json!({ "data": {
             "movement_id": self.movement, "warehouse_id": self.warehouse, "product_id": self.product,
-            "timestamp": "2025-06-01T00:00:00Z", "event": event, "quantity": self.units
+            "timestamp": time, "event": event, "quantity": self.units
         }})
         .to_string()
     }

@@ -1,0 +1,142 @@
+//! Totals over everything, of one moment.
+
+use sqlx::PgConnection;
+
+use super::{AsOf, Store, StoreError, writer::commit_point};
+use crate::domain::CommitPoint;
+
+/// Longest the totals may take, in milliseconds: they are one snapshot of the database.
+const TIMEOUT: &str = "set local statement_timeout = '4s'";
+
+/// What there is in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub products: i64,
+    pub warehouses: i64,
+    /// Levels.
+    pub keys: i64,
+    /// What customers are shown, in units.
+    pub units: i64,
+    pub reserved: i64,
+    pub available: i64,
+    /// Levels with a deficit.
+    pub negative: i64,
+    /// Levels at or below their product's minimum.
+    pub low: i64,
+    /// Products to be ordered again.
+    pub reorder: i64,
+    /// Lines of movements under way, and their units.
+    pub in_transit: i64,
+    pub units_in_transit: i64,
+    pub overdue: i64,
+    pub short: i64,
+    pub over: i64,
+    pub arrival_only: i64,
+}
+
+impl Store {
+    /// Everything summed up. Late is what took so long, where nothing was learned yet.
+    pub async fn totals(&self, late_after_seconds: f64) -> Result<AsOf<Totals>, StoreError> {
+        let mut tx = self.reads.begin().await?;
+        sqlx::raw_sql("set transaction isolation level repeatable read, read only")
+            .execute(&mut *tx)
+            .await?;
+        sqlx::raw_sql(TIMEOUT).execute(&mut *tx).await?;
+        let mut totals = Totals::default();
+        let as_of = add_stock(&mut tx, &mut totals).await?;
+        add_watched(&mut tx, &mut totals).await?;
+        add_movements(&mut tx, &mut totals, late_after_seconds).await?;
+        tx.commit().await?;
+        Ok(AsOf {
+            as_of,
+            value: totals,
+        })
+    }
+}
+
+async fn add_stock(
+    connection: &mut PgConnection,
+    totals: &mut Totals,
+) -> Result<CommitPoint, StoreError> {
+    let row = sqlx::query!(
+        r#"select c.version, c.tag, p.products as "products!", w.warehouses as "warehouses!", l.keys as "keys!",
+            l.units as "units!", l.reserved as "reserved!", l.available as "available!", l.negative as "negative!"
+        from (select version, tag from stock_commits order by version desc limit 1) c,
+        (select count(*) as products from products) p,
+        (select count(*) as warehouses from warehouses) w,
+        (
+            select count(*) as keys, coalesce(sum(greatest(on_hand, 0)), 0)::bigint as units,
+                coalesce(sum(reserved), 0)::bigint as reserved,
+                coalesce(sum(greatest(on_hand - reserved, 0)), 0)::bigint as available,
+                count(*) filter (where on_hand < 0) as negative
+            from stock_levels
+        ) l"#
+    )
+    .fetch_optional(connection)
+    .await?
+    .ok_or(StoreError::NO_COMMITS)?;
+    totals.products = row.products;
+    totals.warehouses = row.warehouses;
+    totals.keys = row.keys;
+    totals.units = row.units;
+    totals.reserved = row.reserved;
+    totals.available = row.available;
+    totals.negative = row.negative;
+    commit_point(row.version, row.tag)
+}
+
+async fn add_watched(connection: &mut PgConnection, totals: &mut Totals) -> Result<(), StoreError> {
+    let row = sqlx::query!(
+        r#"select low.levels as "low!", reorder.products as "reorder!"
+        from (
+            select count(*) as levels from products p join stock_levels l on l.product_id = p.product_id
+            where p.min_stock is not null and greatest(l.on_hand, 0) <= p.min_stock
+        ) low,
+        (
+            select count(*) as products from products p
+            cross join lateral (
+                select coalesce(sum(greatest(on_hand - reserved, 0)), 0) as available
+                from stock_levels where product_id = p.product_id
+            ) l
+            where p.reorder_point is not null and l.available <= p.reorder_point
+        ) reorder"#
+    )
+    .fetch_one(connection)
+    .await?;
+    totals.low = row.low;
+    totals.reorder = row.reorder;
+    Ok(())
+}
+
+async fn add_movements(
+    connection: &mut PgConnection,
+    totals: &mut Totals,
+    late_after_seconds: f64,
+) -> Result<(), StoreError> {
+    let row = sqlx::query!(
+        r#"select o.lines as "in_transit!", o.units as "units_in_transit!", o.overdue as "overdue!",
+            d.short as "short!", d.over as "over!", d.arrival_only as "arrival_only!"
+        from (
+            select count(*) as lines, coalesce(sum(m.departure_quantity), 0)::bigint as units,
+                count(*) filter (where movement_is_overdue(m, coalesce(u.late_after_seconds, $1))) as overdue
+            from movements m left join transit_usual u on u.departure_warehouse_id = m.departure_warehouse_id
+            where m.arrival_at is null
+        ) o,
+        (
+            select count(*) filter (where departure_quantity > arrival_quantity) as short,
+                count(*) filter (where departure_quantity < arrival_quantity) as over,
+                count(*) filter (where departure_quantity is null) as arrival_only
+            from movements where arrival_at is not null and departure_quantity is distinct from arrival_quantity
+        ) d"#,
+        late_after_seconds
+    )
+    .fetch_one(connection)
+    .await?;
+    totals.in_transit = row.in_transit;
+    totals.units_in_transit = row.units_in_transit;
+    totals.overdue = row.overdue;
+    totals.short = row.short;
+    totals.over = row.over;
+    totals.arrival_only = row.arrival_only;
+    Ok(())
+}
