@@ -42,6 +42,12 @@ impl Product {
         sku.map_or_else(|| self.id.to_string(), Code::to_string)
     }
 
+    /// What people call it: its name, else its label.
+    pub fn title(&self) -> String {
+        let name = self.name.as_ref();
+        name.map_or_else(|| self.label(), Name::to_string)
+    }
+
     /// Whether so many units in a warehouse are low.
     pub fn is_low(&self, units: i64) -> bool {
         self.min_stock.is_some_and(|min| min.is_reached_by(units))

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{Revision, Side, StockKey};
+use super::{InventoryId, Revision, Side, StockKey};
 
 /// Why a level changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,6 +116,7 @@ impl Amounts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LedgerRow {
     pub key: StockKey,
+    pub inventory_id: InventoryId,
     pub kind: ChangeKind,
     pub delta: Amounts,
     pub after: Amounts,
@@ -126,6 +127,7 @@ pub struct LedgerRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LevelChange {
     pub key: StockKey,
+    pub inventory_id: InventoryId,
     pub kind: ChangeKind,
     pub before: Amounts,
     pub after: Amounts,
@@ -154,6 +156,7 @@ pub fn fold(rows: impl IntoIterator<Item = LedgerRow>) -> Vec<LevelChange> {
             }
             None => changes.push(LevelChange {
                 key: row.key,
+                inventory_id: row.inventory_id,
                 kind: row.kind,
                 before: before(row.after),
                 after: row.after,
@@ -181,6 +184,7 @@ mod tests {
     fn row(product: u128, kind: ChangeKind, delta: i64, after: i64) -> LedgerRow {
         LedgerRow {
             key: key(product),
+            inventory_id: InventoryId(1),
             kind,
             delta: Amounts {
                 on_hand: delta,

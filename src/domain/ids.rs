@@ -42,6 +42,10 @@ identity!(
     WarehouseId
 );
 
+/// The number of a stock level, given once and never changed: the ledger's short name for its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InventoryId(pub i64);
+
 /// What one stock level is about. Ordered by warehouse, then product: the order in which levels are locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StockKey {

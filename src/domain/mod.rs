@@ -22,7 +22,7 @@ pub mod transit;
 
 pub use catalogue::{Product, Warehouse};
 pub use commit::{CommitPoint, Tag, Version};
-pub use ids::{MovementId, ProductId, StockKey, WarehouseCode, WarehouseId};
+pub use ids::{InventoryId, MovementId, ProductId, StockKey, WarehouseCode, WarehouseId};
 pub use movement::{Fact, Movement, MovementLine, Side, SideReport, Sides, Status};
 pub use quantity::Quantity;
 pub use stock::{Revision, StockLevel};

@@ -151,7 +151,7 @@ pub(super) fn weaken_etag(mut response: Response) -> Response {
 }
 
 /// RFC 9110, 13.1.2: a list of tags, compared weakly, or `*` for any.
-fn matches_etag(known: &str, etag: &str) -> bool {
+pub(super) fn matches_etag(known: &str, etag: &str) -> bool {
     known
         .split(',')
         .map(str::trim)

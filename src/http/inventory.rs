@@ -19,10 +19,10 @@ use super::{
     input::{self, Body, Page},
 };
 use crate::{
-    domain::{ProductId, StockKey, catalogue::Name, stock::ProductStock},
+    domain::{ProductId, StockKey, stock::ProductStock},
     inventory::Inventory,
     live::{filter::Filter, product::ProductDocument},
-    store::stock::Selection,
+    store::{AsOf, stock::Selection},
 };
 
 const NOT_FOUND: &str = "Product not found";
@@ -121,11 +121,9 @@ pub(super) struct QuantityBody {
 
 impl QuantityBody {
     fn new(stock: &ProductStock) -> Self {
-        let product = &stock.product;
-        let name = product.name.as_ref().map(Name::to_string);
         let levels = stock.levels.iter();
         Self {
-            product: name.unwrap_or_else(|| product.label()),
+            product: stock.product.title(),
             quantity: levels.map(|placed| placed.level.quantity()).sum(),
         }
     }
@@ -133,7 +131,7 @@ impl QuantityBody {
 
 #[derive(Deserialize)]
 pub(super) struct QuantityQuery {
-    product: Option<String>,
+    pub(super) product: Option<String>,
 }
 
 /// How much there is of a product
@@ -154,8 +152,20 @@ pub(super) async fn quantity(
     State(context): State<Context>,
     Query(query): Query<QuantityQuery>,
 ) -> Result<Response, ApiError> {
+    let read = asked_stock(&context, query.product.as_deref()).await?;
+    Ok(document(
+        StatusCode::OK,
+        &QuantityBody::new(&read.value),
+        read.as_of,
+    ))
+}
+
+/// What stands of the product that is asked for, or of the one that stands for all.
+pub(super) async fn asked_stock(
+    context: &Context,
+    asked: Option<&str>,
+) -> Result<AsOf<ProductStock>, ApiError> {
     let inventory = &context.inventory;
-    let asked = query.product.as_deref();
     let default = Some(context.default_product.as_ref()).filter(|product| !product.is_empty());
     let id = match asked.or(default) {
         Some(product) => input::known_product(inventory, product, NOT_FOUND).await?,
@@ -165,12 +175,10 @@ pub(super) async fn quantity(
             .ok_or(ApiError::NotFound(NOT_FOUND))?,
     };
     let read = inventory.stock_of(id).await?;
-    let stock = read.value.ok_or(ApiError::NotFound(NOT_FOUND))?;
-    Ok(document(
-        StatusCode::OK,
-        &QuantityBody::new(&stock),
-        read.as_of,
-    ))
+    Ok(AsOf {
+        value: read.value.ok_or(ApiError::NotFound(NOT_FOUND))?,
+        as_of: read.as_of,
+    })
 }
 
 /// A page of the levels of a warehouse.

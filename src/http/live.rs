@@ -14,12 +14,14 @@ use std::{
 };
 
 use axum::{
-    Extension,
     extract::{
-        Query, State, WebSocketUpgrade,
-        ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code},
+        FromRequestParts, Query, State, WebSocketUpgrade,
+        ws::{
+            CloseFrame, Message, Utf8Bytes, WebSocket, close_code,
+            rejection::WebSocketUpgradeRejection,
+        },
     },
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode, header, request::Parts},
     response::{
         IntoResponse, Response, Sse,
         sse::{self},
@@ -36,7 +38,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Context,
     error::{ApiError, problem},
-    input, origins,
+    input,
+    inventory::{QuantityQuery, asked_stock},
+    origins,
     wire::Room,
 };
 use crate::{
@@ -46,7 +50,8 @@ use crate::{
     live::{
         filter::Filter,
         hub::Hub,
-        session::{Frame, Session, Step},
+        quantity::QuantityTeller,
+        session::{Dialect, Frame, Session, Step},
     },
     metrics::Metrics,
 };
@@ -147,23 +152,119 @@ impl Drop for Seat {
 pub(super) async fn ws(
     State(context): State<Context>,
     Query(query): Query<Vec<(String, String)>>,
-    headers: HeaderMap,
-    room: Option<Extension<Room>>,
-    upgrade: WebSocketUpgrade,
+    visit: Visit,
 ) -> Result<Response, ApiError> {
-    let live = context.live.clone().ok_or(ApiError::NotLive)?;
-    check_origin(&headers, &live.allowed_origins)?;
+    let live = visit.live(&context)?;
     let asked = Asked::parse(&context.inventory, &query).await?;
-    let inventory = Arc::clone(&context.inventory);
-    let room = room.map(|Extension(room)| room).unwrap_or_default();
-    Ok(upgrade
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .max_message_size(INBOUND_BYTES_MAX)
-        .max_frame_size(INBOUND_BYTES_MAX)
-        .on_upgrade(move |socket| {
-            let tasks = live.tasks.clone();
-            tasks.track_future(serve(socket, room, live, inventory, asked))
-        }))
+    Ok(visit.upgrade(live, &context, asked))
+}
+
+/// Changed levels and low stock, over a WebSocket, in flat words
+///
+/// One JSON document a frame: `inventory_update` with `inventory_id`, `product_id`, `warehouse_id`, `quantity`, `action`
+/// (`created` for a key's first change, else `updated`) and `timestamp`; `low_stock_alert`. From the moment of connecting on: there
+/// is no snapshot, and what happened while a client was away is not told.
+#[utoipa::path(
+    get,
+    path = "/ws/inventory",
+    tag = "live",
+    params(
+        ("warehouse" = Option<String>, Query, description = "UUID or code"),
+        ("product" = Option<String>, Query, description = "UUID or sku")
+    ),
+    responses(
+        (status = 101, description = "The connection is a WebSocket now"),
+        (status = 400, description = "A parameter that has no meaning, or no WebSocket request", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Pages of this origin may not connect", body = super::error::Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn ws_inventory(
+    State(context): State<Context>,
+    Query(mut query): Query<Vec<(String, String)>>,
+    visit: Visit,
+) -> Result<Response, ApiError> {
+    let live = visit.live(&context)?;
+    query.retain(|(name, _)| ["warehouse", "product"].contains(&name.as_str()));
+    let asked = Asked {
+        dialect: Dialect::Flat,
+        ..Asked::parse(&context.inventory, &query).await?
+    };
+    Ok(visit.upgrade(live, &context, asked))
+}
+
+/// How much there is of one product, over a WebSocket
+///
+/// The object of `GET /stock` on connecting, on each change, and at least every 5 s.
+#[utoipa::path(
+    get,
+    path = "/ws/stock",
+    tag = "live",
+    params(("product" = Option<String>, Query, description = "UUID or sku; left out: live.default_product, else the first by sku")),
+    responses(
+        (status = 101, description = "The connection is a WebSocket now"),
+        (status = 400, description = "No WebSocket request", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Pages of this origin may not connect", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Product not found", body = super::error::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is away", body = super::error::Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn ws_stock(
+    State(context): State<Context>,
+    Query(query): Query<QuantityQuery>,
+    visit: Visit,
+) -> Result<Response, ApiError> {
+    let live = visit.live(&context)?;
+    let stock = asked_stock(&context, query.product.as_deref()).await?;
+    let product = stock.value.product;
+    let filter = Filter::new(Vec::new(), vec![product.id], Vec::new(), false);
+    let asked = Asked {
+        dialect: Dialect::Full,
+        filter: Arc::new(filter),
+        since: None,
+        teller: Some(QuantityTeller::new(product.title())),
+    };
+    Ok(visit.upgrade(live, &context, asked))
+}
+
+/// Somebody who wants a WebSocket.
+pub(super) struct Visit {
+    headers: HeaderMap,
+    room: Room,
+    upgrade: WebSocketUpgrade,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Visit {
+    type Rejection = WebSocketUpgradeRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self {
+            headers: parts.headers.clone(),
+            // A connection that is not served by this process's own loop has none.
+            room: parts.extensions.get::<Room>().cloned().unwrap_or_default(),
+            upgrade: WebSocketUpgrade::from_request_parts(parts, state).await?,
+        })
+    }
+}
+
+impl Visit {
+    /// What they may connect to.
+    fn live(&self, context: &Context) -> Result<Live, ApiError> {
+        let live = context.live.clone().ok_or(ApiError::NotLive)?;
+        check_origin(&self.headers, &live.allowed_origins)?;
+        Ok(live)
+    }
+
+    fn upgrade(self, live: Live, context: &Context, asked: Asked) -> Response {
+        let inventory = Arc::clone(&context.inventory);
+        self.upgrade
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .max_message_size(INBOUND_BYTES_MAX)
+            .max_frame_size(INBOUND_BYTES_MAX)
+            .on_upgrade(move |socket| {
+                let tasks = live.tasks.clone();
+                tasks.track_future(serve(socket, self.room, live, inventory, asked))
+            })
+    }
 }
 
 /// Every change, as server-sent events
@@ -250,8 +351,11 @@ fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError>
 
 /// What a client asks for.
 struct Asked {
+    dialect: Dialect,
     filter: Arc<Filter>,
     since: Option<WantedCommit>,
+    /// Where only a quantity is to be told.
+    teller: Option<QuantityTeller>,
 }
 
 impl Asked {
@@ -291,8 +395,10 @@ impl Asked {
             return Err(ApiError::BadRequest("There are too many parameters"));
         }
         Ok(Self {
+            dialect: Dialect::Full,
             filter: Arc::new(Filter::new(warehouses, products, kinds, below_min)),
             since,
+            teller: None,
         })
     }
 }
@@ -300,6 +406,7 @@ impl Asked {
 /// Takes frames from a session as they come.
 struct Reader {
     session: Session,
+    teller: Option<QuantityTeller>,
     hub: Arc<Hub>,
     inventory: Arc<Inventory>,
     clock: Clock,
@@ -315,7 +422,8 @@ impl Reader {
         // What is committed from here on is heard of.
         let changed = live.hub.subscribe();
         Self {
-            session: live.hub.session(asked.filter, asked.since),
+            session: live.hub.session(asked.dialect, asked.filter, asked.since),
+            teller: asked.teller,
             hub: Arc::clone(&live.hub),
             inventory,
             clock: live.clock.clone(),
@@ -330,7 +438,14 @@ impl Reader {
         loop {
             let now = self.clock.elapsed();
             match self.session.next(&*self.hub, now) {
-                Step::Send(frame) => return Some(frame),
+                Step::Send(frame) => match &mut self.teller {
+                    None => return Some(frame),
+                    Some(teller) => {
+                        if let Some(told) = teller.hear(&frame) {
+                            return Some(told);
+                        }
+                    }
+                },
                 Step::Wait(until) => {
                     (self.looked_at, self.until) = (now, until);
                     return None;

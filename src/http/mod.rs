@@ -6,6 +6,7 @@
 mod answer;
 pub mod body;
 mod catalogue;
+mod dashboard;
 mod differences;
 mod error;
 mod finish;
@@ -68,7 +69,12 @@ pub struct Settings {
 pub fn routes(context: Context, settings: &Settings) -> Router {
     let (routes, _) = ops_routes().merge(api_routes()).split_for_parts();
     let metrics = context.inventory.metrics().clone();
-    with_layers(routes.merge(docs()), metrics, settings).with_state(context)
+    with_layers(
+        routes.merge(docs()).merge(dashboard::routes()),
+        metrics,
+        settings,
+    )
+    .with_state(context)
 }
 
 /// The routes of a process that only ingests: how it is, and what it measures.
@@ -97,6 +103,8 @@ fn api_routes() -> OpenApiRouter<Context> {
         .routes(routes!(inventory::levels))
         .routes(routes!(inventory::query))
         .routes(routes!(live::ws))
+        .routes(routes!(live::ws_inventory))
+        .routes(routes!(live::ws_stock))
         .routes(routes!(live::events))
 }
 

@@ -26,7 +26,7 @@ use crate::{
     cache::CacheKey,
     clock::Clock,
     domain::{
-        CommitPoint, Version,
+        CommitPoint, InventoryId, Version,
         batch::Change,
         change::{Amounts, LedgerRow},
     },
@@ -314,6 +314,7 @@ fn did(handed: Handed) -> Result<Did, StoreError> {
         movement: Some(change.movement),
         row: LedgerRow {
             key: change.key,
+            inventory_id: InventoryId(level.inventory_id),
             kind: change.side.into(),
             delta: Amounts {
                 on_hand: change.on_hand_delta,

@@ -166,6 +166,7 @@ impl Watch {
         let by_minimum = standing.iter().filter(is_there).map(|level| {
             let change = LevelChange {
                 key: level.key,
+                inventory_id: level.inventory_id,
                 kind: ChangeKind::Mixed,
                 before: level.amounts,
                 after: level.amounts,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::ring::{Item, Shown, What};
 use crate::{
     domain::{
-        CommitPoint, Product, ProductId, StockKey, Timestamp, Warehouse, WarehouseId,
+        CommitPoint, Product, ProductId, Revision, StockKey, Timestamp, Warehouse, WarehouseId,
         catalogue::{Code, Name, Threshold},
         change::{Amounts, ChangeKind},
     },
@@ -284,4 +284,92 @@ pub(super) fn resync(reason: &'static str) -> Bytes {
         r#type: "resync",
         reason,
     })
+}
+
+/// An id in the flat dialect: a code that is a number is written as one.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum FlatId<'f> {
+    Number(u64),
+    Text(Id<'f>),
+}
+
+fn flat_id(id: Id<'_>) -> FlatId<'_> {
+    match id {
+        Id::Code(code) => match code.parse::<u64>() {
+            // As it would be written again: no sign and no zeros before it.
+            Ok(number) if number.to_string() == code => FlatId::Number(number),
+            _ => FlatId::Text(id),
+        },
+        Id::Uuid(_) => FlatId::Text(id),
+    }
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Flat<'f> {
+    InventoryUpdate {
+        inventory_id: i64,
+        product_id: FlatId<'f>,
+        warehouse_id: FlatId<'f>,
+        quantity: i64,
+        action: &'static str,
+        timestamp: String,
+    },
+    LowStockAlert {
+        product_id: FlatId<'f>,
+        warehouse_id: FlatId<'f>,
+        current_quantity: i64,
+        min_stock: Option<i64>,
+        product_name: Option<&'f str>,
+        timestamp: String,
+    },
+}
+
+/// Product and warehouse.
+fn flat_ids(key: StockKey, names: &Names) -> (FlatId<'_>, FlatId<'_>) {
+    (
+        flat_id(product_id(key.product, names.product.as_deref())),
+        flat_id(warehouse(key.warehouse, names.warehouse.as_deref())),
+    )
+}
+
+/// The frame of an item in the flat dialect, which knows changed levels and those that became low.
+pub(super) fn flat(shown: &Shown, item: &Item) -> Option<Bytes> {
+    let timestamp = shown.committed_at.to_string();
+    let frame = match &item.what {
+        What::Level(level) if !level.by_minimum => {
+            let (product_id, warehouse_id) = flat_ids(level.change.key, &level.names);
+            Flat::InventoryUpdate {
+                inventory_id: level.change.inventory_id.0,
+                product_id,
+                warehouse_id,
+                quantity: level.change.after.quantity(),
+                action: if level.change.revision == Revision::FIRST {
+                    "created"
+                } else {
+                    "updated"
+                },
+                timestamp,
+            }
+        }
+        What::Low(crossing) if crossing.is_low => {
+            let (product_id, warehouse_id) = flat_ids(crossing.key, &crossing.names);
+            let known = crossing.names.product.as_deref();
+            Flat::LowStockAlert {
+                product_id,
+                warehouse_id,
+                current_quantity: crossing.amounts.quantity(),
+                min_stock: known
+                    .and_then(|known| known.min_stock)
+                    .map(Threshold::units),
+                product_name: known
+                    .and_then(|known| known.name.as_ref())
+                    .map(Name::as_str),
+                timestamp,
+            }
+        }
+        What::Level(_) | What::Low(_) | What::Reorder(_) | What::Words(_) => return None,
+    };
+    Some(write(&frame))
 }

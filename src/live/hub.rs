@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     filter::Filter,
     ring::{After, Ring, Shown},
-    session::{Commits, Session},
+    session::{Commits, Dialect, Session},
     snapshot::Snapshot,
 };
 use crate::{
@@ -81,9 +81,14 @@ impl Hub {
     }
 
     /// A client's side.
-    pub fn session(&self, filter: Arc<Filter>, since: Option<WantedCommit>) -> Session {
+    pub fn session(
+        &self,
+        dialect: Dialect,
+        filter: Arc<Filter>,
+        since: Option<WantedCommit>,
+    ) -> Session {
         self.ring_to_change().link();
-        Session::new(filter, since, self.settings.heartbeat_every, self)
+        Session::new(dialect, filter, since, self.settings.heartbeat_every, self)
     }
 
     /// Told whenever there are more commits. Who has this is somebody who looks.
@@ -184,6 +189,10 @@ impl Audience for Hub {
 impl Commits for Hub {
     fn after(&self, at: CommitPoint, most: usize) -> After {
         self.with_ring(|ring| ring.after(at, most))
+    }
+
+    fn position(&self) -> Option<CommitPoint> {
+        self.with_ring(Commits::position)
     }
 
     fn life(&self) -> u64 {

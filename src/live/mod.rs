@@ -11,7 +11,7 @@ pub mod filter;
 mod frames;
 pub mod hub;
 pub mod product;
-
+pub mod quantity;
 pub mod ring;
 pub mod session;
 pub mod snapshot;

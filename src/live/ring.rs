@@ -55,6 +55,7 @@ pub struct Item {
     before: Option<Place>,
     frame: OnceLock<Bytes>,
     frame_with_cursor: OnceLock<Bytes>,
+    flat: OnceLock<Bytes>,
 }
 
 /// What an item tells.
@@ -103,6 +104,7 @@ impl Item {
             before: None,
             frame: OnceLock::new(),
             frame_with_cursor: OnceLock::new(),
+            flat: OnceLock::new(),
         }
     }
 
@@ -170,6 +172,15 @@ impl Shown {
         let cursor = with_cursor.then_some(self.point);
         kept.get_or_init(|| frames::item(self, item, cursor))
             .clone()
+    }
+
+    /// The same in the flat dialect; `None` for what that has no words for.
+    pub fn flat_frame(&self, item: &Item) -> Option<Bytes> {
+        if let Some(flat) = item.flat.get() {
+            return Some(flat.clone());
+        }
+        let flat = frames::flat(self, item)?;
+        Some(item.flat.get_or_init(|| flat).clone())
     }
 
     /// That nothing has happened since.

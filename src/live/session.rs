@@ -27,10 +27,21 @@ const FETCH_EVERY: Duration = Duration::from_secs(1);
 /// Most keys of which the client of a filter by kind has another quantity than the one before the next change.
 const LAST_HAD_MAX: usize = 10_000;
 
+/// In what words a client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// A snapshot, and then whatever happens, with cursors.
+    Full,
+    /// Changed levels and those that became low, from now on; who was away has missed what happened.
+    Flat,
+}
+
 /// Where sessions take commits from.
 pub trait Commits {
     /// What came after that commit.
     fn after(&self, at: CommitPoint, most: usize) -> After;
+    /// The newest commit; `None` before following began.
+    fn position(&self) -> Option<CommitPoint>;
     /// How often following began anew.
     fn life(&self) -> u64;
     /// The commit with that version, in that life of the feed.
@@ -63,6 +74,10 @@ impl Commits for Ring {
         Ring::after(self, at, most)
     }
 
+    fn position(&self) -> Option<CommitPoint> {
+        (Ring::life(self) > 0).then(|| Ring::position(self))
+    }
+
     fn life(&self) -> u64 {
         Ring::life(self)
     }
@@ -75,6 +90,7 @@ impl Commits for Ring {
 /// One client's side.
 #[derive(Debug)]
 pub struct Session {
+    dialect: Dialect,
     filter: Arc<Filter>,
     state: State,
     /// The life of the feed in which the client's commit was known.
@@ -105,6 +121,7 @@ enum State {
 /// The way from one commit to a later one.
 #[derive(Debug)]
 struct Walk {
+    dialect: Dialect,
     /// The life of the feed in which it began: in another, the same versions are other commits.
     life: u64,
     from: CommitPoint,
@@ -124,8 +141,15 @@ struct Walk {
 struct Found {
     shown: Arc<Shown>,
     place: u32,
-    /// How this client is told; `None`: as everybody.
-    own: Option<Told>,
+    how: How,
+}
+
+/// How a client is told of an item.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    AsEverybody,
+    ByItself(Told),
+    Flat,
 }
 
 /// The ring does not have it any more.
@@ -138,6 +162,7 @@ const BEHIND: &str = "too far behind";
 impl Session {
     /// For a client that has nothing, or the picture as of `since`.
     pub fn new(
+        dialect: Dialect,
         filter: Arc<Filter>,
         since: Option<WantedCommit>,
         heartbeat_every: Duration,
@@ -155,6 +180,7 @@ impl Session {
             }
         });
         Self {
+            dialect,
             filter,
             state: at.map_or(State::Joining(None), State::At),
             life,
@@ -187,6 +213,13 @@ impl Session {
     pub fn next(&mut self, commits: &impl Commits, now: Duration) -> Step {
         loop {
             match &mut self.state {
+                State::Joining(_) if self.dialect == Dialect::Flat => {
+                    let Some(at) = commits.position() else {
+                        return Step::Wait(now + self.heartbeat_every);
+                    };
+                    self.life = commits.life();
+                    self.state = State::At(at);
+                }
                 State::Joining(reason) => {
                     return match reason.take() {
                         Some(reason) => self.send(frames::resync(reason), None, now),
@@ -245,6 +278,7 @@ impl Session {
                     return Some(self.idle(at, commits, now));
                 };
                 self.state = State::Walking(Walk {
+                    dialect: self.dialect,
                     life,
                     from: at,
                     to: conflate_to.unwrap_or(first.point),
@@ -275,6 +309,9 @@ impl Session {
     }
 
     fn idle(&mut self, at: CommitPoint, commits: &impl Commits, now: Duration) -> Step {
+        if self.dialect == Dialect::Flat {
+            return Step::Wait(now + self.heartbeat_every);
+        }
         if now < self.heartbeat_at {
             return Step::Wait(self.heartbeat_at);
         }
@@ -310,9 +347,12 @@ impl Found {
             return Bytes::new();
         };
         let is_shared = cursor.is_none_or(|cursor| cursor == self.shown.point);
-        match (&item.what, self.own) {
-            (_, None) if is_shared => self.shown.frame(item, cursor.is_some()),
-            (What::Level(level), Some(told)) => frames::update(&self.shown, level, told, cursor),
+        match (&item.what, self.how) {
+            (_, How::Flat) => self.shown.flat_frame(item).unwrap_or_default(),
+            (_, How::AsEverybody) if is_shared => self.shown.frame(item, cursor.is_some()),
+            (What::Level(level), How::ByItself(told)) => {
+                frames::update(&self.shown, level, told, cursor)
+            }
             _ => frames::item(&self.shown, item, cursor),
         }
     }
@@ -342,18 +382,26 @@ impl Walk {
             if self.is_behind() && item.is_superseded_by(self.to.version) {
                 continue;
             }
-            let own = match &item.what {
+            let how = match &item.what {
+                What::Low(_) | What::Reorder(_) if !self.has_crossed(item, commits)? => continue,
+                _ if self.dialect == Dialect::Flat => match shown.flat_frame(item) {
+                    Some(_) => How::Flat,
+                    None => continue,
+                },
                 What::Level(level) => {
                     let Some(told) = self.tell(item, level, filter, last_had, commits)? else {
                         continue;
                     };
                     let is_to_all = filter.is_by_key() && told == Told::to_all(level);
-                    (!is_to_all).then_some(told)
+                    if is_to_all {
+                        How::AsEverybody
+                    } else {
+                        How::ByItself(told)
+                    }
                 }
-                What::Low(_) | What::Reorder(_) if !self.has_crossed(item, commits)? => continue,
-                What::Low(_) | What::Reorder(_) | What::Words(_) => None,
+                What::Low(_) | What::Reorder(_) | What::Words(_) => How::AsEverybody,
             };
-            return Ok(Some(Found { shown, place, own }));
+            return Ok(Some(Found { shown, place, how }));
         }
         Ok(None)
     }

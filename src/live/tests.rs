@@ -16,13 +16,13 @@ use uuid::Uuid;
 use super::{
     filter::Filter,
     ring::Ring,
-    session::{Frame, Session, Step},
+    session::{Dialect, Frame, Session, Step},
     snapshot::Snapshot,
 };
 use crate::{
     domain::{
-        CommitPoint, Product, ProductId, Revision, StockKey, StockLevel, Tag, Timestamp, Version,
-        Warehouse, WarehouseId,
+        CommitPoint, InventoryId, Product, ProductId, Revision, StockKey, StockLevel, Tag,
+        Timestamp, Version, Warehouse, WarehouseId,
         catalogue::Threshold,
         change::{Amounts, ChangeKind, LedgerRow},
         stock::{PlacedLevel, ProductStock},
@@ -153,6 +153,7 @@ impl Database {
                 movement: None,
                 row: LedgerRow {
                     key,
+                    inventory_id: InventoryId(1),
                     kind: if delta < 0 {
                         ChangeKind::Departure
                     } else {
@@ -192,6 +193,7 @@ impl Database {
         let of_product = levels.iter().filter(|(key, _)| key.product == id);
         let standing = of_product.map(|(key, (amounts, revision))| LevelAt {
             key: *key,
+            inventory_id: InventoryId(1),
             amounts: *amounts,
             revision: Revision(*revision),
         });
@@ -306,7 +308,7 @@ impl Client {
     fn new(filter: Filter, is_by_kind: bool, ring: &Ring) -> Self {
         let filter = Arc::new(filter);
         Self {
-            session: Session::new(Arc::clone(&filter), None, HEARTBEAT, ring),
+            session: Session::new(Dialect::Full, Arc::clone(&filter), None, HEARTBEAT, ring),
             filter,
             is_by_kind,
             fetched: None,
@@ -327,7 +329,13 @@ impl Client {
             self.picture = picture;
             since = cursor.parse().ok();
         }
-        self.session = Session::new(Arc::clone(&self.filter), since, HEARTBEAT, ring);
+        self.session = Session::new(
+            Dialect::Full,
+            Arc::clone(&self.filter),
+            since,
+            HEARTBEAT,
+            ring,
+        );
         self.fetched = None;
     }
 

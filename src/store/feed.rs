@@ -12,7 +12,8 @@ use super::{
     writer::{change_kind, commit_point, stock_key},
 };
 use crate::domain::{
-    CommitPoint, MovementId, Product, ProductId, Revision, StockKey, Version, Warehouse,
+    CommitPoint, InventoryId, MovementId, Product, ProductId, Revision, StockKey, Version,
+    Warehouse,
     change::{Amounts, LedgerRow},
 };
 
@@ -46,6 +47,7 @@ pub struct Did {
 #[derive(Clone, Copy, Debug)]
 pub struct LevelAt {
     pub key: StockKey,
+    pub inventory_id: InventoryId,
     pub amounts: Amounts,
     pub revision: Revision,
 }
@@ -159,7 +161,8 @@ async fn levels_at(
         return Ok(levels);
     }
     let rows = sqlx::query!(
-        r#"select w.version as "version!", l.warehouse_id, l.product_id, g.revision, g.on_hand_after, g.reserved_after
+        r#"select w.version as "version!", l.warehouse_id, l.product_id, l.inventory_id,
+            g.revision, g.on_hand_after, g.reserved_after
         from unnest($1::bigint[], $2::uuid[]) as w (version, product_id)
         join stock_levels l on l.product_id = w.product_id
         cross join lateral (
@@ -178,6 +181,7 @@ async fn levels_at(
         let version = Version::new(row.version).ok_or(StoreError::Inconsistent("a version"))?;
         levels.entry(version).or_default().push(LevelAt {
             key: stock_key(row.warehouse_id, row.product_id)?,
+            inventory_id: InventoryId(row.inventory_id),
             amounts: Amounts {
                 on_hand: row.on_hand_after,
                 reserved: row.reserved_after,
@@ -246,7 +250,8 @@ async fn read_rows(
 ) -> Result<Vec<FeedRow>, StoreError> {
     // One row of arrays comes back: a row for each change would cost both sides more than finding it.
     let read = sqlx::query!(
-        r#"select coalesce(array_agg(c.version), '{}') as "versions!", coalesce(array_agg(l.warehouse_id), '{}') as "warehouses!",
+        r#"select coalesce(array_agg(c.version), '{}') as "versions!", coalesce(array_agg(l.inventory_id), '{}') as "inventory_ids!",
+            coalesce(array_agg(l.warehouse_id), '{}') as "warehouses!",
             coalesce(array_agg(l.product_id), '{}') as "products!", coalesce(array_agg(g.movement_id), '{}') as "movements!: Vec<Option<Uuid>>",
             coalesce(array_agg(g.kind), '{}') as "kinds!", coalesce(array_agg(g.on_hand_delta), '{}') as "on_hand_deltas!",
             coalesce(array_agg(g.reserved_delta), '{}') as "reserved_deltas!", coalesce(array_agg(g.on_hand_after), '{}') as "on_hand!",
@@ -267,6 +272,7 @@ async fn read_rows(
             version: Version::new(version).ok_or(StoreError::Inconsistent("a version"))?,
             movement: read.movements[place].and_then(MovementId::new),
             row: LedgerRow {
+                inventory_id: InventoryId(read.inventory_ids[place]),
                 key: stock_key(read.warehouses[place], read.products[place])?,
                 kind: change_kind(read.kinds[place])
                     .ok_or(StoreError::Inconsistent("a kind of change"))?,

@@ -111,6 +111,124 @@ async fn a_client_gets_what_is_there_and_then_each_change() {
 }
 
 #[tokio::test]
+async fn flat_clients_hear_of_changes_from_now_on() {
+    const OTHER: Uuid = Uuid::from_u128(3);
+    let world = World::new().await;
+    let service = world.start().await;
+    for (path, body) in [
+        (
+            format!("/api/products/{PRODUCT}"),
+            json!({"sku": "45", "name": "Widget A", "min_stock": 10}),
+        ),
+        (format!("/api/warehouses/{WAREHOUSE}"), json!({"code": "2"})),
+        (format!("/api/warehouses/{OTHER}"), json!({"code": "007"})),
+    ] {
+        assert!(
+            service
+                .send(Method::PUT, &path, &body)
+                .await
+                .status
+                .is_success()
+        );
+    }
+    world
+        .send(&Move::new(WAREHOUSE, PRODUCT, 20).arrival())
+        .await;
+    service.has_on_hand(WAREHOUSE, PRODUCT, 20).await;
+
+    let mut client = LiveClient::connect_to(&service, "/ws/inventory")
+        .await
+        .expect("a connection");
+    let mut of_other = LiveClient::connect_to(&service, "/ws/inventory?warehouse=007")
+        .await
+        .expect("a connection");
+    world
+        .send(&Move::new(WAREHOUSE, PRODUCT, 12).departure())
+        .await;
+    let alert = client.next().await.expect("an alert");
+    for (field, value) in [
+        ("type", json!("low_stock_alert")),
+        ("product_id", json!(45)),
+        ("warehouse_id", json!(2)),
+        ("current_quantity", json!(8)),
+        ("min_stock", json!(10)),
+        ("product_name", json!("Widget A")),
+    ] {
+        assert_eq!(alert[field], value, "{field} of {alert}");
+    }
+    let update = client.next().await.expect("an update");
+    for (field, value) in [
+        ("type", json!("inventory_update")),
+        ("product_id", json!(45)),
+        ("warehouse_id", json!(2)),
+        ("quantity", json!(8)),
+        ("action", json!("updated")),
+    ] {
+        assert_eq!(update[field], value, "{field} of {update}");
+    }
+    assert!(update["inventory_id"].is_i64() && update["timestamp"].is_string());
+    // A recovery has no words here; the first change of a key is its creation.
+    world
+        .send(&Move::new(WAREHOUSE, PRODUCT, 92).arrival())
+        .await;
+    assert_eq!(client.next().await.expect("an update")["quantity"], 100);
+    world.send(&Move::new(OTHER, PRODUCT, 50).arrival()).await;
+    let created = client.next().await.expect("an update");
+    assert_eq!(created["action"], "created");
+    assert_eq!(created["warehouse_id"], "007", "no number is written so");
+    assert_ne!(created["inventory_id"], update["inventory_id"]);
+    assert_eq!(of_other.next().await.expect("an update"), created);
+    service.stop().await;
+    world.database.remove().await;
+}
+
+#[tokio::test]
+async fn a_quantity_is_told_at_once_on_change_and_now_and_then() {
+    let world = World::with(|config| config.live.heartbeat_ms = 500).await;
+    let service = world.start().await;
+    assert!(
+        LiveClient::connect_to(&service, "/ws/stock").await.is_err(),
+        "there is no product"
+    );
+    let path = format!("/api/products/{PRODUCT}");
+    service
+        .send(
+            Method::PUT,
+            &path,
+            &json!({"sku": "X", "name": "Product X"}),
+        )
+        .await;
+    let mut client = LiveClient::connect_to(&service, "/ws/stock")
+        .await
+        .expect("a connection");
+    let told = |quantity: i64| json!({"product": "Product X", "quantity": quantity});
+    assert_eq!(client.next().await, Some(told(0)));
+    world
+        .send(&Move::new(WAREHOUSE, PRODUCT, 12).arrival())
+        .await;
+    world
+        .send(&Move::new(Uuid::from_u128(7), PRODUCT, 30).arrival())
+        .await;
+    while client.next().await != Some(told(42)) {}
+    assert_eq!(
+        client.next().await,
+        Some(told(42)),
+        "nothing changed, and it is told again"
+    );
+    assert_eq!(service.get("/stock").await.body, told(42));
+    service
+        .send(
+            Method::PUT,
+            &path,
+            &json!({"sku": "X", "name": "Product Y"}),
+        )
+        .await;
+    while client.next().await != Some(json!({"product": "Product Y", "quantity": 42})) {}
+    service.stop().await;
+    world.database.remove().await;
+}
+
+#[tokio::test]
 async fn an_event_stream_carries_the_same() {
     let world = World::new().await;
     let service = world.start().await;

@@ -30,7 +30,9 @@ export class Alerts {
   #list = find('#alerts');
   #fresh = [];
   #remembered = new Set();
-  #unspoken = [];
+  /** The newest alert that was not spoken of, and how many came before it. */
+  #unspoken = null;
+  #unspokenOthers = 0;
   #spokenMs = -Infinity;
 
   constructor(warehouses) {
@@ -45,7 +47,8 @@ export class Alerts {
     if (this.#remembered.size > REMEMBERED_MAX) this.#remembered.delete(this.#remembered.values().next().value);
     this.#fresh.push(frame);
     if (this.#fresh.length > KEPT_MAX) this.#fresh.shift();
-    this.#unspoken.push(frame);
+    if (this.#unspoken !== null) this.#unspokenOthers += 1;
+    this.#unspoken = frame;
     return true;
   }
 
@@ -63,17 +66,18 @@ export class Alerts {
     const at = Date.parse(frame.timestamp);
     return make('li', { 'data-type': frame.type, 'data-product': frame.product_id },
       make('span', { class: 'pill', 'data-tone': frame.type }, label),
-      make('span', { class: 'what' }, make('b', { title: frame.product_id }, what), ` ${where}`),
+      make('span', { class: 'what', title: frame.product_id }, what),
       make('time', { datetime: frame.timestamp }, Number.isNaN(at) ? '' : timeOfDay(at)),
-      make('span', { class: 'how' }, how));
+      make('span', { class: 'how', title: `${where}: ${how}` }, `${where}: ${how}`));
   }
 
   #speak(nowMs) {
-    if (this.#unspoken.length === 0 || nowMs - this.#spokenMs < SPEAK_EVERY_MS) return;
-    const { label, what, where, how } = describe(this.#unspoken.at(-1), this.#warehouses);
-    const others = this.#unspoken.length - 1;
+    if (this.#unspoken === null || nowMs - this.#spokenMs < SPEAK_EVERY_MS) return;
+    const { label, what, where, how } = describe(this.#unspoken, this.#warehouses);
+    const others = this.#unspokenOthers;
     announce(`${label}: ${what}, ${where}, ${how}${others > 0 ? `, and ${counted(others, 'other alert')}` : ''}`);
-    this.#unspoken = [];
+    this.#unspoken = null;
+    this.#unspokenOthers = 0;
     this.#spokenMs = nowMs;
   }
 }

@@ -56,7 +56,7 @@ export class Chart {
       limit: draw('line', { class: 'limit', visibility: 'hidden' }),
       line: draw('path', { class: 'line' }),
       needle: draw('line', { class: 'needle', visibility: 'hidden' }),
-      dot: draw('circle', { class: 'dot', r: 3.5, visibility: 'hidden' }),
+      point: draw('circle', { class: 'point', r: 3.5, visibility: 'hidden' }),
     };
     this.#svg.append(...Object.values(this.#parts));
     this.#svg.addEventListener('pointermove', ({ offsetX }) => this.#pick(this.#nearest(offsetX)));
@@ -121,7 +121,7 @@ export class Chart {
 
   #timeMarks() {
     const span = this.#toMs - this.#fromMs;
-    const room = Math.max(2, Math.floor(this.#plot.width / 90));
+    const room = Math.max(2, Math.floor(this.#plot.width / 72));
     // Seen from now, "-2 min" says more than a time; the marks then stand still while the line moves.
     if (this.#settings.now) {
       const minutes = Math.round(span / 60_000);
@@ -205,16 +205,16 @@ export class Chart {
   #paintPicked() {
     // The point may have left the chart since; then there is nothing to read out.
     if (this.#picked !== null && !this.#points.includes(this.#picked)) this.#picked = null;
-    const { needle, dot } = this.#parts;
+    const { needle, point: spot } = this.#parts;
     const point = this.#picked;
     const visibility = point === null || this.#plot === null ? 'hidden' : 'visible';
     needle.setAttribute('visibility', visibility);
-    dot.setAttribute('visibility', visibility);
+    spot.setAttribute('visibility', visibility);
     write(this.#readout, point === null ? this.#settings.summary ?? '' : this.#settings.read(point));
     this.#readout.classList.toggle('picked', point !== null);
     if (visibility === 'hidden') return;
     const x = this.#x(point.ms);
     this.#set(needle, { x1: x, x2: x, y1: MARGIN.top, y2: this.#plot.bottom });
-    this.#set(dot, { cx: x, cy: this.#y(point.value) });
+    this.#set(spot, { cx: x, cy: this.#y(point.value) });
   }
 }

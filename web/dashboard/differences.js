@@ -1,51 +1,49 @@
-// What arrived differently from how it departed, by route; a route unfolds to its products and a product to its weeks. The service
-// tells sums by week, route and product; the sums over them are made here.
+// What arrived differently from how it departed, by route. The sums of routes are read again and again; those of a route's products
+// and their weeks only once it is unfolded, and then together with the others.
 
+import { read } from './api.js';
 import { draw, make } from './dom.js';
 import { counted, name, number, week } from './format.js';
 import { empty, table } from './lists.js';
 
 const WEEKS = 12;
-const WEEK_MS = 7 * 86_400_000;
-const COLUMNS = [['Route, product, week'], ['Last 12 weeks', 'wide'], ['Short', 'number wide'], ['Units short', 'number'], ['Over', 'number wide'], ['Units over', 'number']];
+const DAY_MS = 86_400_000;
+/** The longest page the service gives: of more routes or products the rest is left out, and the heading says so. */
+const PAGE_MAX = 1_000;
+const COLUMNS = [['Route, product, week'], [`Last ${WEEKS} weeks`, 'wide'], ['Short', 'number wide'], ['Units short', 'number'], ['Over', 'number wide'], ['Units over', 'number']];
 const NOTHING = { short: 0, units_short: 0, over: 0, units_over: 0 };
 
-const add = (sum, entry) => {
-  for (const key of Object.keys(NOTHING)) sum[key] += entry[key];
-};
 const largestFirst = (a, b) => b.units_short + b.units_over - (a.units_short + a.units_over);
 
-/** Routes with their sums, each with its products, each of them with its weeks. */
-function fold(entries) {
-  const routes = new Map();
+/** Sums over entries that agree in `key`. `describe` says what is to be known of a group besides its numbers, from its first entry. */
+function sum(entries, key, describe) {
+  const groups = new Map();
   for (const entry of entries) {
-    const key = `${entry.warehouse_id_from} ${entry.warehouse_id_to}`;
-    const title = `${name(entry.warehouse_from ?? '?')} → ${name(entry.warehouse_to ?? '?')}`;
-    const route = grow(routes, key, { key, title, kind: 'route' });
-    const product = grow(route.parts, entry.product_id, { key: `${key} ${entry.product_id}`, title: entry.product_name ?? name(entry.product), kind: 'product' });
-    const weekly = grow(product.parts, entry.week, { key: `${key} ${entry.product_id} ${entry.week}`, title: `week of ${week(entry.week)}`, kind: 'week' });
-    for (const sum of [route, product, weekly]) {
-      add(sum, entry);
-      sum.weeks.set(entry.week, (sum.weeks.get(entry.week) ?? 0) + entry.units_short + entry.units_over);
+    const id = key(entry);
+    let group = groups.get(id);
+    if (group === undefined) {
+      group = { ...NOTHING, ...describe(entry), weeks: new Map(), entries: [] };
+      groups.set(id, group);
     }
+    for (const column of Object.keys(NOTHING)) group[column] += entry[column];
+    if (entry.week !== null) group.weeks.set(entry.week, (group.weeks.get(entry.week) ?? 0) + entry.units_short + entry.units_over);
+    group.entries.push(entry);
   }
-  return [...routes.values()].sort(largestFirst);
+  return [...groups.values()];
 }
 
-function grow(parts, key, fresh) {
-  if (!parts.has(key)) parts.set(key, { ...fresh, ...NOTHING, weeks: new Map(), parts: new Map() });
-  return parts.get(key);
-}
+const routeOf = (entry) => `${entry.warehouse_id_from} ${entry.warehouse_id_to}`;
 
 /** The Monday in UTC that is so many weeks ago, as the service writes it. */
 function monday(weeksAgo) {
   const now = new Date();
   const daysSince = (now.getUTCDay() + 6) % 7;
-  return new Date(now.getTime() - daysSince * 86_400_000 - weeksAgo * WEEK_MS).toISOString().slice(0, 10);
+  return new Date(now.getTime() - (daysSince + weeksAgo * 7) * DAY_MS).toISOString().slice(0, 10);
 }
 
 /** A bar a week, this week on the right: whether it is getting better. The numbers are in the weeks' own rows. */
 function bars(weeks) {
+  if (weeks.size === 0) return null;
   const most = Math.max(...weeks.values());
   const picture = draw('svg', { class: 'bars', viewBox: `0 0 ${WEEKS * 7} 18`, width: WEEKS * 7, height: 18, 'aria-hidden': 'true' });
   for (let ago = WEEKS - 1; ago >= 0; ago -= 1) {
@@ -58,53 +56,107 @@ function bars(weeks) {
 
 export class Differences {
   everyMs = 15_000;
+  #overview = { differences: [] };
+  /** Routes by week are more than a page: then only their sums are read, without the bars. */
+  #hasManyRoutes = false;
   #unfolded = new Set();
-  #entries = [];
-  #isCut = false;
+  /** Of the unfolded routes: their sums by product and week, or what went wrong. */
+  #parts = new Map();
   #onFold;
 
-  /** `onFold` is called when something was folded or unfolded, with the new content. */
+  /** `onFold` is called with new content when something was folded or unfolded. */
   constructor(onFold) {
     this.#onFold = onFold;
   }
 
-  path() {
-    return `api/differences?weeks=${WEEKS}&limit=200`;
+  async read() {
+    this.#overview = await this.#readRoutes();
+    await Promise.all([...this.#parts.keys()].map((route) => this.#readParts(route)));
+    return this.#overview;
   }
 
-  build({ differences, next_cursor: next }) {
-    this.#entries = differences;
-    this.#isCut = Boolean(next);
-    return this.#content();
-  }
-
-  #content() {
-    const routes = fold(this.#entries);
+  build() {
+    const routes = sum(this.#overview.differences, routeOf, (entry) => ({
+      key: routeOf(entry),
+      title: `${name(entry.warehouse_from ?? '?')} → ${name(entry.warehouse_to ?? '?')}`,
+    })).sort(largestFirst);
     if (routes.length === 0) return { content: empty(`No differences in the last ${WEEKS} weeks.`), count: 0, note: '' };
-    const note = this.#isCut ? `newest ${number(this.#entries.length)} sums of ${WEEKS} weeks` : `${counted(routes.length, 'route')} in ${WEEKS} weeks`;
-    return { content: table('Differences by route', COLUMNS, routes.flatMap((route) => this.#rows(route))), count: routes.length, note };
+    const isCut = Boolean(this.#overview.next_cursor);
+    const note = `${isCut ? 'the first ' : ''}${counted(routes.length, 'route')} in ${WEEKS} weeks`;
+    return { content: table('Differences by route', COLUMNS, routes.flatMap((route) => this.#routeRows(route))), count: routes.length, note };
   }
 
-  #rows(sum) {
-    const isUnfolded = this.#unfolded.has(sum.key);
-    const row = make('tr', { class: `fold-${sum.kind}` },
-      make('th', { scope: 'row' }, sum.kind === 'week' ? make('span', { class: 'leaf' }, sum.title) : this.#button(sum, isUnfolded)),
-      make('td', { class: 'wide' }, sum.kind === 'week' ? null : bars(sum.weeks)),
-      make('td', { class: 'number wide' }, number(sum.short)),
-      make('td', { class: 'number' }, number(sum.units_short)),
-      make('td', { class: 'number wide' }, number(sum.over)),
-      make('td', { class: 'number' }, number(sum.units_over)));
-    const order = sum.kind === 'route' ? largestFirst : (a, b) => (a.key < b.key ? 1 : -1);
-    return isUnfolded ? [row, ...[...sum.parts.values()].sort(order).flatMap((part) => this.#rows(part))] : [row];
+  async #readRoutes() {
+    const ask = async (groups) => (await read(`api/differences?weeks=${WEEKS}&group=${groups}&limit=${PAGE_MAX}`)).document;
+    if (!this.#hasManyRoutes) {
+      const byWeek = await ask('route,week');
+      if (!byWeek.next_cursor) return byWeek;
+      this.#hasManyRoutes = true;
+    }
+    return ask('route');
   }
 
-  #button(sum, isUnfolded) {
-    const button = make('button', { type: 'button', class: 'fold', 'aria-expanded': String(isUnfolded), 'data-fold': sum.key }, sum.title);
-    button.addEventListener('click', () => {
-      if (isUnfolded) this.#unfolded.delete(sum.key);
-      else this.#unfolded.add(sum.key);
-      this.#onFold(this.#content());
-    });
+  async #readParts(route) {
+    const [from, to] = route.split(' ');
+    try {
+      const { document: parts } = await read(`api/differences?weeks=${WEEKS}&group=product,week&warehouse_id_from=${from}&warehouse_id_to=${to}&limit=${PAGE_MAX}`);
+      this.#parts.set(route, { entries: parts.differences, remark: parts.next_cursor ? 'older weeks are left out' : null });
+    } catch (error) {
+      this.#parts.set(route, { entries: this.#parts.get(route)?.entries ?? [], remark: error.message });
+    }
+  }
+
+  #routeRows(route) {
+    const row = this.#row('route', route, this.#button(route, () => this.#toggleRoute(route.key)));
+    if (!this.#unfolded.has(route.key)) return [row];
+    const { entries, remark } = this.#parts.get(route.key) ?? { entries: [], remark: 'Reading.' };
+    const products = sum(entries, (entry) => entry.product_id, (entry) => ({
+      key: `${route.key} ${entry.product_id}`,
+      title: entry.product_name ?? name(entry.product),
+    })).sort(largestFirst);
+    const rows = [row, ...products.flatMap((product) => this.#productRows(product))];
+    if (remark !== null) rows.push(make('tr', { class: 'fold-week' }, make('td', { colspan: COLUMNS.length }, remark)));
+    return rows;
+  }
+
+  #productRows(product) {
+    const row = this.#row('product', product, this.#button(product, () => this.#toggle(product.key)));
+    if (!this.#unfolded.has(product.key)) return [row];
+    const weeks = [...product.entries].sort((a, b) => (a.week < b.week ? 1 : -1));
+    return [row, ...weeks.map((entry) => this.#row('week', entry, make('span', { class: 'leaf' }, `week of ${week(entry.week)}`)))];
+  }
+
+  #row(kind, sums, head) {
+    return make('tr', { class: `fold-${kind}` },
+      make('th', { scope: 'row' }, head),
+      make('td', { class: 'wide' }, kind === 'week' ? null : bars(sums.weeks)),
+      make('td', { class: 'number wide' }, number(sums.short)),
+      make('td', { class: 'number' }, number(sums.units_short)),
+      make('td', { class: 'number wide' }, number(sums.over)),
+      make('td', { class: 'number' }, number(sums.units_over)));
+  }
+
+  #button({ key, title }, onClick) {
+    const isUnfolded = this.#unfolded.has(key);
+    const button = make('button', { type: 'button', class: 'fold', title, 'aria-expanded': String(isUnfolded), 'data-fold': key }, title);
+    button.addEventListener('click', onClick);
     return button;
+  }
+
+  #toggle(key) {
+    if (!this.#unfolded.delete(key)) this.#unfolded.add(key);
+    this.#onFold(this.build());
+  }
+
+  async #toggleRoute(key) {
+    this.#toggle(key);
+    if (!this.#unfolded.has(key)) {
+      this.#parts.delete(key);
+      return;
+    }
+    await this.#readParts(key);
+    // It may have been folded again in the meantime.
+    if (this.#unfolded.has(key)) this.#onFold(this.build());
+    else this.#parts.delete(key);
   }
 }

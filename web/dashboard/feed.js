@@ -56,6 +56,7 @@ export class Feed {
     this.#abandon();
     const attempt = Symbol('attempt');
     this.#attempt = attempt;
+    this.#isRefused = false;
     this.#signMs = performance.now();
     this.#enter(this.cursor === null ? 'connecting' : 'resuming');
     let query;
@@ -137,7 +138,8 @@ export class Feed {
   #wait(reason) {
     this.#abandon();
     this.isSilent = false;
-    this.reason = reason;
+    // It becomes part of a sentence.
+    this.reason = reason.replace(/\.$/, '');
     const longest = this.#isRefused
       ? BACK_OFF_REFUSED_MS
       : Math.min(BACK_OFF_LONGEST_MS, BACK_OFF_FIRST_MS * 2 ** this.#failures);

@@ -22,7 +22,11 @@ export const signed = (value) => withSign.format(value);
 /** Up to seven digits as they are, more in short: a figure has the same width whatever it counts. */
 export const figure = (value) => (value != null && Math.abs(value) >= 1e7 ? compact.format(value) : number(value));
 
-export const short = (value) => (Math.abs(value) >= 10_000 ? compact.format(value) : oneDigit.format(value));
+/** A measured number with no more digits than say something. */
+export function short(value) {
+  if (Math.abs(value) >= 10_000) return compact.format(value);
+  return (Math.abs(value) >= 100 ? whole : oneDigit).format(Math.abs(value) >= 100 ? Math.round(value) : value);
+}
 
 /** "1 product", "2 products". */
 export const counted = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
@@ -62,7 +66,8 @@ export function moment(ms) {
 
 /** The label of a mark on a time axis whose marks are so far apart. */
 export function mark(ms, stepMs) {
-  if (stepMs >= 86_400_000) return day.format(ms);
+  const at = new Date(ms);
+  if (stepMs >= 86_400_000 || (at.getHours() === 0 && at.getMinutes() === 0 && at.getSeconds() === 0)) return day.format(ms);
   return stepMs >= 60_000 ? minute.format(ms) : clock.format(ms);
 }
 

@@ -9,7 +9,10 @@ import { counted, moment, name, number, signed, words } from './format.js';
 const PAGE = 500;
 /** Entries kept while a busy level is watched: more could not be told apart in the line. */
 const KEPT_MAX = 5_000;
-const LISTED_MAX = 100;
+/** Entries in the table at first, how many more a click adds, and how many it holds at most: it is built anew with every change. */
+const LISTED_FIRST = 100;
+const LISTED_MORE = 300;
+const LISTED_MAX = 1_000;
 
 export class History {
   #dialog = find('#history');
@@ -18,6 +21,7 @@ export class History {
   /** Newest first, as the service tells them. */
   #entries = [];
   #next = null;
+  #listed = LISTED_FIRST;
   #isDirty = false;
   #generation = 0;
   #chart = new Chart(find('#history-chart'), {
@@ -28,7 +32,7 @@ export class History {
 
   constructor() {
     find('#history-close').addEventListener('click', () => this.#dialog.close());
-    find('#history-older').addEventListener('click', () => this.#load());
+    find('#history-older').addEventListener('click', () => this.#showMore());
     // The dialog fills its own box: a click on the element itself is one beside its content.
     this.#dialog.addEventListener('click', (event) => event.target === this.#dialog && this.#dialog.close());
     this.#dialog.addEventListener('close', () => this.#leave());
@@ -41,27 +45,44 @@ export class History {
     this.#next = null;
     this.#generation += 1;
     const { product, place } = row;
-    write(find('#history-title'), product.name ?? name(product.shown));
-    find('#history-title').title = product.shown;
-    const place_ = place.name === null ? place.shown : `${place.name} (${place.shown})`;
-    write(find('#history-place'), product.name === null ? `${product.shown} in ${place_}` : `${product.shown} in ${place_}`);
+    const title = product.name ?? name(product.shown);
+    write(find('#history-title'), title);
+    const where = place.name === null ? place.shown : `${place.name} (${place.shown})`;
+    write(find('#history-place'), title === product.shown ? `in ${where}` : `${product.shown} in ${where}`);
     complain(find('#history-problem'), null);
+    this.#listed = LISTED_FIRST;
     this.#isDirty = true;
     this.#dialog.showModal();
     this.paint();
     this.#load();
   }
 
+  /** A new picture came: what is shown may have gaps, and is read anew. */
+  renew(rows) {
+    const row = this.#row === null ? undefined : rows.get(this.#row.key);
+    if (row === undefined) return;
+    this.#row = row;
+    this.#entries = [];
+    this.#next = null;
+    this.#generation += 1;
+    this.#load();
+  }
+
   /** An update of any level; the one that is shown grows by it. */
-  follow(row, data) {
+  follow(row) {
     if (this.#row === null || row.key !== this.#row.key) return;
-    const before = this.#row.on_hand === row.on_hand && this.#row !== row ? row.on_hand : this.#entries[0]?.on_hand ?? row.on_hand;
     this.#row = row;
     this.#isDirty = true;
-    if (this.#entries.length === 0 || data.revision <= this.#entries[0].revision) return;
-    const { on_hand, reserved, revision, update_type: kind, timestamp } = data;
-    const reserved_delta = reserved - this.#entries[0].reserved;
-    this.#entries.unshift({ revision, kind, on_hand, reserved, on_hand_delta: on_hand - before, reserved_delta, movement_id: null, recorded_at: timestamp });
+    this.#extend();
+  }
+
+  /** Adds an entry for the row as it stands, if the newest entry is from before: made of what updates tell, which is not all. */
+  #extend() {
+    const { revision, on_hand, reserved, kind, changedAt } = this.#row;
+    const [before] = this.#entries;
+    if (before === undefined || kind === null || revision <= before.revision) return;
+    const deltas = { on_hand_delta: on_hand - before.on_hand, reserved_delta: reserved - before.reserved };
+    this.#entries.unshift({ revision, kind, on_hand, reserved, ...deltas, movement_id: null, recorded_at: changedAt });
     if (this.#entries.length > KEPT_MAX) this.#entries.length = KEPT_MAX;
   }
 
@@ -82,6 +103,12 @@ export class History {
     if (this.#row !== null && this.#entries.length > 0) this.#paintLine();
   }
 
+  #showMore() {
+    this.#listed = Math.min(LISTED_MAX, this.#listed + LISTED_MORE);
+    if (this.#entries.length < this.#listed && this.#next !== null) this.#load();
+    this.#paintEntries();
+  }
+
   async #load() {
     const generation = this.#generation;
     const { place, product } = this.#row;
@@ -91,12 +118,12 @@ export class History {
       if (generation !== this.#generation) return;
       this.#entries.push(...page.history);
       this.#next = page.next_cursor ?? null;
+      this.#extend();
       complain(find('#history-problem'), null);
     } catch (error) {
       if (generation !== this.#generation) return;
       complain(find('#history-problem'), error.message);
     }
-    find('#history-older').hidden = this.#next === null || this.#entries.length >= KEPT_MAX;
     this.#isDirty = true;
     this.paint();
   }
@@ -125,14 +152,16 @@ export class History {
   }
 
   #paintEntries() {
-    const rows = this.#entries.slice(0, LISTED_MAX).map((entry) => make('tr', {},
+    const rows = this.#entries.slice(0, this.#listed).map((entry) => make('tr', {},
       make('td', {}, make('time', { datetime: entry.recorded_at }, moment(Date.parse(entry.recorded_at)))),
       make('td', {}, words(entry.kind)),
       make('td', { class: 'number' }, entry.on_hand_delta === 0 ? '' : signed(entry.on_hand_delta)),
       make('td', { class: 'number' }, entry.reserved_delta === 0 ? '' : signed(entry.reserved_delta)),
       make('td', { class: 'number strong' }, number(entry.on_hand)),
-      make('td', { title: entry.movement_id }, entry.movement_id ? name(entry.movement_id) : '')));
+      make('td', { class: 'wide', title: entry.movement_id }, entry.movement_id ? name(entry.movement_id) : '')));
     this.#dialog.querySelector('tbody').replaceChildren(...rows);
+    const hasMore = this.#entries.length > this.#listed || this.#next !== null;
+    find('#history-older').hidden = !hasMore || this.#listed >= LISTED_MAX;
   }
 
   #leave() {

@@ -20,7 +20,7 @@ export class Panel {
   #isReading = false;
   #isOutdated = false;
 
-  /** `source`: path(limit), build(document) -> {content, count, note}, everyMs, isPaged. */
+  /** `source`: read(limit) -> a promise of a document, build(document) -> {content, count, note}, everyMs, isPaged. */
   constructor(section, source) {
     this.section = section;
     this.everyMs = source.everyMs;
@@ -32,10 +32,10 @@ export class Panel {
     if (this.#isReading) { this.#isOutdated = true; return; }
     this.#isReading = true;
     try {
-      const { document: answer } = await read(this.#source.path(this.#limit));
+      const answer = await this.#source.read(this.#limit);
       this.#readMs = performance.now();
       complain(this.#part('problem'), null);
-      this.#show(this.#source.build(answer), Boolean(answer.next_cursor));
+      this.show(this.#source.build(answer), Boolean(answer.next_cursor));
     } catch (error) {
       complain(this.#part('problem'), error.message);
     }
@@ -55,14 +55,15 @@ export class Panel {
     if (isOld) write(this.#part('note'), `as of ${age(oldMs / 1_000)} ago`);
   }
 
-  #show({ content, count, note }, hasMore) {
-    const { source, body } = { source: this.#source, body: this.#part('content') };
+  /** Puts in the list's place what was built of it. */
+  show({ content, count, note }, hasMore = false) {
+    const body = this.#part('content');
     this.section.dataset.count = count;
     write(this.#part('note'), note);
     const hadFocus = body.contains(document.activeElement) ? document.activeElement.dataset.fold ?? 'more' : null;
     const { scrollTop } = body;
     body.replaceChildren(content);
-    if (hasMore && source.isPaged && this.#limit < SHOWN_MAX) body.append(this.#more());
+    if (hasMore && this.#source.isPaged && this.#limit < SHOWN_MAX) body.append(this.#more());
     body.scrollTop = scrollTop;
     // The list is built anew: whoever was on a button of it finds themselves on the same one.
     if (hadFocus !== null) body.querySelector(`[data-fold="${CSS.escape(hadFocus)}"]`)?.focus({ preventScroll: true });
@@ -96,6 +97,8 @@ export function productCell(product, productName, ...more) {
   return make('th', { scope: 'row', title: product }, make('span', { class: 'name' }, productName ?? name(product)), ' ', code, ...more);
 }
 
+const list = async (path) => (await read(path)).document;
+
 /** `isOverdueOnly` and `summary` are asked anew for every reading. */
 export function transitSource({ isOverdueOnly, summary }) {
   const row = (movement) => {
@@ -114,7 +117,7 @@ export function transitSource({ isOverdueOnly, summary }) {
   return {
     everyMs: 5_000,
     isPaged: true,
-    path: (limit) => `api/movements?status=in_transit${isOverdueOnly() ? '&overdue=true' : ''}&limit=${limit}`,
+    read: (limit) => list(`api/movements?status=in_transit${isOverdueOnly() ? '&overdue=true' : ''}&limit=${limit}`),
     build({ movements, next_cursor: next }) {
       const known = isOverdueOnly() ? summary()?.overdue : summary()?.in_transit;
       const count = next ? Math.max(known ?? 0, movements.length) : movements.length;
@@ -135,7 +138,7 @@ export function lowSource({ summary }) {
   return {
     everyMs: 10_000,
     isPaged: true,
-    path: (limit) => `inventory/low-stock?limit=${limit}`,
+    read: (limit) => list(`inventory/low-stock?limit=${limit}`),
     build({ low_stock: levels, next_cursor: next }) {
       const count = next ? Math.max(summary()?.low ?? 0, levels.length) : levels.length;
       const content = levels.length > 0 ? table('Levels at or below their minimum', columns, levels.map(row)) : empty('Nothing is low.');

@@ -41,7 +41,7 @@ export class Model {
     return taken;
   }
 
-  /** A picture, perhaps in parts: it replaces the rows when its last part is here. */
+  /** A picture, perhaps in parts: it replaces the rows when its last part is here. True if this was it. */
   snapshot({ version, data, part = 1, parts = 1 }) {
     if (part === 1 || this.#staged === null) this.#staged = new Map();
     for (const entry of data) {
@@ -53,11 +53,12 @@ export class Model {
         this.#staged.set(row.key, Object.assign(row, amounts(level, level.available)));
       }
     }
-    if (part < parts) return;
+    if (part < parts) return false;
     this.rows = this.#staged;
     this.#staged = null;
     this.#changed = new Set();
     this.#isReplaced = true;
+    return true;
   }
 
   /** A picture that was under way when its connection ended will not be finished. */

@@ -14,7 +14,9 @@ export class Notifier {
   #warehouses;
   #button = find('#notify');
   #isWanted = false;
+  /** The first alerts that wait to be told, and how many there are in all. */
   #waiting = [];
+  #waitingCount = 0;
   #shownMs = -Infinity;
   #timer = null;
 
@@ -27,7 +29,8 @@ export class Notifier {
 
   tell(frame) {
     if (!this.#isOn || !WORTHY.has(frame.type)) return;
-    this.#waiting.push(frame);
+    this.#waitingCount += 1;
+    if (this.#waiting.length < LINES_MAX) this.#waiting.push(frame);
     if (this.#timer !== null) return;
     const waitMs = Math.max(0, this.#shownMs + EVERY_MS - performance.now());
     this.#timer = setTimeout(() => this.#show(), waitMs);
@@ -53,7 +56,7 @@ export class Notifier {
     const isDenied = this.#isPossible && Notification.permission === 'denied';
     this.#button.disabled = !this.#isPossible || isDenied;
     this.#button.ariaPressed = String(this.#isOn);
-    write(this.#button, this.#isOn ? 'Notifying of low stock' : 'Notify me of low stock');
+    write(this.#button.querySelector('span'), this.#isOn ? 'Notifying of low stock' : 'Notify me of low stock');
     this.#button.title = isDenied ? 'Notifications are blocked for this page in the browser.'
       : this.#isPossible ? '' : 'Browsers allow notifications only over HTTPS or on this machine.';
   }
@@ -61,12 +64,7 @@ export class Notifier {
   #show() {
     this.#timer = null;
     this.#shownMs = performance.now();
-    const told = this.#waiting.map((frame) => describe(frame, this.#warehouses));
-    this.#waiting = [];
-    const lines = told.slice(0, LINES_MAX).map(({ label, what, where, how }) => `${label}: ${what}, ${where}: ${how}`);
-    if (told.length > LINES_MAX) lines.push(`and ${told.length - LINES_MAX} more`);
-    const [{ what, where, how, label }] = told;
-    const [title, body] = told.length === 1 ? [`${what}: ${label}`, `${where}: ${how}`] : [counted(told.length, 'stock alert'), lines.join('\n')];
+    const { title, body } = this.#sumUp();
     try {
       const notification = new Notification(title, { body, tag: 'stockyard' });
       notification.onclick = () => { focus(); notification.close(); };
@@ -76,5 +74,17 @@ export class Notifier {
       this.#button.disabled = true;
       this.#button.title = 'This browser does not let pages show notifications.';
     }
+  }
+
+  #sumUp() {
+    const told = this.#waiting.map((frame) => describe(frame, this.#warehouses));
+    const count = this.#waitingCount;
+    this.#waiting = [];
+    this.#waitingCount = 0;
+    const [{ what, where, how, label }] = told;
+    if (count === 1) return { title: `${what}: ${label}`, body: `${where}: ${how}` };
+    const lines = told.map((each) => `${each.what} ${each.label}, ${each.where}: ${each.how}`);
+    if (count > told.length) lines.push(`and ${count - told.length} more`);
+    return { title: counted(count, 'stock alert'), body: lines.join('\n') };
   }
 }

@@ -35,6 +35,8 @@ export class Order {
   isDescending = false;
   /** Something would stand elsewhere or not at all, were the order not held. */
   isPaused = false;
+  /** Rows stand elsewhere since the last update. */
+  hasMoved = false;
   #model;
   #words = [];
   #show = null;
@@ -65,6 +67,7 @@ export class Order {
   /** Takes in what the model took in. Returns the rows whose numbers changed, or null if everything may look different. */
   update(nowMs, isHeld) {
     const { isReplaced, changed } = this.#model.take();
+    this.hasMoved = false;
     if (isReplaced || this.#isAsked) {
       this.#rebuild(nowMs);
       return null;
@@ -103,6 +106,7 @@ export class Order {
     for (const row of this.list) row.isListed = row.isMatching;
     this.list = this.list.filter((row) => row.isListed);
     this.#hasLeavers = false;
+    this.hasMoved = true;
   }
 
   #rebuild(nowMs) {
@@ -127,5 +131,6 @@ export class Order {
       || compare(a.product.order, b.product.order) || compare(a.place.order, b.place.order) || compare(a.key, b.key));
     this.#sortedMs = nowMs;
     this.#isUnsorted = false;
+    this.hasMoved = true;
   }
 }

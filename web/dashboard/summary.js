@@ -19,27 +19,25 @@ const perSecond = (value) => `${short(value)}/s`;
 class Series {
   points = [];
   #chart;
-  #figure;
   #title;
   #unit;
   #describedMs = -Infinity;
 
-  constructor(selector, title, unit, isWhole) {
-    this.#figure = find(selector);
+  constructor(selector, title, unit, settings) {
     this.#title = title;
     this.#unit = unit;
     const tell = ({ ms, value }) => `${timeOfDay(ms)}  ${unit(value)}`;
-    this.#chart = new Chart(this.#figure, { read: tell, isArea: selector === '#events-chart', fromZero: true, isWhole, now: true });
+    this.#chart = new Chart(find(selector), { read: tell, fromZero: true, now: true, ...settings });
   }
 
   add(ms, value) {
     // One gap is enough to break the line.
     if (value === null && this.points.at(-1)?.value === null) this.points.pop();
     this.points.push({ ms, value });
-    while (this.points.length > 0 && this.points[0].ms < ms - SPAN_MS) this.points.shift();
   }
 
   paint(nowMs) {
+    while (this.points.length > 0 && this.points[0].ms < nowMs - SPAN_MS) this.points.shift();
     const values = this.points.filter(({ value }) => value !== null).map(({ value }) => value);
     const last = this.points.at(-1)?.value ?? null;
     let summary = '';
@@ -61,8 +59,8 @@ export class Summary {
   everyMs = 1_000;
   /** The last answer, and null before the first. */
   document = null;
-  #events = new Series('#events-chart', 'Events per second', perSecond, true);
-  #lag = new Series('#lag-chart', 'Freshness, from commit to here', milliseconds, false);
+  #events = new Series('#events-chart', 'Events per second', perSecond, { isArea: true, isWhole: true });
+  #lag = new Series('#lag-chart', 'Freshness, from commit to feed', milliseconds, {});
   #last = null;
   #onRead;
 
@@ -93,6 +91,7 @@ export class Summary {
   outdate() {
     if (this.document !== null) find('#figures').classList.add('old');
     this.#last = null;
+    for (const series of [this.#events, this.#lag]) series.add(Date.now(), null);
   }
 
   paint() {

@@ -17,7 +17,8 @@ class Line {
   row = null;
   constructor() {
     this.open = make('button', { type: 'button', class: 'open', tabindex: '-1' });
-    this.open.append(make('span', { class: 'name' }), make('span', { class: 'code' }), make('span', { class: 'place' }));
+    // The spaces are for who hears the names one after the other.
+    this.open.append(make('span', { class: 'name' }), ' ', make('span', { class: 'code' }), ' ', make('span', { class: 'place' }));
     this.warehouse = make('td', { 'data-column': 'warehouse' });
     this.numbers = NUMBERS.map((column) => make('td', { 'data-column': column, class: 'number' }));
     this.pill = make('span', { class: 'pill' });
@@ -81,14 +82,16 @@ export class Table {
   #scroller = find('#scroller');
   #table = find('#scroller table');
   #body = find('#scroller tbody');
-  #above = make('tr', { class: 'spacer', 'aria-hidden': 'true' }, make('td', { colspan: '8' }));
-  #below = make('tr', { class: 'spacer', 'aria-hidden': 'true' }, make('td', { colspan: '8' }));
+  #above = make('tr', { class: 'spacer', 'aria-hidden': 'true' }, make('td'));
+  #below = make('tr', { class: 'spacer', 'aria-hidden': 'true' }, make('td'));
   #lines = new Map();
   #idle = [];
   #activeKey = null;
   #rowHeight = 36;
   #headHeight = 36;
   #isPointedAt = false;
+  /** The rows were last reached with the keyboard: a button that has the focus from a click holds nothing. */
+  #isKeyed = false;
   #isFrameAsked = false;
 
   constructor(order, onOpen) {
@@ -101,13 +104,17 @@ export class Table {
     this.#scroller.addEventListener('pointerleave', () => { this.#isPointedAt = false; });
     this.#body.addEventListener('click', ({ target }) => this.#open(target.closest('tr')?.dataset.key));
     this.#body.addEventListener('keydown', (event) => this.#move(event));
-    this.#body.addEventListener('focusin', ({ target }) => this.#activate(target.closest('tr')?.dataset.key));
+    this.#body.addEventListener('focusin', ({ target }) => {
+      this.#isKeyed ||= target.matches(':focus-visible');
+      this.#activate(target.closest('tr')?.dataset.key);
+    });
+    this.#scroller.addEventListener('pointerdown', () => { this.#isKeyed = false; });
     new ResizeObserver(() => this.#measure()).observe(this.#scroller);
   }
 
   /** Somebody points at the rows, or moves in them with the keyboard. */
   get isHeld() {
-    return this.#isPointedAt || (this.#body.contains(document.activeElement) && document.activeElement.matches(':focus-visible'));
+    return this.#isPointedAt || (this.#isKeyed && this.#body.contains(document.activeElement));
   }
 
   /** Paints what is visible. `changed`: the rows whose numbers changed, or null after which everything is written anew. */
@@ -140,14 +147,16 @@ export class Table {
   #render(flashes) {
     const { list } = this.#order;
     const visible = Math.ceil(this.#scroller.clientHeight / this.#rowHeight);
-    const top = Math.floor(this.#scroller.scrollTop / this.#rowHeight);
+    const { scrollTop } = this.#scroller;
+    const top = Math.floor(scrollTop / this.#rowHeight);
     const first = Math.max(0, Math.min(top, list.length - visible) - SPARE_ROWS);
     const rows = list.slice(first, first + visible + 2 * SPARE_ROWS);
+    const focused = document.activeElement;
+    const hadFocus = this.#body.contains(focused);
     this.#release(new Set(rows.map((row) => row.key)));
     this.#above.firstChild.style.height = `${first * this.#rowHeight}px`;
     this.#below.firstChild.style.height = `${(list.length - first - rows.length) * this.#rowHeight}px`;
     this.#above.hidden = first === 0;
-    const focused = document.activeElement;
     let next = this.#above.nextSibling;
     rows.forEach((row, at) => {
       const line = this.#lineFor(row);
@@ -155,18 +164,25 @@ export class Table {
       if (line.tr === next) next = next.nextSibling;
       else this.#body.insertBefore(line.tr, next);
     });
-    // An element that is moved in the document loses the focus; whoever moves in the table must not notice.
-    if (focused !== document.activeElement && this.#body.contains(focused)) focused.focus({ preventScroll: true });
+    if (hadFocus) this.#keepFocus(focused, scrollTop);
     const rowCount = String(list.length + 1);
     if (this.#table.ariaRowCount !== rowCount) this.#table.ariaRowCount = rowCount;
     this.#markActive(rows);
+  }
+
+  /**
+   * Who moves in the table must not notice that rows are taken out and moved. A focused row that is taken out makes the browser lay
+   * the table out while rows are missing, and scroll back to what is left of it.
+   */
+  #keepFocus(focused, scrollTop) {
+    if (!this.#body.contains(document.activeElement)) (this.#body.contains(focused) ? focused : this.#scroller).focus({ preventScroll: true });
+    if (this.#scroller.scrollTop !== scrollTop) this.#scroller.scrollTop = scrollTop;
   }
 
   /** Lines that show nothing of what is visible now are taken out and kept for other rows. */
   #release(keys) {
     for (const [key, line] of this.#lines) {
       if (keys.has(key)) continue;
-      if (line.tr.contains(document.activeElement)) this.#scroller.focus({ preventScroll: true });
       line.tr.remove();
       line.forget();
       this.#lines.delete(key);
@@ -210,6 +226,7 @@ export class Table {
     const to = { ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page, Home: 0, End: list.length - 1 }[event.key];
     if (to === undefined || from < 0) return;
     event.preventDefault();
+    this.#isKeyed = true;
     this.#focusOn(Math.max(0, Math.min(list.length - 1, to)));
   }
 

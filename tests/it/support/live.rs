@@ -45,7 +45,7 @@ pub struct Picture {
 impl Picture {
     /// Takes a frame; its cursor, if it has one.
     pub fn hear(&mut self, frame: &Value) -> Option<String> {
-        match frame["type"].as_str().expect("a type") {
+        match frame["type"].as_str().unwrap_or_default() {
             "snapshot" => {
                 if frame["part"].as_u64().unwrap_or(1) == 1 {
                     self.model.clear();
@@ -96,7 +96,12 @@ impl LiveClient {
     }
 
     pub async fn try_connect(service: &Service, query: &str) -> Result<Self, Error> {
-        let url = format!("{}/ws?{query}", service.base.replacen("http", "ws", 1));
+        Self::connect_to(service, &format!("/ws?{query}")).await
+    }
+
+    /// One of any dialect.
+    pub async fn connect_to(service: &Service, path: &str) -> Result<Self, Error> {
+        let url = format!("{}{path}", service.base.replacen("http", "ws", 1));
         let (socket, _) = connect_async(url.into_client_request()?).await?;
         Ok(Self {
             socket,
