@@ -325,6 +325,22 @@ fetch_prometheus() {
     fi
 }
 
+# A browser for the tests of the pages: one on the PATH, or the distribution's. Empty where there is none.
+find_chromium() {
+    local name
+    for name in chromium chromium-browser google-chrome; do
+        chromium=$(command -v "$name" || true)
+        [ -z "$chromium" ] || return 0
+    done
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        lock "$servers/fetch.lock" 900
+        apt_install chromium fonts-dejavu-core || true
+        unlock "$servers/fetch.lock"
+        chromium=$(command -v chromium || true)
+    fi
+    [ -n "$chromium" ] || say "Chromium: none found and none to be installed; one on the PATH is used"
+}
+
 # --- starting --------------------------------------------------------------------------------------------------------
 
 # start_kafka <port> [<second port> <advertised port>]: broker and controller in one process. The controller's port is nobody else's

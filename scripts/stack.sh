@@ -62,6 +62,8 @@ export_addresses() {
     export DATABASE_URL=${DATABASE_URL:-postgres://stockyard:stockyard@127.0.0.1:$POSTGRES_PORT/stockyard}
     export REDIS_URL=${REDIS_URL:-redis://127.0.0.1:$REDIS_PORT}
     export STOCKYARD__HTTP__LISTEN=${STOCKYARD__HTTP__LISTEN:-127.0.0.1:$STOCKYARD_PORT}
+    # The trial's data is invented, and its example page is opened from a file.
+    export STOCKYARD__HTTP__ALLOWED_ORIGINS=${STOCKYARD__HTTP__ALLOWED_ORIGINS:-loopback,file}
 }
 
 # --- ports and answers -----------------------------------------------------------------------------------------------

@@ -7,6 +7,10 @@ use super::answer::{CACHE_STATUS, STOCK_MIN_VERSION, STOCK_VERSION};
 
 /// Stands for every origin on this machine.
 const LOOPBACK: &str = "loopback";
+/// Stands for pages that were opened from a file.
+const FILE: &str = "file";
+/// What browsers say of those (and of sandboxed frames, wherever they are from).
+const OPAQUE: &str = "null";
 
 /// The answer to browsers, by the list of origins.
 pub(super) fn cors(allowed: &[String]) -> CorsLayer {
@@ -38,6 +42,7 @@ pub(super) fn cors(allowed: &[String]) -> CorsLayer {
 pub(super) fn allows(allowed: &[String], origin: &str) -> bool {
     allowed.iter().any(|allowed| match allowed.as_str() {
         LOOPBACK => is_loopback(origin),
+        FILE => origin == OPAQUE,
         other => other.eq_ignore_ascii_case(origin),
     })
 }
@@ -62,6 +67,13 @@ fn is_loopback(origin: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::allows;
+
+    #[test]
+    fn a_file_is_allowed_where_it_is_named() {
+        assert!(allows(&["file".to_owned()], "null"));
+        assert!(!allows(&["file".to_owned()], "file"));
+        assert!(!allows(&["loopback".to_owned()], "null"));
+    }
 
     #[test]
     fn loopback_is_this_machine_and_nothing_that_looks_like_it() {

@@ -36,6 +36,7 @@ mod live;
 mod memory;
 mod operations;
 mod order;
+mod pages;
 mod poison;
 mod positions;
 mod postgres_away;

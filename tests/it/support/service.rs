@@ -172,7 +172,14 @@ impl World {
     }
 
     pub async fn start_parts(&self, parts: Parts) -> Service {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        self.start_on(0, parts).await
+    }
+
+    /// Starts a service on that port.
+    pub async fn start_on(&self, port: u16, parts: Parts) -> Service {
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .await
+            .expect("a port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
         let stop = CancellationToken::new();
         let (config, told) = (self.config.clone(), stop.clone());
