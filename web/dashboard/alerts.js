@@ -10,8 +10,8 @@ const REMEMBERED_MAX = 500;
 const SPEAK_EVERY_MS = 10_000;
 
 const TEXTS = {
-  low_stock_alert: { label: 'low', says: (frame) => `${number(frame.current_quantity)} left, minimum ${number(frame.min_stock)}` },
-  stock_recovered: { label: 'recovered', says: (frame) => `${number(frame.current_quantity)} again, minimum ${number(frame.min_stock)}` },
+  low_stock_alert: { label: 'low', says: (frame) => `${number(frame.current_quantity)} left, min ${number(frame.min_stock)}` },
+  stock_recovered: { label: 'recovered', says: (frame) => `${number(frame.current_quantity)} again, min ${number(frame.min_stock)}` },
   reorder_needed: { label: 'reorder', says: (frame) => `${number(frame.available_stock)} available, reorder point ${number(frame.reorder_point)}` },
   reorder_recovered: { label: 'restocked', says: (frame) => `${number(frame.available_stock)} available, reorder point ${number(frame.reorder_point)}` },
 };

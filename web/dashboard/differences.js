@@ -6,11 +6,19 @@ import { draw, make } from './dom.js';
 import { counted, name, number, week } from './format.js';
 import { empty, table } from './lists.js';
 
-const WEEKS = 12;
+/** Weeks that are shown as bars, however far back the sums go. */
+const BARS = 12;
 const DAY_MS = 86_400_000;
 /** The longest page the service gives: of more routes or products the rest is left out, and the heading says so. */
 const PAGE_MAX = 1_000;
-const COLUMNS = [['Route, product, week'], [`Last ${WEEKS} weeks`, 'wide'], ['Short', 'number wide'], ['Units short', 'number'], ['Over', 'number wide'], ['Units over', 'number']];
+const COLUMNS = [
+  ['Route, product, week'],
+  [`Last ${BARS} weeks`, 'wide'],
+  ['Short', 'number wide'],
+  ['Units short', 'number'],
+  ['Over', 'number wide'],
+  ['Units over', 'number'],
+];
 const NOTHING = { short: 0, units_short: 0, over: 0, units_over: 0 };
 
 const largestFirst = (a, b) => b.units_short + b.units_over - (a.units_short + a.units_over);
@@ -43,14 +51,14 @@ function monday(weeksAgo) {
 
 /** A bar a week, this week on the right: whether it is getting better. The numbers are in the weeks' own rows. */
 function bars(weeks) {
-  if (weeks.size === 0) return null;
-  const most = Math.max(...weeks.values());
-  const picture = draw('svg', { class: 'bars', viewBox: `0 0 ${WEEKS * 7} 18`, width: WEEKS * 7, height: 18, 'aria-hidden': 'true' });
-  for (let ago = WEEKS - 1; ago >= 0; ago -= 1) {
-    const units = weeks.get(monday(ago)) ?? 0;
+  const shown = Array.from({ length: BARS }, (_, at) => weeks.get(monday(BARS - 1 - at)) ?? 0);
+  const most = Math.max(...shown);
+  if (most === 0) return null;
+  const picture = draw('svg', { class: 'bars', viewBox: `0 0 ${BARS * 7} 18`, width: BARS * 7, height: 18, 'aria-hidden': 'true' });
+  shown.forEach((units, at) => {
     const height = units === 0 ? 1 : Math.max(3, (units / most) * 18);
-    picture.append(draw('rect', { x: (WEEKS - 1 - ago) * 7, y: 18 - height, width: 5, height, class: units === 0 ? 'none' : '' }));
-  }
+    picture.append(draw('rect', { x: at * 7, y: 18 - height, width: 5, height, class: units === 0 ? 'none' : '' }));
+  });
   return picture;
 }
 
@@ -62,11 +70,18 @@ export class Differences {
   #unfolded = new Set();
   /** Of the unfolded routes: their sums by product and week, or what went wrong. */
   #parts = new Map();
+  #weeks = 12;
   #onFold;
 
   /** `onFold` is called with new content when something was folded or unfolded. */
   constructor(onFold) {
     this.#onFold = onFold;
+  }
+
+  /** How many weeks the sums go back, from the next reading on. */
+  set weeks(weeks) {
+    this.#weeks = weeks;
+    this.#hasManyRoutes = false;
   }
 
   async read() {
@@ -80,14 +95,14 @@ export class Differences {
       key: routeOf(entry),
       title: `${name(entry.warehouse_from ?? '?')} → ${name(entry.warehouse_to ?? '?')}`,
     })).sort(largestFirst);
-    if (routes.length === 0) return { content: empty(`No differences in the last ${WEEKS} weeks.`), count: 0, note: '' };
+    if (routes.length === 0) return { content: empty(`No differences in the last ${this.#weeks} weeks.`), count: 0, note: '' };
     const isCut = Boolean(this.#overview.next_cursor);
-    const note = `${isCut ? 'the first ' : ''}${counted(routes.length, 'route')} in ${WEEKS} weeks`;
+    const note = `${isCut ? 'the first ' : ''}${counted(routes.length, 'route')}`;
     return { content: table('Differences by route', COLUMNS, routes.flatMap((route) => this.#routeRows(route))), count: routes.length, note };
   }
 
   async #readRoutes() {
-    const ask = async (groups) => (await read(`api/differences?weeks=${WEEKS}&group=${groups}&limit=${PAGE_MAX}`)).document;
+    const ask = async (groups) => (await read(`api/differences?weeks=${this.#weeks}&group=${groups}&limit=${PAGE_MAX}`)).document;
     if (!this.#hasManyRoutes) {
       const byWeek = await ask('route,week');
       if (!byWeek.next_cursor) return byWeek;
@@ -98,8 +113,9 @@ export class Differences {
 
   async #readParts(route) {
     const [from, to] = route.split(' ');
+    const ends = `warehouse_id_from=${from}&warehouse_id_to=${to}`;
     try {
-      const { document: parts } = await read(`api/differences?weeks=${WEEKS}&group=product,week&warehouse_id_from=${from}&warehouse_id_to=${to}&limit=${PAGE_MAX}`);
+      const { document: parts } = await read(`api/differences?weeks=${this.#weeks}&group=product,week&${ends}&limit=${PAGE_MAX}`);
       this.#parts.set(route, { entries: parts.differences, remark: parts.next_cursor ? 'older weeks are left out' : null });
     } catch (error) {
       this.#parts.set(route, { entries: this.#parts.get(route)?.entries ?? [], remark: error.message });

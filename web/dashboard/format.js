@@ -9,6 +9,7 @@ const minute = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-di
 const day = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short' });
 // The weeks of the service begin on Monday in UTC: in another zone the same date could read as Sunday.
 const utcDay = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short', timeZone: 'UTC' });
+const utcDate = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short', year: 'numeric', timeZone: 'UTC' });
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
@@ -54,9 +55,11 @@ export function duration(seconds) {
 
 export const timeOfDay = (ms) => clock.format(ms);
 
-export const date = (ms) => day.format(ms);
-
-export const week = (monday) => utcDay.format(Date.parse(`${monday}T00:00:00Z`));
+/** The day a week begins on, with its year unless that is this year's. */
+export function week(monday) {
+  const at = new Date(`${monday}T00:00:00Z`);
+  return (at.getUTCFullYear() === new Date().getUTCFullYear() ? utcDay : utcDate).format(at);
+}
 
 /** A moment as short as it can be said today: without the date if it was today. */
 export function moment(ms) {

@@ -114,7 +114,8 @@ export class History {
     const { place, product } = this.#row;
     const more = this.#next === null ? '' : `&cursor=${encodeURIComponent(this.#next)}`;
     try {
-      const { document: page } = await read(`api/warehouses/${place.id}/products/${encodeURIComponent(product.shown)}/history?limit=${PAGE}${more}`);
+      const level = `api/warehouses/${place.id}/products/${encodeURIComponent(product.shown)}`;
+      const { document: page } = await read(`${level}/history?limit=${PAGE}${more}`);
       if (generation !== this.#generation) return;
       this.#entries.push(...page.history);
       this.#next = page.next_cursor ?? null;

@@ -128,20 +128,27 @@ export function transitSource({ isOverdueOnly, summary }) {
   };
 }
 
+const numbersRow = (data, head, ...values) => make('tr', data, head, ...values.map((value) => make('td', { class: 'number' }, number(value))));
+
 export function lowSource({ summary }) {
-  const row = (level) => make('tr', { 'data-key': `${level.warehouse_id} ${level.product_id}` },
+  const low = (level) => numbersRow({ 'data-key': `${level.warehouse_id} ${level.product_id}` },
     productCell(String(level.product_id), level.product_name, make('span', { class: 'place' }, name(level.warehouse))),
-    make('td', { class: 'wide', title: level.warehouse }, name(level.warehouse)),
-    make('td', { class: 'number strong' }, number(level.current_quantity)),
-    make('td', { class: 'number' }, number(level.min_stock)));
-  const columns = [['Product'], ['Warehouse', 'wide'], ['Left', 'number'], ['Minimum', 'number']];
+    level.current_quantity, level.min_stock);
+  const reorder = (product) => numbersRow({ 'data-product': product.product_id },
+    productCell(String(product.product_id), product.product_name, make('span', { class: 'place' }, 'all warehouses')),
+    product.available_stock, product.reorder_point);
   return {
     everyMs: 10_000,
     isPaged: true,
     read: (limit) => list(`inventory/low-stock?limit=${limit}`),
-    build({ low_stock: levels, next_cursor: next }) {
+    build({ low_stock: levels, reorder_needed: products = [], next_cursor: next }) {
       const count = next ? Math.max(summary()?.low ?? 0, levels.length) : levels.length;
-      const content = levels.length > 0 ? table('Levels at or below their minimum', columns, levels.map(row)) : empty('Nothing is low.');
+      const content = document.createDocumentFragment();
+      if (products.length > 0) {
+        content.append(table('Products to reorder', [['To reorder'], ['Available', 'number'], ['Reorder at', 'number']], products.map(reorder)));
+      }
+      if (levels.length > 0) content.append(table('Levels at or below their minimum', [['Product'], ['Left', 'number'], ['Minimum', 'number']], levels.map(low)));
+      if (content.childElementCount === 0) content.append(empty('Nothing is low.'));
       return { content, count, note: levels.length < count ? `first ${number(levels.length)} of ${number(count)}` : counted(count, 'level') };
     },
   };

@@ -38,7 +38,8 @@ const overdueOnly = find('#overdue-only');
 const known = () => summary.document;
 const transit = new Panel(find('#in-transit'), transitSource({ isOverdueOnly: () => overdueOnly.checked, summary: known }));
 const low = new Panel(find('#low-stock'), lowSource({ summary: known }));
-const differences = new Panel(find('#differences'), new Differences((built) => differences.show(built)));
+const differing = new Differences((built) => differences.show(built));
+const differences = new Panel(find('#differences'), differing);
 const feed = new Feed({ prepare: () => scope.query(), onFrame: receive, onPhase: enterPhase });
 
 // What comes over the feed.
@@ -149,7 +150,8 @@ function paintTable() {
   table.paint(changed);
   const count = find('#count');
   count.dataset.count = order.count;
-  if (isPictured) write(count, order.count === model.rows.size ? counted(order.count, 'level') : `${number(order.count)} of ${counted(model.rows.size, 'level')}`);
+  const all = counted(model.rows.size, 'level');
+  if (isPictured) write(count, order.count === model.rows.size ? all : `${number(order.count)} of ${all}`);
   const emptiness = find('#stock-empty');
   emptiness.hidden = order.count > 0;
   if (!isPictured) return;
@@ -242,6 +244,10 @@ find('#figures').addEventListener('click', ({ target }) => {
     transit.refresh();
     find('#in-transit').scrollIntoView({ block: 'nearest' });
   }
+});
+find('#weeks').addEventListener('change', ({ target }) => {
+  differing.weeks = Number(target.value);
+  differences.refresh();
 });
 overdueOnly.addEventListener('change', () => transit.refresh());
 find('#now').addEventListener('click', () => feed.connect());

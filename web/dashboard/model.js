@@ -70,12 +70,14 @@ export class Model {
   update(data) {
     const key = `${data.warehouse_id} ${data.product_id}`;
     let row = this.rows.get(key);
+    // What clients are told as change is that of the quantity, which is never negative; here the stored number is shown.
+    const change = row === undefined ? data.change : data.on_hand - row.on_hand;
     if (row === undefined) {
       row = makeRow(this.#product(String(data.product_id)), this.#warehouse(data.warehouse_id, data.warehouse));
       this.rows.set(key, row);
     }
     Object.assign(row, amounts(data, data.available_stock));
-    row.change = data.change;
+    row.change = change;
     row.kind = data.update_type;
     row.changedAt = data.timestamp;
     if (data.left) {

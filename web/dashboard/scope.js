@@ -92,7 +92,8 @@ export class Scope {
   /** Fills the chooser with the warehouses that are known by now. */
   paintChooser(chosen) {
     const chooser = find('#warehouse');
-    const options = this.#warehouses().map(({ id, shown, name: title }) => make('option', { value: id }, title === null ? name(shown) : `${name(shown)}, ${title}`));
+    const label = ({ shown, name: title }) => (title === null ? name(shown) : `${name(shown)}, ${title}`);
+    const options = this.#warehouses().map((place) => make('option', { value: place.id }, label(place)));
     chooser.replaceChildren(chooser.options[0], ...options);
     chooser.value = chosen ?? '';
   }
@@ -111,7 +112,8 @@ export class Scope {
 
   /** Only what people would type: an id that is a UUID is no help. */
   #suggest(products) {
-    const options = products.filter(({ sku }) => sku).slice(0, SUGGESTED_MAX).map(({ sku, name: title }) => make('option', { value: sku }, title ?? ''));
+    const known = products.filter(({ sku }) => sku).slice(0, SUGGESTED_MAX);
+    const options = known.map(({ sku, name: title }) => make('option', { value: sku }, title ?? ''));
     find('#products').replaceChildren(...options);
     this.#isSuggested = true;
   }

@@ -12,7 +12,11 @@ const GAP_MS = 4_000;
 /** Descriptions for screen readers need not follow every second. */
 const DESCRIBE_EVERY_MS = 10_000;
 
-const milliseconds = (value) => (value < 10 ? `${value.toFixed(1)} ms` : value < 10_000 ? `${number(Math.round(value))} ms` : `${(value / 1_000).toFixed(1)} s`);
+function milliseconds(value) {
+  if (value >= 10_000) return `${(value / 1_000).toFixed(1)} s`;
+  return `${value < 10 ? value.toFixed(1) : number(Math.round(value))} ms`;
+}
+
 const perSecond = (value) => `${short(value)}/s`;
 
 /** One line and what is said about it. */

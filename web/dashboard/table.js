@@ -38,7 +38,7 @@ class Line {
       this.tr.dataset.tone = now;
     }
     write(this.pill, STATES[now]);
-    write(this.changed, row.kind === null ? '' : `${row.change === 0 ? '±0' : signed(row.change)} ${words(row.kind)}`);
+    write(this.changed, row.kind === null ? '' : `${row.change === 0 ? '' : `${signed(row.change)} `}${words(row.kind)}`);
     this.tr.classList.toggle('leaving', !row.isMatching);
   }
 
