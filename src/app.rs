@@ -151,7 +151,10 @@ pub async fn run(
         // Nobody looks at commits that are handed over.
         drop(follower);
     }
-    let live = hub.map(|hub| live(config, hub, &clock, &stop, &tasks, &metrics));
+    let live = hub.map(|hub| {
+        tasks.spawn(Arc::clone(&hub).run(stop.clone()));
+        live(config, hub, &clock, &stop, &tasks, &metrics)
+    });
     let ingest = if parts.ingests {
         let partition_bytes_max = config.database.ledger_partition_bytes_max;
         tasks.spawn(keep_ledger_room(
@@ -174,21 +177,12 @@ pub async fn run(
             Arc::new(move || status.has_partitions()) as Arc<dyn Fn() -> bool + Send + Sync>
         }),
     };
-    let routes = if parts.answers {
-        http::routes(context, &http_settings(config))
-    } else {
-        http::operator_routes(context, &http_settings(config))
-    };
+    let limits = http_limits(config);
+    let routes = http::routes(context, &http_settings(config));
     for address in listeners.iter().filter_map(|l| l.local_addr().ok()) {
         tracing::info!(%address, answers = parts.answers, ingests = parts.ingests, "listening");
     }
-    tasks.spawn(http::run(
-        listeners,
-        routes,
-        http_limits(config),
-        metrics,
-        stop.clone(),
-    ));
+    tasks.spawn(http::run(listeners, routes, limits, metrics, stop.clone()));
     tasks.close();
 
     let result = if let Some(ingest) = ingest {

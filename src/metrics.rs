@@ -116,6 +116,8 @@ pub struct Metrics {
     pub live_closes_total: IntCounterVec,
     /// Snapshots read for live clients; others were given one that was read before.
     pub live_snapshots_total: IntCounter,
+    /// How often a client that was behind was told several commits as one.
+    pub live_conflations_total: IntCounter,
     /// Seconds from a commit to an update of it being handed to a connection.
     pub live_commit_to_frame_seconds: Histogram,
     /// Read connections by state: idle, used.
@@ -264,6 +266,10 @@ impl Metrics {
                 "live_closes_total",
                 "Live connections that the service closed, by code",
                 &["code"],
+            )?,
+            live_conflations_total: make.counter(
+                "live_conflations_total",
+                "Times that a client that was behind was told the newest state of several commits",
             )?,
             live_snapshots_total: make
                 .counter("live_snapshots_total", "Snapshots read for live clients")?,

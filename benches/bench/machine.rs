@@ -90,6 +90,11 @@ pub fn peak_mib(process: u32) -> f64 {
     status_mib(process, "VmHWM:")
 }
 
+/// The memory a process has resident now, in KiB.
+pub fn resident_kib(process: u32) -> f64 {
+    status_mib(process, "VmRSS:") * 1024.0
+}
+
 /// A field of `/proc/<pid>/status` that is in KiB, in MiB.
 fn status_mib(process: u32, field: &str) -> f64 {
     let text = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();

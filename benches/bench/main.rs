@@ -6,6 +6,8 @@
 
 mod alone;
 mod backlog;
+mod crowd;
+mod fanout;
 mod freshness;
 mod growth;
 mod limit;
@@ -42,6 +44,8 @@ enum Part {
     Growth,
     /// The backlog beside a dump, and on a slow disk.
     Disturbed,
+    /// Live clients: idle ones, a thousand of one warehouse beside a bare broadcast, one that stops reading.
+    Live,
 }
 
 #[derive(Debug, Parser)]
@@ -53,11 +57,14 @@ struct Options {
     events: u64,
     #[arg(long, default_value_t = 3)]
     repetitions: usize,
-    /// Events a second that the shares of freshness and reads are of; measured first if it is not given.
+    /// Events a second that the shares of freshness and reads are of; measured first if it is not given. Of the live clients, the
+    /// only rate that is tried.
     #[arg(long)]
     rate: Option<u64>,
     #[arg(long, hide = true, requires = "bare_body")]
     bare_port: Option<u16>,
+    #[arg(long, hide = true)]
+    broadcast_port: Option<u16>,
     #[arg(long, hide = true)]
     bare_body: Option<String>,
     /// What cargo passes to every benchmark.
@@ -70,6 +77,9 @@ async fn main() -> Outcome<()> {
     let options = Options::parse();
     if let (Some(port), Some(body)) = (options.bare_port, options.bare_body.clone()) {
         return reads::serve_bare(port, body).await;
+    }
+    if let Some(port) = options.broadcast_port {
+        return fanout::serve_broadcast(port).await;
     }
     let measured = |part| options.parts.is_empty() || options.parts.contains(&part);
     describe().await?;
@@ -110,6 +120,9 @@ async fn main() -> Outcome<()> {
     }
     if measured(Part::Disturbed) {
         growth::disturbed(&even, options.repetitions).await?;
+    }
+    if measured(Part::Live) {
+        fanout::measure(options.repetitions, options.rate).await?;
     }
     Ok(())
 }

@@ -40,6 +40,11 @@ impl Stream {
         let messages = Plan::new(&options)
             .filter_map(|planned| Some((planned.key, planned.value?)))
             .collect();
+        Self::of(kafka, messages, per_second)
+    }
+
+    /// These messages, so many a second.
+    pub fn of(kafka: &Kafka, messages: Vec<(String, Vec<u8>)>, per_second: u64) -> Self {
         Self {
             kafka: kafka.clone(),
             messages,

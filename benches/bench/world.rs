@@ -207,13 +207,22 @@ impl Service {
 
     /// Another process over the same database and topic, with caches of its own.
     pub fn beside(&self, role: &str) -> Outcome<Self> {
+        self.beside_with(role, &[])
+    }
+
+    /// One with other settings, as variables.
+    pub fn beside_with(&self, role: &str, settings: &[(&str, &str)]) -> Outcome<Self> {
         let (_, database) = self
             .config
             .database
             .url
             .rsplit_once('/')
             .ok_or("a database's address has a name")?;
-        Self::run(&self.config.kafka.topic, database, role)
+        let port = free_port()?;
+        let mut variables = environment(&self.config.kafka.topic, database, port)?;
+        let settings = settings.iter();
+        variables.extend(settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Self::spawn(variables, port, role)
     }
 
     /// The same, in a group that was told to begin with the topic again.

@@ -1,7 +1,7 @@
 //! Sockets and event streams: carries frames from a session to a client, and nothing else.
 //!
-//! Invariants: a connection has one task, a read buffer of 4 KiB and whatever the library keeps to write; frames are
-//! taken from the session only as fast as they can be sent, so nothing waits here.
+//! Invariants: a connection has one task and a read buffer of 4 KiB; frames are taken from the session only as fast as they can be
+//! sent, so nothing waits here but what is under way, which those who are told the same have in common.
 
 use std::{
     convert::Infallible,
@@ -14,24 +14,22 @@ use std::{
 };
 
 use axum::{
-    extract::{
-        FromRequestParts, Query, State, WebSocketUpgrade,
-        ws::{
-            CloseFrame, Message, Utf8Bytes, WebSocket, close_code,
-            rejection::WebSocketUpgradeRejection,
-        },
-    },
+    extract::{FromRequestParts, Query, State},
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{
         IntoResponse, Response, Sse,
         sse::{self},
     },
 };
-use futures_util::{SinkExt, Stream, future::FutureExt, stream};
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, future::FutureExt, stream};
 use prometheus::IntGauge;
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
+};
+use tokio_tungstenite::tungstenite::{
+    Error as SendError, Message, Utf8Bytes, protocol::CloseFrame,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -41,34 +39,30 @@ use super::{
     input,
     inventory::{QuantityQuery, asked_stock},
     origins,
+    socket::{Handshake, Socket, encode},
     wire::Room,
 };
 use crate::{
     clock::Clock,
-    domain::{change::ChangeKind, commit::WantedCommit},
+    domain::{Timestamp, change::ChangeKind, commit::WantedCommit},
     inventory::Inventory,
     live::{
         filter::Filter,
         hub::Hub,
         quantity::QuantityTeller,
         session::{Dialect, Frame, Session, Step},
+        stretch::Stretch,
     },
     metrics::Metrics,
 };
 
-/// The library fills its read buffer with zeros before each read, and keeps one for each connection.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// Largest frame a client may send.
-const INBOUND_BYTES_MAX: usize = 4 * 1024;
-/// Shortest time between two looks for more: under load, frames of several commits go out together.
-const GATHER: Duration = Duration::from_millis(10);
-/// After so many frames without a pause it is looked whether the client says something.
-const FRAMES_PER_TURN: usize = 256;
-/// A frame of more bytes is sent before the next is taken.
-const LARGE_BYTES: usize = 1024;
+/// So many bytes are sent at once, and then it is looked whether the client says something.
+const TURN_BYTES: usize = 16 * 1024;
 /// Longest the closing of a connection may take when the service stops.
 const STOP_CLOSE_MAX: Duration = Duration::from_secs(2);
 
+/// The service stops (RFC 6455, 7.4.1).
+const AWAY: u16 = 1001;
 /// Too many connections.
 const TOO_MANY: u16 = 4029;
 /// The client takes nothing.
@@ -230,18 +224,18 @@ pub(super) async fn ws_stock(
 pub(super) struct Visit {
     headers: HeaderMap,
     room: Room,
-    upgrade: WebSocketUpgrade,
+    handshake: Handshake,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Visit {
-    type Rejection = WebSocketUpgradeRejection;
+impl<S: Sync> FromRequestParts<S> for Visit {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         Ok(Self {
             headers: parts.headers.clone(),
             // A connection that is not served by this process's own loop has none.
             room: parts.extensions.get::<Room>().cloned().unwrap_or_default(),
-            upgrade: WebSocketUpgrade::from_request_parts(parts, state).await?,
+            handshake: Handshake::from_request_parts(parts, state).await?,
         })
     }
 }
@@ -255,15 +249,14 @@ impl Visit {
     }
 
     fn upgrade(self, live: Live, context: &Context, asked: Asked) -> Response {
-        let inventory = Arc::clone(&context.inventory);
-        self.upgrade
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .max_message_size(INBOUND_BYTES_MAX)
-            .max_frame_size(INBOUND_BYTES_MAX)
-            .on_upgrade(move |socket| {
-                let tasks = live.tasks.clone();
-                tasks.track_future(serve(socket, self.room, live, inventory, asked))
-            })
+        let (inventory, room) = (Arc::clone(&context.inventory), self.room);
+        let (response, socket) = self.handshake.accept();
+        live.tasks.clone().spawn(async move {
+            if let Some(socket) = socket.await {
+                serve(socket, room, live, inventory, asked).await;
+            }
+        });
+        response
     }
 }
 
@@ -319,17 +312,11 @@ fn events_of(
     stream::unfold(
         (reader, seat, stop),
         |(mut reader, seat, stop)| async move {
-            let frame = loop {
-                if let Some(frame) = reader.ready().await {
-                    break frame;
-                }
-                tokio::select! {
-                    () = stop.cancelled() => return None,
-                    () = reader.wait() => {}
-                }
+            let frame = tokio::select! {
+                () = stop.cancelled() => return None,
+                frame = reader.wait_for_frame() => frame,
             };
-            reader.time(&frame);
-            reader.count(1, frame.text.len());
+            reader.count(1, frame.text.len(), frame.committed_at);
             let text = str::from_utf8(&frame.text).unwrap_or_default();
             let mut event = sse::Event::default().data(text);
             if let Some(cursor) = frame.cursor {
@@ -411,10 +398,18 @@ struct Reader {
     inventory: Arc<Inventory>,
     clock: Clock,
     changed: watch::Receiver<()>,
-    /// When last there was nothing.
-    looked_at: Duration,
+    /// When there was last looked.
+    now: Duration,
     /// When there may be something even if nothing changes.
     until: Duration,
+}
+
+/// What a reader has now.
+enum Next {
+    Frame(Frame),
+    Nothing,
+    /// A snapshot is to be fetched first.
+    Fetch,
 }
 
 impl Reader {
@@ -428,72 +423,101 @@ impl Reader {
             inventory,
             clock: live.clock.clone(),
             changed,
-            looked_at: Duration::ZERO,
+            now: Duration::ZERO,
             until: Duration::ZERO,
         }
     }
 
-    /// The next frame, if there is one now.
-    async fn ready(&mut self) -> Option<Frame> {
+    /// What all who stand where this client does are told, which it is taken to be told now.
+    fn stretch(&mut self) -> Option<Arc<Stretch>> {
+        if self.teller.is_some() {
+            return None;
+        }
+        let stretch = self.hub.stretch(&self.session)?;
+        self.session.was_told(&stretch, self.now);
+        self.until = self.session.heartbeat_at();
+        Some(stretch)
+    }
+
+    /// Begins to look: what time it is, is asked once for many frames.
+    fn look(&mut self) {
+        self.now = self.clock.elapsed();
+    }
+
+    fn next(&mut self) -> Next {
         loop {
-            let now = self.clock.elapsed();
-            match self.session.next(&*self.hub, now) {
+            match self.session.next(&*self.hub, self.now) {
                 Step::Send(frame) => match &mut self.teller {
-                    None => return Some(frame),
+                    None => return Next::Frame(frame),
                     Some(teller) => {
                         if let Some(told) = teller.hear(&frame) {
-                            return Some(told);
+                            return Next::Frame(told);
                         }
                     }
                 },
                 Step::Wait(until) => {
-                    (self.looked_at, self.until) = (now, until);
-                    return None;
+                    self.until = until;
+                    return Next::Nothing;
                 }
-                Step::Fetch => {
-                    let filter = Arc::clone(self.session.filter());
-                    // Apart, because it is large and seldom under way.
-                    let snapshot = Box::pin(self.hub.snapshot(&self.inventory, &filter)).await;
-                    let now = self.clock.elapsed();
-                    match snapshot {
-                        Ok(snapshot) => self.session.give(snapshot, &*self.hub, now),
-                        Err(error) => {
-                            tracing::warn!(%error, "a snapshot for a live client could not be read");
-                            self.session.give_none(now);
-                        }
-                    }
-                }
+                Step::Fetch => return Next::Fetch,
             }
         }
     }
 
-    fn time(&self, frame: &Frame) {
-        if let Some(committed_at) = frame.committed_at {
+    async fn fetch(&mut self) {
+        let filter = Arc::clone(self.session.filter());
+        // Apart, because it is large and seldom under way.
+        let snapshot = Box::pin(self.hub.snapshot(&self.inventory, &filter)).await;
+        let now = self.clock.elapsed();
+        match snapshot {
+            Ok(snapshot) => self.session.give(snapshot, &*self.hub, now),
+            Err(error) => {
+                tracing::warn!(%error, "a snapshot for a live client could not be read");
+                self.session.give_none(now);
+            }
+        }
+    }
+
+    /// Counts what was handed over at once; the oldest of it is timed.
+    fn count(&mut self, frames: usize, bytes: usize, oldest: Option<Timestamp>) {
+        let conflations = self.session.take_conflations();
+        let metrics = self.inventory.metrics();
+        metrics.live_conflations_total.inc_by(conflations);
+        metrics.live_frames_total.inc_by(frames as u64);
+        metrics.live_bytes_total.inc_by(bytes as u64);
+        if let Some(committed_at) = oldest {
             let us = self.clock.unix_micros() - committed_at.micros();
             let since = Duration::from_micros(us.max(0).unsigned_abs());
-            let metrics = self.inventory.metrics();
             metrics
                 .live_commit_to_frame_seconds
                 .observe(since.as_secs_f64());
         }
     }
 
-    fn count(&self, frames: usize, bytes: usize) {
-        let metrics = self.inventory.metrics();
-        metrics.live_frames_total.inc_by(frames as u64);
-        metrics.live_bytes_total.inc_by(bytes as u64);
+    /// Until a turn may bring more than the last one did. It may be given up at any time.
+    async fn wait_for_more(&mut self, rest: Rest) {
+        match rest {
+            Rest::More => {}
+            Rest::Fetch => self.fetch().await,
+            // The hub lives as long as this.
+            Rest::Nothing => drop(self.changed.changed().await),
+        }
     }
 
-    /// Waits until there may be more. It may be given up at any time: who goes on looks first.
-    async fn wait(&mut self) {
-        let now = self.clock.elapsed();
-        tokio::select! {
-            // The hub lives as long as this.
-            _ = self.changed.changed() => {}
-            () = sleep(self.until.saturating_sub(now)) => return,
+    /// The next frame. It may be given up at any time: who goes on looks first.
+    async fn wait_for_frame(&mut self) -> Frame {
+        loop {
+            self.look();
+            match self.next() {
+                Next::Frame(frame) => return frame,
+                Next::Fetch => self.fetch().await,
+                Next::Nothing => {
+                    let wait = self.until.saturating_sub(self.clock.elapsed());
+                    // The hub lives as long as this.
+                    drop(timeout(wait, self.changed.changed()).await);
+                }
+            }
         }
-        let gathered = self.looked_at + GATHER;
-        sleep(gathered.saturating_sub(self.clock.elapsed())).await;
     }
 }
 
@@ -504,10 +528,10 @@ enum End {
     Gone,
 }
 
-const STOPS: End = End::Close(close_code::AWAY, "the service stops");
+const STOPS: End = End::Close(AWAY, "the service stops");
 
 async fn serve(
-    mut socket: WebSocket,
+    mut socket: Socket,
     room: Room,
     live: Live,
     inventory: Arc<Inventory>,
@@ -528,109 +552,194 @@ async fn serve(
     }
 }
 
-async fn run(socket: &mut WebSocket, room: &Room, reader: &mut Reader, live: &Live) -> End {
-    let limits = &live.limits;
-    let mut ping_at = reader.clock.elapsed() + limits.ping_every;
-    let mut pong_by = None;
+async fn run(socket: &mut Socket, room: &Room, reader: &mut Reader, live: &Live) -> End {
+    let mut stopped = pin!(live.stop.cancelled());
+    let mut pings = Pings::new(&live.limits, reader.clock.elapsed());
+    // Armed for the earliest of what has its time. Most of that only ever gets later, so it is not set anew at each turn: it
+    // goes off too early at times, and then it is seen when the next is due.
+    let mut alarm = pin!(sleep(Duration::ZERO));
     loop {
-        let (mut frames, mut bytes, mut has_more) = (0, 0, false);
-        while let Some(frame) = reader.ready().await {
-            frames += 1;
-            bytes += frame.text.len();
-            reader.time(&frame);
-            let is_large = frame.text.len() > LARGE_BYTES;
-            let Ok(text) = Utf8Bytes::try_from(frame.text) else {
-                return End::Close(close_code::ERROR, "a frame that is no text");
+        let rest = match sent(live, room, send_turn(socket, reader)).await {
+            Ok(rest) => rest,
+            Err(end) => return end,
+        };
+        if alarm.is_elapsed() || rest == Rest::Nothing {
+            let now = reader.clock.elapsed();
+            match pings.at(now) {
+                Ping::Due => {
+                    if let Err(end) = sent(live, room, socket.ping()).await {
+                        return end;
+                    }
+                }
+                Ping::Unanswered => return End::Close(TOO_SLOW, "no answer to a ping"),
+                Ping::NotYet => {}
+            }
+            let next = match rest {
+                Rest::Nothing => pings.next().min(reader.until),
+                Rest::More | Rest::Fetch => pings.next(),
             };
-            if let Some(end) = sent(live, room, socket.feed(Message::Text(text))).await {
-                return end;
-            }
-            // The library never gives back what it once took to write: parts of a snapshot leave one by one.
-            has_more = frames == FRAMES_PER_TURN || is_large;
-            if has_more {
-                break;
+            let due = Instant::now() + next.saturating_sub(now);
+            if alarm.is_elapsed() || due < alarm.deadline() {
+                alarm.as_mut().reset(due);
             }
         }
-        if frames > 0 {
-            reader.count(frames, bytes);
-            if let Some(end) = sent(live, room, socket.flush()).await {
-                return end;
-            }
-        }
-        let now = reader.clock.elapsed();
-        if pong_by.is_some_and(|by| now >= by) {
-            return End::Close(TOO_SLOW, "no answer to a ping");
-        }
-        if now >= ping_at {
-            ping_at = now + limits.ping_every;
-            pong_by.get_or_insert(now + limits.pong_timeout);
-            if let Some(end) =
-                sent(live, room, socket.send(Message::Ping(bytes::Bytes::new()))).await
-            {
-                return end;
-            }
-        }
-        let heard = if has_more && !live.stop.is_cancelled() {
-            socket.recv().now_or_never()
-        } else {
-            tokio::select! {
-                biased;
-                () = live.stop.cancelled() => return STOPS,
-                message = socket.recv() => Some(message),
-                () = reader.wait() => None,
-                () = sleep(ping_at.saturating_sub(now)) => None,
-            }
+        let heard = tokio::select! {
+            biased;
+            () = &mut stopped => return STOPS,
+            message = socket.recv() => Some(message),
+            () = reader.wait_for_more(rest) => None,
+            () = &mut alarm => None,
         };
         match heard {
             None => {}
-            Some(Some(Ok(Message::Close(_)) | Err(_)) | None) => return End::Gone,
-            Some(Some(Ok(_))) => pong_by = None,
+            Some(Some(Message::Close(_)) | None) => return End::Gone,
+            Some(Some(_)) => pings.answered(),
         }
     }
 }
 
-/// Why the connection ends, if it does: the client is gone, or took nothing for too long.
-async fn sent(
+/// Why a turn is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// There is more to send.
+    More,
+    Nothing,
+    /// A snapshot is to be fetched first.
+    Fetch,
+}
+
+/// Sends what there is, up to a bound.
+async fn send_turn(socket: &mut Socket, reader: &mut Reader) -> Result<Rest, SendError> {
+    reader.look();
+    if let Some(stretch) = reader.stretch()
+        && !stretch.texts.is_empty()
+    {
+        socket.write(stretch.encoded(encode_all)).await?;
+        let bytes = stretch.texts.iter().map(Bytes::len).sum();
+        reader.count(stretch.texts.len(), bytes, stretch.oldest);
+        return Ok(if stretch.is_full {
+            Rest::More
+        } else {
+            Rest::Nothing
+        });
+    }
+    let (mut texts, mut bytes, mut oldest) = (Vec::new(), 0, None);
+    let rest = loop {
+        match reader.next() {
+            Next::Frame(frame) => {
+                bytes += frame.text.len();
+                oldest = oldest.or(frame.committed_at);
+                texts.push(frame.text);
+                if bytes >= TURN_BYTES {
+                    break Rest::More;
+                }
+            }
+            Next::Nothing => break Rest::Nothing,
+            Next::Fetch => break Rest::Fetch,
+        }
+    };
+    if !texts.is_empty() {
+        socket.write(encode_all(&texts)).await?;
+        reader.count(texts.len(), bytes, oldest);
+    }
+    Ok(rest)
+}
+
+fn encode_all(texts: &[Bytes]) -> Bytes {
+    let mut frames = BytesMut::new();
+    for text in texts {
+        encode(text, &mut frames);
+    }
+    frames.freeze()
+}
+
+/// When a client is to be pinged, and when it has to have answered.
+struct Pings {
+    every: Duration,
+    timeout: Duration,
+    ping_at: Duration,
+    pong_by: Option<Duration>,
+}
+
+enum Ping {
+    Due,
+    Unanswered,
+    NotYet,
+}
+
+impl Pings {
+    fn new(limits: &Limits, now: Duration) -> Self {
+        Self {
+            every: limits.ping_every,
+            timeout: limits.pong_timeout,
+            ping_at: now + limits.ping_every,
+            pong_by: None,
+        }
+    }
+
+    fn at(&mut self, now: Duration) -> Ping {
+        if self.pong_by.is_some_and(|by| now >= by) {
+            return Ping::Unanswered;
+        }
+        if now < self.ping_at {
+            return Ping::NotYet;
+        }
+        self.ping_at = now + self.every;
+        self.pong_by.get_or_insert(now + self.timeout);
+        Ping::Due
+    }
+
+    /// When there is something to do next.
+    fn next(&self) -> Duration {
+        self.pong_by.map_or(self.ping_at, |by| by.min(self.ping_at))
+    }
+
+    /// The client said something.
+    fn answered(&mut self) {
+        self.pong_by = None;
+    }
+}
+
+/// What came of sending, or why the connection ends: the client is gone, or took nothing for too long.
+async fn sent<T>(
     live: &Live,
     room: &Room,
-    sending: impl Future<Output = Result<(), axum::Error>>,
-) -> Option<End> {
+    sending: impl Future<Output = Result<T, SendError>>,
+) -> Result<T, End> {
     let mut sending = pin!(sending);
+    // Most often all of it is sent at once, and no time has to be kept.
+    if let Some(sent) = sending.as_mut().now_or_never() {
+        return sent.map_err(|_| End::Gone);
+    }
     let mut taken = room.taken();
     loop {
         let sent = timeout(live.limits.stalled_after, sending.as_mut());
         let sent = tokio::select! {
             sent = sent => sent,
-            () = live.stop.cancelled() => return Some(STOPS),
+            () = live.stop.cancelled() => return Err(STOPS),
         };
         match sent {
-            Ok(Ok(())) => return None,
-            Ok(Err(_)) => return Some(End::Gone),
+            Ok(Ok(sent)) => return Ok(sent),
+            Ok(Err(_)) => return Err(End::Gone),
             Err(_) if room.taken() == taken => {
-                return Some(End::Close(TOO_SLOW, "it takes nothing"));
+                return Err(End::Close(TOO_SLOW, "it takes nothing"));
             }
             Err(_) => taken = room.taken(),
         }
     }
 }
 
-async fn close(socket: &mut WebSocket, live: &Live, code: u16, why: &'static str) {
+async fn close(socket: &mut Socket, live: &Live, code: u16, why: &'static str) {
     let closes = &live.metrics.live_closes_total;
     closes.with_label_values(&[code.to_string().as_str()]).inc();
     let frame = CloseFrame {
-        code,
+        code: code.into(),
         reason: Utf8Bytes::from_static(why),
-    };
-    let said = async {
-        socket.send(Message::Close(Some(frame))).await?;
-        // Until the client has said so as well.
-        while let Some(Ok(_)) = socket.recv().await {}
-        Ok::<(), axum::Error>(())
     };
     let longest = if live.stop.is_cancelled() {
         live.limits.close_timeout.min(STOP_CLOSE_MAX)
     } else {
         live.limits.close_timeout
     };
-    drop(timeout(longest, said).await);
+    drop(timeout(longest, socket.close(frame)).await);
 }

@@ -21,6 +21,7 @@ mod openapi;
 mod ops;
 mod origins;
 mod server;
+mod socket;
 mod stock;
 mod summary;
 mod wire;
@@ -65,22 +66,16 @@ pub struct Settings {
     pub request_timeout: Duration,
 }
 
-/// Every route of a process that answers queries.
+/// Every route of a process that answers queries; of one that only ingests, how it is and what it measures.
 pub fn routes(context: Context, settings: &Settings) -> Router {
-    let (routes, _) = ops_routes().merge(api_routes()).split_for_parts();
     let metrics = context.inventory.metrics().clone();
-    with_layers(
-        routes.merge(docs()).merge(dashboard::routes()),
-        metrics,
-        settings,
-    )
-    .with_state(context)
-}
-
-/// The routes of a process that only ingests: how it is, and what it measures.
-pub fn operator_routes(context: Context, settings: &Settings) -> Router {
-    let (routes, _) = ops_routes().split_for_parts();
-    let metrics = context.inventory.metrics().clone();
+    let routes = if context.follows {
+        let (routes, _) = ops_routes().merge(api_routes()).split_for_parts();
+        routes.merge(docs()).merge(dashboard::routes())
+    } else {
+        let (routes, _) = ops_routes().split_for_parts();
+        routes
+    };
     with_layers(routes, metrics, settings).with_state(context)
 }
 

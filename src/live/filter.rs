@@ -59,6 +59,11 @@ impl Filter {
         self.kinds.is_empty() && !self.below_min
     }
 
+    /// Whether what a client is told depends on nothing but where it stands.
+    pub fn is_without_memory(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
     /// Whether the key is looked at at all.
     pub fn has_key(&self, key: StockKey) -> bool {
         has(&self.warehouses, &key.warehouse) && has(&self.products, &key.product)

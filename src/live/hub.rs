@@ -1,21 +1,25 @@
 //! What all clients of a process share: the ring, and the snapshots.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock, RwLockWriteGuard},
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard},
     time::Duration,
 };
 
 use moka::future::Cache;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     task::spawn_blocking,
+    time::sleep,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     filter::Filter,
     ring::{After, Ring, Shown},
     session::{Commits, Dialect, Session},
     snapshot::Snapshot,
+    stretch::Stretch,
 };
 use crate::{
     domain::{CommitPoint, Version, commit::WantedCommit},
@@ -28,6 +32,14 @@ use crate::{
 
 /// Snapshots that are read at once: each may be of everything.
 const SNAPSHOTS_AT_ONCE: usize = 2;
+/// Shortest time between two calls to look, for each client that is called: under load, frames of several commits go out together.
+/// To call one and to send it something costs about 10 µs, whatever it is sent.
+const GATHER_PER_CLIENT: Duration = Duration::from_micros(25);
+/// The bounds of that time.
+const GATHER_MIN: Duration = Duration::from_millis(2);
+const GATHER_MAX: Duration = Duration::from_millis(25);
+/// Stretches that are kept between two calls.
+const STRETCHES_MAX: usize = 256;
 /// How long a snapshot is kept for others. It is used for as long as the ring has what came after it.
 const SNAPSHOT_TTL: Duration = Duration::from_secs(30);
 
@@ -52,11 +64,32 @@ struct SnapshotKey {
     filter: Arc<Filter>,
 }
 
+/// Whom a stretch is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct StretchKey {
+    dialect: Dialect,
+    filter: Arc<Filter>,
+    life: u64,
+    from: CommitPoint,
+}
+
+/// The stretches that were worked out since clients were last called.
+#[derive(Debug, Default)]
+struct Stretches {
+    /// How often they were called.
+    call: u64,
+    /// `None`: for these clients it cannot be.
+    known: HashMap<StretchKey, Option<Arc<Stretch>>>,
+}
+
 /// What all clients share. One per process.
 #[derive(Debug)]
 pub struct Hub {
     ring: RwLock<Ring>,
+    /// There are commits that nobody was called for yet.
+    news: Notify,
     changed: watch::Sender<()>,
+    stretches: Mutex<Stretches>,
     snapshots: Cache<SnapshotKey, Arc<Snapshot>>,
     reading: Semaphore,
     settings: LiveSettings,
@@ -69,6 +102,8 @@ impl Hub {
         };
         Self {
             ring: RwLock::new(Ring::new(settings.ring_items_max)),
+            news: Notify::new(),
+            stretches: Mutex::default(),
             changed: watch::Sender::new(()),
             snapshots: Cache::builder()
                 .max_capacity(settings.snapshot_bytes_max)
@@ -89,6 +124,64 @@ impl Hub {
     ) -> Session {
         self.ring_to_change().link();
         Session::new(dialect, filter, since, self.settings.heartbeat_every, self)
+    }
+
+    /// Calls clients to look, at once where nothing happened for a while, until told to stop.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.news.notified() => {}
+            }
+            self.forget_stretches();
+            self.changed.send_replace(());
+            sleep(self.gather()).await;
+        }
+    }
+
+    /// What a client is told next that stands at a commit: the same for all who look at the same from there. Those who were called
+    /// together are told up to the same commit, so they stand together the next time as well.
+    pub fn stretch(&self, session: &Session) -> Option<Arc<Stretch>> {
+        let (life, from) = session.stands()?;
+        let key = StretchKey {
+            dialect: session.dialect(),
+            filter: Arc::clone(session.filter()),
+            life,
+            from,
+        };
+        let call = {
+            let stretches = self.stretches();
+            if let Some(known) = stretches.known.get(&key) {
+                return known.clone();
+            }
+            stretches.call
+        };
+        let found = Stretch::from(from, life, key.dialect, &key.filter, self).map(Arc::new);
+        let mut stretches = self.stretches();
+        // One that was worked out before a call may lack what the call is about.
+        if stretches.call == call && stretches.known.len() < STRETCHES_MAX {
+            stretches.known.insert(key, found.clone());
+        }
+        found
+    }
+
+    fn forget_stretches(&self) {
+        let mut stretches = self.stretches();
+        stretches.call += 1;
+        stretches.known.clear();
+    }
+
+    fn stretches(&self) -> MutexGuard<'_, Stretches> {
+        self.stretches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gather(&self) -> Duration {
+        let clients = u32::try_from(self.changed.receiver_count()).unwrap_or(u32::MAX);
+        GATHER_PER_CLIENT
+            .saturating_mul(clients)
+            .clamp(GATHER_MIN, GATHER_MAX)
     }
 
     /// Told whenever there are more commits. Who has this is somebody who looks.
@@ -171,7 +264,7 @@ impl Audience for Hub {
             ring.link();
         }
         drop(ring);
-        self.changed.send_replace(());
+        self.news.notify_one();
     }
 
     fn follow(&self, commit: Followed) {
@@ -182,7 +275,7 @@ impl Audience for Hub {
             ring.put_aside(commit);
         }
         drop(ring);
-        self.changed.send_replace(());
+        self.news.notify_one();
     }
 }
 

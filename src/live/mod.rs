@@ -15,6 +15,7 @@ pub mod quantity;
 pub mod ring;
 pub mod session;
 pub mod snapshot;
+pub mod stretch;
 
 #[cfg(test)]
 mod tests;

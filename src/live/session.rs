@@ -5,7 +5,7 @@
 //! of a commit (of a stretch of commits, for a client that is behind) carries the cursor; a snapshot's commit is where the picture
 //! stands after it, so nothing that was committed while it was read is left out or told twice.
 
-use std::{collections::HashMap, sync::Arc, time::Duration, vec};
+use std::{collections::HashMap, mem, sync::Arc, time::Duration, vec};
 
 use bytes::Bytes;
 
@@ -14,6 +14,7 @@ use super::{
     frames::{self, Told},
     ring::{After, Item, Ring, Shown, What},
     snapshot::Snapshot,
+    stretch::Stretch,
 };
 use crate::{
     domain::{CommitPoint, StockKey, Timestamp, Version, change::ChangeKind, commit::WantedCommit},
@@ -28,7 +29,7 @@ const FETCH_EVERY: Duration = Duration::from_secs(1);
 const LAST_HAD_MAX: usize = 10_000;
 
 /// In what words a client is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
     /// A snapshot, and then whatever happens, with cursors.
     Full,
@@ -93,6 +94,8 @@ pub struct Session {
     dialect: Dialect,
     filter: Arc<Filter>,
     state: State,
+    /// Commits right after the one where the client's picture stands, taken from the ring together.
+    taken: vec::IntoIter<Arc<Shown>>,
     /// The life of the feed in which the client's commit was known.
     life: u64,
     heartbeat_every: Duration,
@@ -100,6 +103,8 @@ pub struct Session {
     heartbeat_at: Duration,
     /// Not before then is another snapshot fetched: while the follower cannot go on, none would last.
     fetch_at: Duration,
+    /// How often several commits were told as one.
+    conflations: u64,
     /// The client's commit was not followed yet; until then it may be.
     ahead_until: Option<Duration>,
     /// For a filter by kind: what the client last had of keys whose later changes it was not told; `None`: not the key.
@@ -183,17 +188,33 @@ impl Session {
             dialect,
             filter,
             state: at.map_or(State::Joining(None), State::At),
+            taken: Vec::new().into_iter(),
             life,
             heartbeat_every,
             heartbeat_at: Duration::ZERO,
             fetch_at: Duration::ZERO,
+            conflations: 0,
             ahead_until: None,
             last_had: HashMap::new(),
         }
     }
 
+    /// When it is told that nothing happened, if nothing does.
+    pub fn heartbeat_at(&self) -> Duration {
+        self.heartbeat_at
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     pub fn filter(&self) -> &Arc<Filter> {
         &self.filter
+    }
+
+    /// How often several commits were told as one since this was last asked.
+    pub fn take_conflations(&mut self) -> u64 {
+        mem::take(&mut self.conflations)
     }
 
     /// The snapshot that was to be fetched.
@@ -209,13 +230,36 @@ impl Session {
         self.fetch_at = now + FETCH_EVERY;
     }
 
+    /// The commit at which the client's picture stands, and the life of the feed, if it has one and nothing is under way.
+    pub fn stands(&self) -> Option<(u64, CommitPoint)> {
+        match &self.state {
+            State::At(at) if self.taken.len() == 0 => Some((self.life, *at)),
+            _ => None,
+        }
+    }
+
+    /// The client was told a stretch that begins where it stands.
+    pub fn was_told(&mut self, stretch: &Stretch, now: Duration) {
+        if self.stands() == Some((stretch.life, stretch.from)) {
+            self.state = State::At(stretch.to);
+            self.conflations += stretch.conflations;
+            if !stretch.texts.is_empty() {
+                self.heartbeat_at = now.saturating_add(self.heartbeat_every);
+            }
+        }
+    }
+
+    pub(super) fn hear_no_heartbeats(&mut self) {
+        self.heartbeat_at = Duration::MAX;
+    }
+
     /// What to do next, at that time.
     pub fn next(&mut self, commits: &impl Commits, now: Duration) -> Step {
         loop {
             match &mut self.state {
                 State::Joining(_) if self.dialect == Dialect::Flat => {
                     let Some(at) = commits.position() else {
-                        return Step::Wait(now + self.heartbeat_every);
+                        return Step::Wait(now.saturating_add(self.heartbeat_every));
                     };
                     self.life = commits.life();
                     self.state = State::At(at);
@@ -251,9 +295,10 @@ impl Session {
                         }
                         Ok(None) => {
                             let (to, last) = (walk.to, walk.held.take());
+                            self.taken = mem::take(&mut walk.commits);
                             self.state = State::At(to);
                             if let Some(last) = last {
-                                self.heartbeat_at = now + self.heartbeat_every;
+                                self.heartbeat_at = now.saturating_add(self.heartbeat_every);
                                 return Step::Send(last.frame(Some(to)));
                             }
                         }
@@ -266,7 +311,13 @@ impl Session {
 
     /// Sets out from where the client's picture stands; if it stays there, what to do meanwhile.
     fn go_on(&mut self, at: CommitPoint, commits: &impl Commits, now: Duration) -> Option<Step> {
-        match commits.after(at, 1) {
+        if let Some(next) = self.taken.as_slice().first() {
+            let to = next.point;
+            let taken = mem::take(&mut self.taken);
+            self.state = self.walk(at, to, self.life, taken);
+            return None;
+        }
+        match commits.after(at, COMMITS_PER_LOOK) {
             After::Commits {
                 life,
                 next,
@@ -274,23 +325,18 @@ impl Session {
             } => {
                 self.life = life;
                 self.ahead_until = None;
+                self.conflations += u64::from(conflate_to.is_some());
                 let Some(first) = next.first() else {
                     return Some(self.idle(at, commits, now));
                 };
-                self.state = State::Walking(Walk {
-                    dialect: self.dialect,
-                    life,
-                    from: at,
-                    to: conflate_to.unwrap_or(first.point),
-                    seen: at,
-                    commits: next.into_iter(),
-                    current: None,
-                    held: None,
-                });
+                let to = conflate_to.unwrap_or(first.point);
+                self.state = self.walk(at, to, life, next.into_iter());
             }
             After::Ahead => {
                 // A read may be ahead of the follower, but not for long: else it was undone before it was seen.
-                let until = *self.ahead_until.get_or_insert(now + self.heartbeat_every);
+                let until = *self
+                    .ahead_until
+                    .get_or_insert(now.saturating_add(self.heartbeat_every));
                 let is_same_life = [0, commits.life()].contains(&self.life);
                 if now < until && is_same_life {
                     return Some(Step::Wait(until));
@@ -303,14 +349,34 @@ impl Session {
         None
     }
 
+    fn walk(
+        &self,
+        from: CommitPoint,
+        to: CommitPoint,
+        life: u64,
+        commits: vec::IntoIter<Arc<Shown>>,
+    ) -> State {
+        State::Walking(Walk {
+            dialect: self.dialect,
+            life,
+            from,
+            to,
+            seen: from,
+            commits,
+            current: None,
+            held: None,
+        })
+    }
+
     fn rejoin(&mut self, reason: &'static str) {
         self.ahead_until = None;
+        self.taken = Vec::new().into_iter();
         self.state = State::Joining(Some(reason));
     }
 
     fn idle(&mut self, at: CommitPoint, commits: &impl Commits, now: Duration) -> Step {
         if self.dialect == Dialect::Flat {
-            return Step::Wait(now + self.heartbeat_every);
+            return Step::Wait(now.saturating_add(self.heartbeat_every));
         }
         if now < self.heartbeat_at {
             return Step::Wait(self.heartbeat_at);
@@ -323,7 +389,7 @@ impl Session {
 
     fn send(&mut self, text: Bytes, cursor: Option<CommitPoint>, now: Duration) -> Step {
         if cursor.is_some() {
-            self.heartbeat_at = now + self.heartbeat_every;
+            self.heartbeat_at = now.saturating_add(self.heartbeat_every);
         }
         Step::Send(Frame {
             text,
@@ -388,6 +454,13 @@ impl Walk {
                     Some(_) => How::Flat,
                     None => continue,
                 },
+                // Who keeps up and looks at all levels is told as everybody is.
+                What::Level(level) if filter.is_by_key() && !self.is_behind() => {
+                    if level.by_minimum {
+                        continue;
+                    }
+                    How::AsEverybody
+                }
                 What::Level(level) => {
                     let Some(told) = self.tell(item, level, filter, last_had, commits)? else {
                         continue;

@@ -18,6 +18,7 @@ use super::{
     ring::Ring,
     session::{Dialect, Frame, Session, Step},
     snapshot::Snapshot,
+    stretch::Stretch,
 };
 use crate::{
     domain::{
@@ -25,6 +26,7 @@ use crate::{
         Timestamp, Version, Warehouse, WarehouseId,
         catalogue::Threshold,
         change::{Amounts, ChangeKind, LedgerRow},
+        commit::WantedCommit,
         stock::{PlacedLevel, ProductStock},
     },
     inventory::{feed::Followed, watch::Watch},
@@ -292,6 +294,9 @@ struct Client {
     /// It hears of some kinds of changes only: its numbers are those of the last change it was told.
     is_by_kind: bool,
     session: Session,
+    /// Whether it is told what is worked out for all who stand where it does, and what was and is not told yet.
+    is_in_company: bool,
+    stretch: Option<Stretch>,
     /// A snapshot that was read and not given yet.
     fetched: Option<Arc<Snapshot>>,
     picture: Picture,
@@ -305,12 +310,14 @@ fn text(value: &Value) -> String {
 }
 
 impl Client {
-    fn new(filter: Filter, is_by_kind: bool, ring: &Ring) -> Self {
+    fn new(filter: Filter, is_by_kind: bool, is_in_company: bool, ring: &Ring) -> Self {
         let filter = Arc::new(filter);
         Self {
             session: Session::new(Dialect::Full, Arc::clone(&filter), None, HEARTBEAT, ring),
             filter,
             is_by_kind,
+            is_in_company,
+            stretch: None,
             fetched: None,
             picture: Picture::default(),
             cursor: None,
@@ -321,7 +328,7 @@ impl Client {
     /// Goes away, and comes back with what it had at its last cursor.
     fn resume(&mut self, ring: &Ring) {
         if self.is_by_kind {
-            *self = Self::new((*self.filter).clone(), true, ring);
+            *self = Self::new((*self.filter).clone(), true, self.is_in_company, ring);
             return;
         }
         let mut since = None;
@@ -337,6 +344,40 @@ impl Client {
             ring,
         );
         self.fetched = None;
+        self.stretch = None;
+    }
+
+    /// Is told the stretch that begins where it stands; whether there was one. It is worked out at one step and told at a later one.
+    fn step_in_company(
+        &mut self,
+        ring: &Ring,
+        database: &Database,
+        now: Duration,
+    ) -> Result<bool, TestCaseError> {
+        let Some((life, at)) = self.session.stands().filter(|_| self.is_in_company) else {
+            return Ok(false);
+        };
+        let known = self.stretch.take();
+        let known = known.filter(|stretch| (stretch.life, stretch.from) == (life, at));
+        let Some(stretch) = known else {
+            self.stretch = Stretch::from(at, life, Dialect::Full, &self.filter, ring);
+            return Ok(self.stretch.as_ref().is_some_and(|s| !s.texts.is_empty()));
+        };
+        self.session.was_told(&stretch, now);
+        for text in &stretch.texts {
+            let told: Value = serde_json::from_slice(text).unwrap();
+            let cursor: Option<WantedCommit> = told["cursor"].as_str().map(|c| c.parse().unwrap());
+            let frame = Frame {
+                text: text.clone(),
+                cursor: cursor.map(|cursor| CommitPoint {
+                    version: cursor.version,
+                    tag: cursor.tag.unwrap(),
+                }),
+                committed_at: None,
+            };
+            self.hear(&frame, database)?;
+        }
+        Ok(!stretch.texts.is_empty())
     }
 
     /// Takes one step; whether there was something to do.
@@ -346,6 +387,9 @@ impl Client {
         database: &Database,
         now: Duration,
     ) -> Result<bool, TestCaseError> {
+        if self.step_in_company(ring, database, now)? {
+            return Ok(true);
+        }
         match self.session.next(ring, now) {
             Step::Send(frame) => {
                 self.hear(&frame, database)?;
@@ -505,7 +549,7 @@ enum Event {
     /// A product's minimum and reorder point.
     Thresholds(usize, Option<i64>, Option<i64>),
     Follow,
-    Connect([bool; 4]),
+    Connect([bool; 4], bool),
     Step(Index),
     Drain(Index),
     Resume(Index),
@@ -521,7 +565,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         2 => (0..3_usize, prop::option::of(0..6_i64), prop::option::of(0..9_i64))
             .prop_map(|(product, min, reorder)| Event::Thresholds(product, min, reorder)),
         6 => Just(Event::Follow),
-        1 => any::<[bool; 4]>().prop_map(Event::Connect),
+        1 => any::<([bool; 4], bool)>().prop_map(|(wants, company)| Event::Connect(wants, company)),
         8 => any::<Index>().prop_map(Event::Step),
         2 => any::<Index>().prop_map(Event::Drain),
         2 => any::<Index>().prop_map(Event::Resume),
@@ -555,8 +599,9 @@ fn live_through(events: &[Event]) -> Result<(), TestCaseError> {
                 database.set_thresholds(*product, *min, *reorder);
             }
             Event::Follow => process.follow(&database),
-            Event::Connect(wants) => {
-                clients.push(Client::new(filter(*wants), wants[2], &process.ring));
+            Event::Connect(wants, company) => {
+                let filter = filter(*wants);
+                clients.push(Client::new(filter, wants[2], *company, &process.ring));
             }
             Event::Step(_) | Event::Drain(_) | Event::Resume(_) if clients.is_empty() => {}
             Event::Step(at) => {
