@@ -1,21 +1,20 @@
 -- What is under way, what is usual, and what ended otherwise than it began.
 
--- Short and over movements, and arrivals of which no departure is known: few of all, and the lists and totals of them read
--- nothing else.
+-- Short and over movements, and arrivals of which no departure is known: the lists and totals of them read nothing else.
 create index movements_different on movements (arrival_at)
     where arrival_at is not null and departure_quantity is distinct from arrival_quantity;
 
--- How long movements took, by route: counts in buckets a quarter of a power of two wide (`domain::transit`). Learned from
--- arrivals as they are committed, in passing: a sample under load, so nothing but "usual" rests on it.
+-- How long movements from a warehouse took: counts in buckets a quarter of a power of two wide (`domain::transit`). Where one
+-- goes is only known once it has arrived, so what is usual is told by where it came from. Learned from commits in passing: a
+-- sample under load, so nothing but "usual" rests on it.
 create table transit_times (
     departure_warehouse_id uuid not null,
-    arrival_warehouse_id uuid not null,
     bucket smallint not null,
     movements bigint not null,
-    primary key (departure_warehouse_id, arrival_warehouse_id, bucket)
+    primary key (departure_warehouse_id, bucket)
 );
 
--- What follows from those for what leaves a warehouse. Where it goes is only known once it has arrived.
+-- What follows from those.
 create table transit_usual (
     departure_warehouse_id uuid primary key,
     -- Half of them took no longer.
@@ -24,14 +23,15 @@ create table transit_usual (
     late_after_seconds double precision not null
 );
 
--- Up to which version was learned. Whoever moves it has counted what lies between; there is one row.
+-- Up to which version was learned. Whoever moves it has counted what lies between; there is one row, and who writes to the two
+-- tables above locks it first.
 create table transit_progress (
     is_only boolean primary key default true constraint there_is_one_row check (is_only),
     version bigint not null
 );
 insert into transit_progress (version) values (0);
 
-grant select, insert, update, delete on transit_times, transit_usual to stockyard_app;
+grant select, insert, update on transit_times, transit_usual to stockyard_app;
 grant select, update on transit_progress to stockyard_app;
 
 -- Where a line stands, as clients read it.
@@ -61,10 +61,12 @@ create function movement_is_wanted(
 ) returns boolean
 language sql stable
 as $$
-    select (status is null or movement_status(m) = status)
+    select (
+        (status is null or movement_status(m) = status)
         and (warehouse is null or warehouse in (m.departure_warehouse_id, m.arrival_warehouse_id))
         and (product is null or m.product_id = product)
         and (departed_after is null or m.departure_at >= departed_after)
         and (departed_before is null or m.departure_at < departed_before)
         and (is_overdue is null or movement_is_overdue(m, late_after_seconds) = is_overdue)
+    ) is true -- a missing side is not the one that is asked for
 $$;

@@ -32,6 +32,13 @@ impl Timestamp {
         self.0
     }
 
+    /// A moment at which facts can lie.
+    pub fn of_facts(micros: i64) -> Option<Self> {
+        (FACTS_FROM_US..FACTS_UNTIL_US)
+            .contains(&micros)
+            .then_some(Self(micros))
+    }
+
     /// The time of a fact: ISO 8601 with or without offset; without one it is UTC, whatever the host's zone.
     pub fn parse_fact_time(text: &str) -> Result<Self, NotATime> {
         const PARSER: DateTimeParser = DateTimeParser::new();
@@ -50,11 +57,7 @@ impl Timestamp {
         // Rounding down, not towards zero, though the range leaves no difference.
         let micros =
             i64::try_from(at.as_nanosecond().div_euclid(1_000)).map_err(|_| NotATime::Range)?;
-        if (FACTS_FROM_US..FACTS_UNTIL_US).contains(&micros) {
-            Ok(Self(micros))
-        } else {
-            Err(NotATime::Range)
-        }
+        Self::of_facts(micros).ok_or(NotATime::Range)
     }
 }
 

@@ -5,7 +5,7 @@
 
 /// Completed movements without which nothing is called usual.
 pub const LEARNED_MIN: i64 = 20;
-/// With more than so many counted of a route, older ones are forgotten by halves.
+/// With more than so many counted of a warehouse, older ones are forgotten by halves.
 pub const LEARNED_MAX: i64 = 10_000;
 /// Buckets to a power of two.
 const STEPS: f64 = 4.0;

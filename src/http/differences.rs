@@ -146,7 +146,13 @@ impl FromStr for SumCursor {
     fn from_str(cursor: &str) -> Result<Self, ()> {
         let mut parts = cursor.split('.');
         let mut next = || parts.next().ok_or(());
-        let week = Timestamp::from_micros(next()?.parse().map_err(drop)?);
+        // 1970 stands for all weeks together.
+        let week = match next()?.parse() {
+            Ok(0) => Some(Timestamp::from_micros(0)),
+            Ok(micros) => Timestamp::of_facts(micros),
+            Err(_) => None,
+        };
+        let week = week.ok_or(())?;
         let mut id = || Uuid::try_parse(next()?).map_err(drop);
         Ok(Self(SumPlace {
             week,

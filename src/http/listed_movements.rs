@@ -135,7 +135,10 @@ impl FromStr for MovementCursor {
         let mut next = || parts.next().ok_or(());
         let at = match next()? {
             "" => None,
-            micros => Some(Timestamp::from_micros(micros.parse().map_err(drop)?)),
+            micros => {
+                let at = micros.parse().ok().and_then(Timestamp::of_facts);
+                Some(at.ok_or(())?)
+            }
         };
         let id = |text| Uuid::try_parse(text).map_err(drop);
         Ok(Self(Place {

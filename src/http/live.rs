@@ -26,6 +26,7 @@ use futures_util::{Stream, future::FutureExt, stream};
 use prometheus::IntGauge;
 use tokio::{
     sync::watch,
+    task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 use tokio_tungstenite::tungstenite::{
@@ -51,14 +52,16 @@ use crate::{
         hub::Hub,
         quantity::QuantityTeller,
         session::{Dialect, Frame, Session, Step},
+        snapshot::Snapshot,
         stretch::Stretch,
     },
     metrics::Metrics,
+    store::StoreError,
 };
 
 /// So many bytes are sent at once, and then it is looked whether the client says something.
 const TURN_BYTES: usize = 16 * 1024;
-/// Longest the closing of a connection may take when the service stops.
+/// Longest the closing of a connection may take when the service stops, or the client leaves.
 const STOP_CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// The service stops (RFC 6455, 7.4.1).
@@ -251,9 +254,11 @@ impl Visit {
     fn upgrade(self, live: Live, context: &Context, asked: Asked) -> Response {
         let (inventory, room) = (Arc::clone(&context.inventory), self.room);
         let (response, socket) = self.handshake.accept();
+        // Before the answer: what is committed once the client has it is heard.
+        let reader = Reader::new(&live, inventory, asked);
         live.tasks.clone().spawn(async move {
             if let Some(socket) = socket.await {
-                serve(socket, room, live, inventory, asked).await;
+                serve(socket, room, live, reader).await;
             }
         });
         response
@@ -398,6 +403,8 @@ struct Reader {
     inventory: Arc<Inventory>,
     clock: Clock,
     changed: watch::Receiver<()>,
+    /// A snapshot that is being read for it.
+    fetching: Option<JoinHandle<Result<Arc<Snapshot>, Arc<StoreError>>>>,
     /// When there was last looked.
     now: Duration,
     /// When there may be something even if nothing changes.
@@ -423,6 +430,7 @@ impl Reader {
             inventory,
             clock: live.clock.clone(),
             changed,
+            fetching: None,
             now: Duration::ZERO,
             until: Duration::ZERO,
         }
@@ -464,18 +472,24 @@ impl Reader {
         }
     }
 
+    /// Waits for the snapshot that is read. It may be given up: the reading goes on, and is waited for the next time.
     async fn fetch(&mut self) {
-        let filter = Arc::clone(self.session.filter());
-        // Apart, because it is large and seldom under way.
-        let snapshot = Box::pin(self.hub.snapshot(&self.inventory, &filter)).await;
+        let reading = self.fetching.get_or_insert_with(|| {
+            let (hub, inventory) = (Arc::clone(&self.hub), Arc::clone(&self.inventory));
+            let filter = Arc::clone(self.session.filter());
+            tokio::spawn(async move { hub.snapshot(&inventory, &filter).await })
+        });
+        let snapshot = reading.await;
+        self.fetching = None;
         let now = self.clock.elapsed();
         match snapshot {
-            Ok(snapshot) => self.session.give(snapshot, &*self.hub, now),
-            Err(error) => {
+            Ok(Ok(snapshot)) => return self.session.give(snapshot, &*self.hub, now),
+            Ok(Err(error)) => {
                 tracing::warn!(%error, "a snapshot for a live client could not be read");
-                self.session.give_none(now);
             }
+            Err(error) => tracing::error!(%error, "a snapshot for a live client was not read"),
         }
+        self.session.give_none(now);
     }
 
     /// Counts what was handed over at once; the oldest of it is timed.
@@ -524,30 +538,29 @@ impl Reader {
 /// Why a connection ends.
 enum End {
     Close(u16, &'static str),
-    /// The client is gone, or ends it itself.
+    /// The client ends it.
+    Left,
     Gone,
 }
 
 const STOPS: End = End::Close(AWAY, "the service stops");
 
-async fn serve(
-    mut socket: Socket,
-    room: Room,
-    live: Live,
-    inventory: Arc<Inventory>,
-    asked: Asked,
-) {
+async fn serve(mut socket: Socket, room: Room, live: Live, mut reader: Reader) {
     let Some(_seat) = live.seat("socket") else {
-        return close(&mut socket, &live, TOO_MANY, "too many connections").await;
+        // Apart, as what is seldom: a connection is as large as the largest of what it may do.
+        return Box::pin(close(&mut socket, &live, TOO_MANY, "too many connections")).await;
     };
     tracing::info!("a live client connected");
-    let mut reader = Reader::new(&live, inventory, asked);
     match run(&mut socket, &room, &mut reader, &live).await {
-        End::Gone => tracing::info!("a live client left"),
+        End::Gone => tracing::info!("a live client is gone"),
+        End::Left => {
+            tracing::info!("a live client left");
+            drop(Box::pin(timeout(STOP_CLOSE_MAX, socket.say_goodbye())).await);
+        }
         End::Close(code, why) => {
             tracing::info!(code, why, "a live client is closed");
             room.make();
-            close(&mut socket, &live, code, why).await;
+            Box::pin(close(&mut socket, &live, code, why)).await;
         }
     }
 }
@@ -557,7 +570,7 @@ async fn run(socket: &mut Socket, room: &Room, reader: &mut Reader, live: &Live)
     let mut pings = Pings::new(&live.limits, reader.clock.elapsed());
     // Armed for the earliest of what has its time. Most of that only ever gets later, so it is not set anew at each turn: it
     // goes off too early at times, and then it is seen when the next is due.
-    let mut alarm = pin!(sleep(Duration::ZERO));
+    let mut alarm = pin!(sleep(live.limits.ping_every));
     loop {
         let rest = match sent(live, room, send_turn(socket, reader)).await {
             Ok(rest) => rest,
@@ -567,7 +580,7 @@ async fn run(socket: &mut Socket, room: &Room, reader: &mut Reader, live: &Live)
             let now = reader.clock.elapsed();
             match pings.at(now) {
                 Ping::Due => {
-                    if let Err(end) = sent(live, room, socket.ping()).await {
+                    if let Err(end) = Box::pin(sent(live, room, socket.ping())).await {
                         return end;
                     }
                 }
@@ -592,7 +605,8 @@ async fn run(socket: &mut Socket, room: &Room, reader: &mut Reader, live: &Live)
         };
         match heard {
             None => {}
-            Some(Some(Message::Close(_)) | None) => return End::Gone,
+            Some(Some(Message::Close(_))) => return End::Left,
+            Some(None) => return End::Gone,
             Some(Some(_)) => pings.answered(),
         }
     }

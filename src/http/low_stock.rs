@@ -80,7 +80,8 @@ impl ReorderBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct LowStockBody {
     low_stock: Vec<LowBody>,
-    /// By product; on the first page, and at most as many as a page has entries.
+    /// By product; on the first page, and at most as many as a page has entries (`/summary` has their number). As of the page's
+    /// commit or later.
     reorder_needed: Vec<ReorderBody>,
     /// What gives the next page as `?cursor=`; `null` on the last.
     next_cursor: Option<String>,

@@ -116,11 +116,16 @@ impl Socket {
         self.library.send(Message::Ping(Bytes::new())).await
     }
 
+    /// Answers a client that has said that it leaves.
+    pub(super) async fn say_goodbye(&mut self) {
+        while let Some(Ok(_)) = self.library.next().await {}
+    }
+
     /// Says why it ends, and waits until the client has said so as well.
     pub(super) async fn close(&mut self, frame: CloseFrame) -> Result<(), tungstenite::Error> {
         self.finish().await?;
         self.library.send(Message::Close(Some(frame))).await?;
-        while let Some(Ok(_)) = self.library.next().await {}
+        self.say_goodbye().await;
         Ok(())
     }
 

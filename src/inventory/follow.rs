@@ -261,6 +261,7 @@ impl Follower {
         let (to, committed_at) = (followed.point, followed.committed_at);
         self.inventory.cache.rule().advance(to);
         self.position = Some(to);
+        tracing::debug!(commit = %to, levels = followed.levels.len(), "followed");
         for alert in followed.alerts() {
             let alerts = &self.inventory.metrics.stock_alerts_total;
             alerts.with_label_values(&[alert]).inc();

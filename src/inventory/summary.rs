@@ -37,10 +37,11 @@ pub struct Summary {
     pub computed_at: Timestamp,
 }
 
-/// The last totals.
+/// The last try to sum up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
-    summary: Summary,
+    /// `None`: it failed, and is not tried again at once either.
+    summary: Option<Summary>,
     /// When they were asked for, and how long they took.
     began: Duration,
     took: Duration,
@@ -91,25 +92,27 @@ impl Inventory {
         if let Some(kept) = kept.as_ref()
             && began.saturating_sub(kept.began) < AGE_MIN.max(kept.took * AGE_BY_COST)
         {
-            return Ok(kept.summary);
+            return kept.summary.ok_or(StoreError::NoAnswer(TOTALS_MAX));
         }
         let late_after = self.late_after.as_secs_f64();
         let tries = self.tried_again(|| self.store.totals(late_after));
         let read = timeout(TOTALS_MAX, tries)
             .await
-            .map_err(|_| StoreError::NoAnswer(TOTALS_MAX))??;
-        let summary = Summary {
+            .unwrap_or(Err(StoreError::NoAnswer(TOTALS_MAX)));
+        let summary = read.map(|read| Summary {
             totals: read.value,
             as_of: read.as_of,
             computed_at: Timestamp::from_micros(self.clock.unix_micros()),
-        };
-        show(&summary.totals, &self.metrics);
+        });
         *kept = Some(Kept {
-            summary,
+            summary: summary.as_ref().ok().copied(),
             began,
             took: self.clock.elapsed().saturating_sub(began),
         });
-        Ok(summary)
+        if let Ok(summary) = &summary {
+            show(&summary.totals, &self.metrics);
+        }
+        summary
     }
 
     /// Sums up every so often, for the metrics, until told to stop.

@@ -1,4 +1,4 @@
-//! What is under way: how long that usually takes, learned from what has arrived, and the lists of movements.
+//! What is under way: how long that usually takes, learned from what was completed, and the lists of movements.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// How often is looked for what has arrived.
+/// How often is looked for what was completed.
 const LEARN_EVERY: Duration = Duration::from_secs(1);
 
 impl Inventory {
@@ -36,18 +36,14 @@ impl Inventory {
     }
 
     async fn learn_once(&self) -> Result<(), StoreError> {
-        let Some(arrived) = self.store.arrived().await? else {
+        let Some(completed) = self.store.completed().await? else {
             return Ok(());
         };
-        if !self.store.learn(&arrived).await? {
+        if !self.store.learn(&completed).await? {
             return Ok(());
         }
-        let mut warehouses: Vec<Uuid> = arrived
-            .times
-            .keys()
-            .map(|(route, _)| route.from.uuid())
-            .collect();
-        warehouses.sort_unstable();
+        let from = completed.times.keys().map(|(from, _)| from.uuid());
+        let mut warehouses: Vec<Uuid> = from.collect();
         warehouses.dedup();
         if warehouses.is_empty() {
             return Ok(());

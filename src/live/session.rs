@@ -21,8 +21,9 @@ use crate::{
     inventory::feed::FollowedLevel,
 };
 
-/// Commits taken from the ring at once.
-const COMMITS_PER_LOOK: usize = 32;
+/// Commits taken from the ring at once. A client that takes nothing holds them until it is closed, also when the ring has dropped
+/// them.
+const COMMITS_PER_LOOK: usize = 8;
 /// Shortest time between two snapshots for one client.
 const FETCH_EVERY: Duration = Duration::from_secs(1);
 /// Most keys of which the client of a filter by kind has another quantity than the one before the next change.
@@ -184,10 +185,12 @@ impl Session {
                 After::Ahead | After::Unknown => None,
             }
         });
+        // Who is told from now on stands where the feed does.
+        let now = || commits.position().filter(|_| dialect == Dialect::Flat);
         Self {
             dialect,
             filter,
-            state: at.map_or(State::Joining(None), State::At),
+            state: at.or_else(now).map_or(State::Joining(None), State::At),
             taken: Vec::new().into_iter(),
             life,
             heartbeat_every,

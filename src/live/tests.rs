@@ -11,10 +11,13 @@ use std::{
 
 use proptest::{prelude::*, sample::Index};
 use serde_json::Value;
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
     filter::Filter,
+    hub::{Hub, LiveSettings},
     ring::Ring,
     session::{Dialect, Frame, Session, Step},
     snapshot::Snapshot,
@@ -29,7 +32,10 @@ use crate::{
         commit::WantedCommit,
         stock::{PlacedLevel, ProductStock},
     },
-    inventory::{feed::Followed, watch::Watch},
+    inventory::{
+        feed::{Audience, Followed},
+        watch::Watch,
+    },
     store::{
         catalogue::CatalogueChange,
         commits::Commit,
@@ -648,6 +654,74 @@ fn cases() -> u32 {
     } else {
         1_000
     }
+}
+
+/// Clients that only look when they are called, and are told nothing of heartbeats.
+async fn listen(
+    hub: Arc<Hub>,
+    mut changed: watch::Receiver<()>,
+    mut session: Session,
+    at: watch::Sender<Option<CommitPoint>>,
+) {
+    loop {
+        if let Some(stretch) = hub.stretch(&session) {
+            session.was_told(&stretch, Duration::ZERO);
+            if !stretch.is_full {
+                at.send_replace(Some(stretch.to));
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        } else {
+            session.next(&*hub, Duration::ZERO);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_called_hears_everything_without_asking() {
+    const CLIENTS: usize = 20;
+    let settings = LiveSettings {
+        ring_items_max: 100_000,
+        snapshot_bytes_max: 0,
+        part_bytes_max: 400,
+        heartbeat_every: Duration::from_hours(1),
+    };
+    let hub = Arc::new(Hub::new(settings));
+    let stop = CancellationToken::new();
+    tokio::spawn(Arc::clone(&hub).run(stop.clone()));
+    let mut database = Database::new();
+    let base = database.newest().followed.point;
+    hub.begin(base, Vec::new());
+    let since = WantedCommit {
+        version: base.version,
+        tag: Some(base.tag),
+    };
+    let clients: Vec<watch::Receiver<Option<CommitPoint>>> = (0..CLIENTS)
+        .map(|n| {
+            let filter = Arc::new(filter([n % 2 == 0, false, false, n % 5 == 0]));
+            // As a connection does: first it is somebody who looks, then it links what is there.
+            let changed = hub.subscribe();
+            let session = hub.session(Dialect::Full, filter, Some(since));
+            let (sender, receiver) = watch::channel(None);
+            tokio::spawn(listen(Arc::clone(&hub), changed, session, sender));
+            receiver
+        })
+        .collect();
+    for round in 0..500_u64 {
+        database.commit(&[(usize::try_from(round).unwrap() % 6, 1)]);
+        hub.follow(database.newest().followed.clone());
+        // More often than clients are called, and less often; at times in the middle of it.
+        sleep(Duration::from_micros(round * 7_919 % 9_000)).await;
+        if round % 50 == 0 {
+            let newest = database.newest().followed.point;
+            sleep(Duration::from_millis(100)).await;
+            for client in &clients {
+                assert_eq!(*client.borrow(), Some(newest), "nobody is left behind");
+            }
+        }
+    }
+    stop.cancel();
 }
 
 proptest! {

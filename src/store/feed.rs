@@ -226,7 +226,7 @@ async fn available(
     let products = changes.iter().filter_map(|(_, change)| change.product());
     let ids: Vec<Uuid> = products.map(|product| product.id.uuid()).collect();
     let rows = sqlx::query!(
-        r#"select p.product_id, coalesce(sum(greatest(l.on_hand - l.reserved, 0)), 0)::bigint as "available!"
+        r#"select p.product_id, least(coalesce(sum(greatest(l.on_hand - l.reserved, 0)), 0), 9223372036854775807)::bigint as "available!"
         from products p left join stock_levels l on l.product_id = p.product_id
         where p.reorder_point is not null or p.product_id = any($1)
         group by p.product_id"#,

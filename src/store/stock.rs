@@ -228,7 +228,7 @@ impl Store {
             r#"select p.product_id, p.sku, p.name, p.min_stock, p.reorder_point, l.available as "available!"
             from products p
             cross join lateral (
-                select coalesce(sum(greatest(on_hand - reserved, 0)), 0)::bigint as available
+                select least(coalesce(sum(greatest(on_hand - reserved, 0)), 0), 9223372036854775807)::bigint as available
                 from stock_levels where product_id = p.product_id
             ) l
             where p.reorder_point is not null and l.available <= p.reorder_point

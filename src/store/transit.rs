@@ -1,6 +1,6 @@
-//! How long movements take, as it is learned from those that arrived.
+//! How long movements take, as it is learned from those that were completed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
@@ -12,22 +12,15 @@ use crate::domain::{
 
 /// Commits that are looked through at once; of more, the newest.
 const COMMITS_MAX: i64 = 256;
-/// Arrivals that are learned from at once; of more, some.
-const ARRIVALS_MAX: i64 = 2_000;
+/// Sides that are looked at at once; of more, some.
+const SIDES_MAX: i64 = 2_000;
 
-/// The way of a movement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Route {
-    pub from: WarehouseId,
-    pub to: WarehouseId,
-}
+/// How many movements from a warehouse took how long.
+pub type Times = BTreeMap<(WarehouseId, Bucket), i64>;
 
-/// How many movements took how long.
-pub type Times = HashMap<(Route, Bucket), i64>;
-
-/// What arrived in some commits.
+/// What was completed in some commits.
 #[derive(Clone, Debug)]
-pub struct Arrived {
+pub struct Completed {
     /// Up to which version was learned before, and is learned with this.
     pub from: Version,
     pub to: Version,
@@ -35,73 +28,72 @@ pub struct Arrived {
 }
 
 impl Store {
-    /// How long movements took that arrived since was last learned; `None` if nothing was committed since.
-    pub async fn arrived(&self) -> Result<Option<Arrived>, StoreError> {
+    /// How long movements took that were completed since was last learned; `None` if nothing was committed since, or where
+    /// nothing can be written.
+    pub async fn completed(&self) -> Result<Option<Completed>, StoreError> {
         let progress = sqlx::query!(
-            r#"select p.version as "from!", c.version as "to!" from transit_progress p,
-            (select version from stock_commits order by version desc limit 1) c"#
+            r#"select p.version as "from!", max(c.version) as "to!", array_agg(c.batch) as "batches!"
+            from transit_progress p
+            cross join lateral (
+                select version, batch from stock_commits where version > p.version order by version desc limit $1
+            ) c
+            where not pg_is_in_recovery()
+            group by p.version"#,
+            COMMITS_MAX
         )
-        .fetch_one(&self.reads)
+        .fetch_optional(&self.reads)
         .await?;
-        let (from, to) = Version::new(progress.from)
-            .zip(Version::new(progress.to))
-            .ok_or(StoreError::Inconsistent("a version"))?;
-        if from == to {
+        let Some(progress) = progress else {
             return Ok(None);
-        }
-        // From the arrival's row: a movement has one, so it is counted once, whenever its departure was heard of.
+        };
+        let versions = Version::new(progress.from).zip(Version::new(progress.to));
+        let (from, to) = versions.ok_or(StoreError::Inconsistent("a version"))?;
+        // From the row of the side that completed the line: a line has one, so it is counted once, in whichever order its sides
+        // were heard of. Look-ups one by one, because there are few beside what the tables hold.
         let rows = sqlx::query!(
-            r#"select m.departure_warehouse_id as "from!", m.arrival_warehouse_id as "to!",
-                (extract(epoch from m.arrival_at - m.departure_at) * 1000000)::bigint as "micros!"
-            from stock_commits c
-            join stock_ledger g on g.batch = c.batch and g.kind = 2
-            join stock_levels l on l.inventory_id = g.inventory_id
-            join movements m on m.movement_id = g.movement_id and m.product_id = l.product_id
-            where c.version > greatest($1, $2 - $3::bigint) and c.version <= $2 and m.departure_at is not null
-                and m.arrival_at is not null
-            limit $4"#,
-            from.number(),
-            to.number(),
-            COMMITS_MAX,
-            ARRIVALS_MAX
+            r#"select m.departure_warehouse_id as "from!", (extract(epoch from m.arrival_at - m.departure_at) * 1000000)::bigint as "micros!"
+            from (
+                select inventory_id, movement_id, kind from stock_ledger where batch = any($1) limit $2
+            ) g
+            cross join lateral (select product_id from stock_levels where inventory_id = g.inventory_id limit 1) l
+            cross join lateral (
+                select * from movements where movement_id = g.movement_id and product_id = l.product_id limit 1
+            ) m
+            where m.departure_at is not null and m.arrival_at is not null
+                and g.kind = case m.sides_set_last when 1 then 1 else 2 end"#,
+            &progress.batches,
+            SIDES_MAX
         )
         .fetch_all(&self.reads)
         .await?;
         let mut times = Times::new();
         for row in rows {
-            let ends = WarehouseId::new(row.from).zip(WarehouseId::new(row.to));
-            let (from, to) = ends.ok_or(StoreError::Inconsistent("a warehouse"))?;
+            let from = WarehouseId::new(row.from).ok_or(StoreError::Inconsistent("a warehouse"))?;
             if let Some(bucket) = Bucket::of(row.micros) {
-                *times.entry((Route { from, to }, bucket)).or_default() += 1;
+                *times.entry((from, bucket)).or_default() += 1;
             }
         }
-        Ok(Some(Arrived { from, to, times }))
+        Ok(Some(Completed { from, to, times }))
     }
 
-    /// Adds to what was learned, unless another process has learned it meanwhile. The order of locks is that of the keys.
-    pub async fn learn(&self, arrived: &Arrived) -> Result<bool, StoreError> {
-        let mut counts: Vec<_> = arrived.times.iter().collect();
-        counts.sort_unstable();
-        let of = |get: fn(&Route) -> Uuid| -> Vec<Uuid> {
-            counts.iter().map(|((route, _), _)| get(route)).collect()
-        };
-        let (from, to) = (of(|route| route.from.uuid()), of(|route| route.to.uuid()));
-        let buckets: Vec<i16> = counts.iter().map(|((_, b), _)| b.number()).collect();
-        let movements: Vec<i64> = counts.iter().map(|(_, count)| **count).collect();
+    /// Adds to what was learned, unless another process has learned it meanwhile.
+    pub async fn learn(&self, completed: &Completed) -> Result<bool, StoreError> {
+        let counts = &completed.times;
+        let from: Vec<Uuid> = counts.keys().map(|(from, _)| from.uuid()).collect();
+        let buckets: Vec<i16> = counts.keys().map(|(_, b)| b.number()).collect();
+        let movements: Vec<i64> = counts.values().copied().collect();
         let moved = sqlx::query_scalar!(
             r#"with moved as (
                 update transit_progress set version = $2 where version = $1 returning version
             ), counted as (
-                insert into transit_times as t (departure_warehouse_id, arrival_warehouse_id, bucket, movements)
-                select n.* from moved, unnest($3::uuid[], $4::uuid[], $5::smallint[], $6::bigint[]) as n
-                on conflict (departure_warehouse_id, arrival_warehouse_id, bucket)
-                do update set movements = t.movements + excluded.movements
+                insert into transit_times as t (departure_warehouse_id, bucket, movements)
+                select n.* from moved, unnest($3::uuid[], $4::smallint[], $5::bigint[]) as n
+                on conflict (departure_warehouse_id, bucket) do update set movements = t.movements + excluded.movements
             )
             select count(*) as "moved!" from moved"#,
-            arrived.from.number(),
-            arrived.to.number(),
+            completed.from.number(),
+            completed.to.number(),
             &from,
-            &to,
             &buckets,
             &movements
         )
@@ -116,8 +108,7 @@ impl Store {
         warehouses: &[Uuid],
     ) -> Result<HashMap<Uuid, Vec<(Bucket, i64)>>, StoreError> {
         let rows = sqlx::query!(
-            r#"select departure_warehouse_id, bucket, sum(movements)::bigint as "movements!"
-            from transit_times where departure_warehouse_id = any($1) group by departure_warehouse_id, bucket"#,
+            "select departure_warehouse_id, bucket, movements from transit_times where departure_warehouse_id = any($1)",
             warehouses
         )
         .fetch_all(&self.reads)
@@ -130,25 +121,27 @@ impl Store {
         Ok(times)
     }
 
-    /// Stores what is usual, and halves the counts of routes from these warehouses that have many.
+    /// Stores what is usual, and halves the counts of these warehouses where they are many.
     pub async fn put_usual(&self, usual: &[(Uuid, Usual)]) -> Result<(), StoreError> {
         let warehouses: Vec<Uuid> = usual.iter().map(|(warehouse, _)| *warehouse).collect();
-        let half: Vec<f64> = usual.iter().map(|(_, usual)| usual.usual_seconds).collect();
-        let late: Vec<f64> = usual
+        let (half, late): (Vec<f64>, Vec<f64>) = usual
             .iter()
-            .map(|(_, usual)| usual.late_after_seconds)
-            .collect();
+            .map(|(_, usual)| (usual.usual_seconds, usual.late_after_seconds))
+            .unzip();
+        let mut tx = self.reads.begin().await?;
+        sqlx::query!("select version from transit_progress for update")
+            .fetch_one(&mut *tx)
+            .await?;
         sqlx::query!(
             "with many as (
-                select departure_warehouse_id, arrival_warehouse_id from transit_times
-                where departure_warehouse_id = any($1)
-                group by departure_warehouse_id, arrival_warehouse_id having sum(movements) > $4::bigint
+                select departure_warehouse_id from transit_times where departure_warehouse_id = any($1)
+                group by departure_warehouse_id having sum(movements) > $4::bigint
             ), halved as (
-                update transit_times t set movements = (t.movements + 1) / 2 from many m
-                where (t.departure_warehouse_id, t.arrival_warehouse_id) = (m.departure_warehouse_id, m.arrival_warehouse_id)
+                update transit_times t set movements = t.movements / 2 from many m
+                where t.departure_warehouse_id = m.departure_warehouse_id
             )
             insert into transit_usual as u (departure_warehouse_id, usual_seconds, late_after_seconds)
-            select * from unnest($1::uuid[], $2::float8[], $3::float8[]) as n order by 1
+            select * from unnest($1::uuid[], $2::float8[], $3::float8[])
             on conflict (departure_warehouse_id) do update
                 set usual_seconds = excluded.usual_seconds, late_after_seconds = excluded.late_after_seconds
                 where (u.usual_seconds, u.late_after_seconds) is distinct from (excluded.usual_seconds, excluded.late_after_seconds)",
@@ -157,8 +150,8 @@ impl Store {
             &late,
             LEARNED_MAX
         )
-        .execute(&self.reads)
+        .execute(&mut *tx)
         .await?;
-        Ok(())
+        Ok(tx.commit().await?)
     }
 }

@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::support::{
-    Service, World, eventually, is_long,
+    Service, TestDatabase, World, eventually, is_long,
     live::{LiveClient, Model, Picture, version},
     messages::Move,
+    own::OwnServer,
     stream::{mixed, seed},
 };
 
@@ -209,7 +210,7 @@ async fn a_quantity_is_told_at_once_on_change_and_now_and_then() {
     world
         .send(&Move::new(Uuid::from_u128(7), PRODUCT, 30).arrival())
         .await;
-    while client.next().await != Some(told(42)) {}
+    while client.next().await.expect("the connection") != told(42) {}
     assert_eq!(
         client.next().await,
         Some(told(42)),
@@ -223,7 +224,8 @@ async fn a_quantity_is_told_at_once_on_change_and_now_and_then() {
             &json!({"sku": "X", "name": "Product Y"}),
         )
         .await;
-    while client.next().await != Some(json!({"product": "Product Y", "quantity": 42})) {}
+    let renamed = json!({"product": "Product Y", "quantity": 42});
+    while client.next().await.expect("the connection") != renamed {}
     service.stop().await;
     world.database.remove().await;
 }
@@ -387,17 +389,44 @@ fn of_warehouse(model: &Model, warehouse: Option<&str>) -> Model {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_come_and_go_have_what_the_database_has() {
+    let world = small_world(TestDatabase::create().await).await;
+    // The service is restarted in mid-stream, on another port.
+    live_through(&world, async |service| {
+        service.stop().await;
+        world.start().await
+    })
+    .await;
+    world.database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_live_through_a_killed_database() {
+    let mut server = OwnServer::postgres().await;
+    let world = small_world(TestDatabase::create_on(server.url(), "").await).await;
+    live_through(&world, async |service| {
+        server.kill().await;
+        server.start_again().await;
+        service
+    })
+    .await;
+}
+
+/// Batches so small that there are many commits, and a ring so small that clients fall out of it.
+async fn small_world(database: TestDatabase) -> World {
+    World::around(database, |config| {
+        config.ingest.max_batch_events = 100;
+        config.live.ring_items_max = 2_000;
+        config.live.heartbeat_ms = 500;
+    })
+    .await
+}
+
+/// Clients come and go under a stream with trouble in its middle: whatever they held a cursor of is what the database had then.
+async fn live_through(world: &World, trouble: impl AsyncFnOnce(Service) -> Service) {
     const CLIENTS: u64 = 8;
     let seed = seed();
     eprintln!("STOCKYARD_TEST_SEED={seed}");
     let messages = if is_long() { 200_000 } else { 20_000 };
-    let world = World::with(|config| {
-        config.ingest.max_batch_events = 100;
-        // Small, so that clients fall out of it.
-        config.live.ring_items_max = 2_000;
-        config.live.heartbeat_ms = 500;
-    })
-    .await;
     let options = PlanOptions {
         poison: 0.0,
         ..mixed(messages, seed)
@@ -419,9 +448,7 @@ async fn clients_that_come_and_go_have_what_the_database_has() {
     let produced = world.publish(&options, messages / 10, &[]);
     let all = i64::try_from(messages).unwrap();
     world.is_caught_up(all / 2).await;
-    // The service is restarted in mid-stream, on another port.
-    service.stop().await;
-    let service = world.start().await;
+    let service = trouble(service).await;
     base.lock().unwrap().clone_from(&service.base);
     let produced = produced.await.unwrap();
     world.is_caught_up(all).await;
@@ -454,7 +481,6 @@ async fn clients_that_come_and_go_have_what_the_database_has() {
     assert!(looked_at > 100, "{looked_at} cursors");
     world.holds(&produced.oracle, "live clients").await;
     service.stop().await;
-    world.database.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
