@@ -153,7 +153,7 @@ pub async fn run(
     }
     let live = hub.map(|hub| {
         tasks.spawn(Arc::clone(&hub).run(stop.clone()));
-        live(config, hub, &clock, &stop, &tasks, &metrics)
+        Arc::new(live(config, hub, &clock, &stop, &tasks, &metrics))
     });
     let ingest = if parts.ingests {
         let partition_bytes_max = config.database.ledger_partition_bytes_max;

@@ -120,6 +120,10 @@ impl Crowd {
         (code > 0).then_some(code)
     }
 
+    pub fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
     pub fn frames(&self) -> u64 {
         self.heard.frames.load(Ordering::Relaxed)
     }

@@ -57,9 +57,6 @@ const WAREHOUSE: Uuid = Uuid::from_u128(1);
 const STOPPED_FOR: Duration = Duration::from_secs(40);
 /// How often it is compared.
 const PAIRS: usize = 5;
-/// More than the ring holds, and how fast it comes.
-const RING_FILL: u64 = 120_000;
-const RING_FILL_RATE: u64 = 10_000;
 /// Frames a second for clients of a second process.
 const BESIDE_RATE: u64 = 100;
 const BESIDE_CLIENTS: usize = 100;
@@ -157,35 +154,31 @@ async fn broadcast(repetitions: usize, rates: &[u64]) -> Outcome<()> {
     let (mut ours, mut bare) = (Figures::default(), Figures::default());
     let mut memory = Figures::default();
     for _ in 0..repetitions {
-        let (database, service) = start().await?;
-        fill_ring(&service).await?;
-        let before = resident_kib(service.id());
-        let crowd = Crowd::connect(service.port, &path(), CLIENTS).await?;
-        let best = highest("service", rates, &crowd, async |rate| {
-            let duration = WARM_UP + MEASURED + Duration::from_secs(1);
-            let messages = arrivals(rate * duration.as_secs());
-            Ok(Stream::of(&service.config.kafka, messages, rate).start())
-        })
-        .await?;
-        ours.push(best);
-        memory.push((resident_kib(service.id()) - before) / length(CLIENTS));
-        drop(crowd);
-        service.end();
-        database.remove().await?;
+        let reached = serve(CLIENTS, rates).await?;
+        ours.push(reached.rate);
+        let up_to: Vec<u64> = rates.iter().copied().take(reached.steps).collect();
+        // What the process keeps once for all is what one client costs it under the same load.
+        let with_one = serve(1, &up_to).await?;
+        memory.push((reached.most_kib - with_one.most_kib) / length(CLIENTS - 1));
 
         let server = Bare::start().await?;
         let crowd = Crowd::connect(server.port, "/ws", CLIENTS).await?;
-        let best = highest("bare broadcast", rates, &crowd, async |rate| {
-            let url = format!("http://127.0.0.1:{}/rate/{rate}", server.port);
-            Ok(tokio::spawn(async move {
-                drop(reqwest::get(&url).await);
-                tokio::time::sleep(WARM_UP + MEASURED).await;
-                drop(reqwest::get(&url.replace(&rate.to_string(), "0")).await);
-                Ok(())
-            }))
-        })
+        let best = highest(
+            ("bare broadcast", server.process.id()),
+            rates,
+            &crowd,
+            async |rate| {
+                let url = format!("http://127.0.0.1:{}/rate/{rate}", server.port);
+                Ok(tokio::spawn(async move {
+                    drop(reqwest::get(&url).await);
+                    tokio::time::sleep(WARM_UP + MEASURED).await;
+                    drop(reqwest::get(&url.replace(&rate.to_string(), "0")).await);
+                    Ok(())
+                }))
+            },
+        )
         .await?;
-        bare.push(best);
+        bare.push(best.rate);
     }
     print(
         &format!(
@@ -205,38 +198,52 @@ async fn broadcast(repetitions: usize, rates: &[u64]) -> Outcome<()> {
         ],
     );
     remark(&format!(
-        "Memory of the service for each client: {} KiB (at most {CLIENT_KIB_MAX}).",
+        "Memory of the service for each client, up to that rate: {} KiB (at most {CLIENT_KIB_MAX}).",
         memory.show(1)
     ));
     Ok(())
 }
 
-/// Lets the process have what it keeps once for all clients, which is not what each of them costs.
-async fn fill_ring(service: &Service) -> Outcome<()> {
-    let one = Crowd::connect(service.port, &path(), 1).await?;
-    Stream::of(&service.config.kafka, arrivals(RING_FILL), RING_FILL_RATE)
-        .start()
-        .await??;
-    until("the ring is full", async || {
-        Ok((one.frames() >= RING_FILL).then_some(()))
+/// What a crowd reached.
+#[derive(Default)]
+struct Best {
+    /// Frames a second each.
+    rate: f64,
+    /// Steps of the ladder that were in time.
+    steps: usize,
+    /// The most memory the server had up to it.
+    most_kib: f64,
+}
+
+/// So many clients of a service of their own.
+async fn serve(clients: usize, rates: &[u64]) -> Outcome<Best> {
+    let (database, service) = start().await?;
+    let crowd = Crowd::connect(service.port, &path(), clients).await?;
+    let best = highest(("service", service.id()), rates, &crowd, async |rate| {
+        let duration = WARM_UP + MEASURED + Duration::from_secs(1);
+        let messages = arrivals(rate * duration.as_secs());
+        Ok(Stream::of(&service.config.kafka, messages, rate).start())
     })
-    .await
+    .await?;
+    service.end();
+    database.remove().await?;
+    Ok(best)
 }
 
 /// The highest rate of the ladder that all clients get whole and in time.
 async fn highest(
-    name: &str,
+    (name, process): (&str, u32),
     rates: &[u64],
     crowd: &Crowd,
     send: impl AsyncFn(u64) -> Outcome<tokio::task::JoinHandle<Result<(), rdkafka::error::KafkaError>>>,
-) -> Outcome<f64> {
-    let mut best = 0.0;
+) -> Outcome<Best> {
+    let mut best = Best::default();
     for &rate in rates {
         let sending = send(rate).await?;
         tokio::time::sleep(WARM_UP).await;
         let taken = crowd.take(MEASURED).await;
         sending.await??;
-        let each = as_f64(taken.frames) / length(CLIENTS) / taken.took.as_secs_f64();
+        let each = as_f64(taken.frames) / length(crowd.clients()) / taken.took.as_secs_f64();
         progress(&format!(
             "{name}: {rate}/s due, {each:.0}/s come, p99 {:?}",
             taken.p99()
@@ -244,7 +251,11 @@ async fn highest(
         if taken.p99() > IN_TIME || each < as_f64(rate) * COMPLETE {
             break;
         }
-        best = each;
+        best = Best {
+            rate: each,
+            steps: best.steps + 1,
+            most_kib: resident_kib(process).max(best.most_kib),
+        };
     }
     Ok(best)
 }

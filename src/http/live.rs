@@ -245,20 +245,22 @@ impl<S: Sync> FromRequestParts<S> for Visit {
 
 impl Visit {
     /// What they may connect to.
-    fn live(&self, context: &Context) -> Result<Live, ApiError> {
+    fn live(&self, context: &Context) -> Result<Arc<Live>, ApiError> {
         let live = context.live.clone().ok_or(ApiError::NotLive)?;
         check_origin(&self.headers, &live.allowed_origins)?;
         Ok(live)
     }
 
-    fn upgrade(self, live: Live, context: &Context, asked: Asked) -> Response {
+    fn upgrade(self, live: Arc<Live>, context: &Context, asked: Asked) -> Response {
         let (inventory, room) = (Arc::clone(&context.inventory), self.room);
         let (response, socket) = self.handshake.accept();
         // Before the answer: what is committed once the client has it is heard.
-        let reader = Reader::new(&live, inventory, asked);
-        live.tasks.clone().spawn(async move {
-            if let Some(socket) = socket.await {
-                serve(socket, room, live, reader).await;
+        let mut reader = Reader::new(&live, inventory, asked);
+        let tasks = live.tasks.clone();
+        // Lent and not given: a task keeps room for whatever is moved within it, twice.
+        tasks.spawn(async move {
+            if let Some(mut socket) = socket.await {
+                serve(&mut socket, &room, &live, &mut reader).await;
             }
         });
         response
@@ -545,13 +547,13 @@ enum End {
 
 const STOPS: End = End::Close(AWAY, "the service stops");
 
-async fn serve(mut socket: Socket, room: Room, live: Live, mut reader: Reader) {
+async fn serve(socket: &mut Socket, room: &Room, live: &Live, reader: &mut Reader) {
     let Some(_seat) = live.seat("socket") else {
         // Apart, as what is seldom: a connection is as large as the largest of what it may do.
-        return Box::pin(close(&mut socket, &live, TOO_MANY, "too many connections")).await;
+        return Box::pin(close(socket, live, TOO_MANY, "too many connections")).await;
     };
     tracing::info!("a live client connected");
-    match run(&mut socket, &room, &mut reader, &live).await {
+    match run(socket, room, reader, live).await {
         End::Gone => tracing::info!("a live client is gone"),
         End::Left => {
             tracing::info!("a live client left");
@@ -560,7 +562,7 @@ async fn serve(mut socket: Socket, room: Room, live: Live, mut reader: Reader) {
         End::Close(code, why) => {
             tracing::info!(code, why, "a live client is closed");
             room.make();
-            Box::pin(close(&mut socket, &live, code, why)).await;
+            Box::pin(close(socket, live, code, why)).await;
         }
     }
 }

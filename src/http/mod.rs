@@ -53,7 +53,7 @@ pub struct Context {
     /// Whether this process follows the commits: only one that answers queries does.
     pub follows: bool,
     /// `None` in a process that answers no queries.
-    pub live: Option<live::Live>,
+    pub live: Option<Arc<live::Live>>,
     /// Of which `GET /stock` tells when it is not told; empty: the first by sku.
     pub default_product: Arc<str>,
 }
