@@ -2,7 +2,6 @@
 //! and what one that stops reading does to the others.
 
 use std::{
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,11 +24,12 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use uuid::Uuid;
 
 use super::{
+    bare::Bare,
     crowd::Crowd,
     machine::{processor_seconds, resident_kib},
     stream::Stream,
     table::{Figures, against, as_f64, length, print, progress, remark, row},
-    world::{Database, Outcome, Service, config, free_port, unique, until},
+    world::{Database, Outcome, Service, config, unique, until},
 };
 
 /// Clients of the fan-out, and idle ones.
@@ -161,10 +161,10 @@ async fn broadcast(repetitions: usize, rates: &[u64]) -> Outcome<()> {
         let with_one = serve(1, &up_to).await?;
         memory.push((reached.most_kib - with_one.most_kib) / length(CLIENTS - 1));
 
-        let server = Bare::start().await?;
+        let server = Bare::start(&[], "--broadcast-port").await?;
         let crowd = Crowd::connect(server.port, "/ws", CLIENTS).await?;
         let best = highest(
-            ("bare broadcast", server.process.id()),
+            ("bare broadcast", server.id()),
             rates,
             &crowd,
             async |rate| {
@@ -336,43 +336,12 @@ async fn beside() -> Outcome<()> {
     database.remove().await
 }
 
-/// A bare broadcast as a process of its own, as the service is.
-struct Bare {
-    process: Child,
-    port: u16,
-}
-
-impl Bare {
-    async fn start() -> Outcome<Self> {
-        let port = free_port()?;
-        let process = Command::new(std::env::current_exe()?)
-            .args(["--broadcast-port", &port.to_string()])
-            .stdout(Stdio::null())
-            .spawn()?;
-        let bare = Self { process, port };
-        until("the bare broadcast answers", async || {
-            Ok(tokio::net::TcpStream::connect(("127.0.0.1", port))
-                .await
-                .ok())
-        })
-        .await?;
-        Ok(bare)
-    }
-}
-
-impl Drop for Bare {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
 /// Frames a client may be behind before it misses some.
 const BROADCAST_FRAMES: usize = 65_536;
 /// What the library reads with: its default is filled with zeros before each read.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
-/// What [`Bare`] runs: everybody gets every frame as it is made.
+/// What the bare broadcast's process runs: everybody gets every frame as it is made.
 pub async fn serve_broadcast(port: u16) -> Outcome<()> {
     let rate = Arc::new(AtomicU64::new(0));
     let (frames, _) = broadcast::channel::<Utf8Bytes>(BROADCAST_FRAMES);

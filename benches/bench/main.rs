@@ -6,6 +6,7 @@
 
 mod alone;
 mod backlog;
+mod bare;
 mod crowd;
 mod fanout;
 mod freshness;

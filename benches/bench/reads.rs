@@ -1,10 +1,6 @@
 //! Reads, cached and not, beside a bare handler with the same path and body, and beside one select.
 
-use std::{
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, extract::Path, http::header::CONTENT_TYPE, routing::get};
 use sqlx::postgres::PgPoolOptions;
@@ -19,10 +15,11 @@ use uuid::Uuid;
 
 use super::{
     backlog::lag_is_zero,
+    bare::Bare,
     load::{Answered, ask, micros},
     stream::Stream,
     table::{Figures, Row, against, print, progress, row},
-    world::{Backlog, Database, Outcome, Service, free_port, until},
+    world::{Backlog, Database, Outcome, Service},
 };
 
 /// How long each figure is measured.
@@ -42,7 +39,7 @@ pub async fn measure(plan: &PlanOptions, rate: u64, repetitions: usize) -> Outco
     service.ready().await?;
     lag_is_zero(&backlog.topic, backlog.options.count, &database).await?;
     let keys = Keys::of(plan);
-    let bare = Bare::start(&service, &keys).await?;
+    let bare = bare_handler(&service, &keys).await?;
     let mut rows = Vec::new();
     for connections in CONNECTIONS {
         progress(&format!("reads: {connections} connections, ingest idle"));
@@ -245,45 +242,14 @@ fn path((warehouse, product): &(Uuid, Uuid)) -> String {
     format!("/api/warehouses/{warehouse}/products/{product}")
 }
 
-/// A bare handler as a process of its own, as the service is.
-struct Bare {
-    process: Child,
-    port: u16,
+/// A bare handler that answers what the service does.
+async fn bare_handler(service: &Service, keys: &Keys) -> Outcome<Bare> {
+    let url = format!("http://127.0.0.1:{}{}", service.port, keys.one()[0]);
+    let body = reqwest::get(url).await?.text().await?;
+    Bare::start(&["--bare-body", &body], "--bare-port").await
 }
 
-impl Bare {
-    async fn start(service: &Service, keys: &Keys) -> Outcome<Self> {
-        let answer = reqwest::get(format!(
-            "http://127.0.0.1:{}{}",
-            service.port,
-            keys.one()[0]
-        ))
-        .await?;
-        let body = answer.text().await?;
-        let port = free_port()?;
-        let process = Command::new(std::env::current_exe()?)
-            .args(["--bare-port", &port.to_string(), "--bare-body", &body])
-            .stdout(Stdio::null())
-            .spawn()?;
-        let bare = Self { process, port };
-        until("the bare handler answers", async || {
-            Ok(tokio::net::TcpStream::connect(("127.0.0.1", port))
-                .await
-                .ok())
-        })
-        .await?;
-        Ok(bare)
-    }
-}
-
-impl Drop for Bare {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-/// What [`Bare`] runs.
+/// What the bare handler's process runs.
 pub async fn serve_bare(port: u16, body: String) -> Outcome<()> {
     let body = bytes::Bytes::from(body);
     let handler = move |Path(_): Path<(Uuid, Uuid)>| {

@@ -1,6 +1,5 @@
 //! Thresholds: one alert for each crossing, whether the stock moved or the threshold, in every process and across restarts.
 
-use reqwest::Method;
 use serde_json::{Value, json};
 use stockyard::app::Parts;
 use uuid::Uuid;
@@ -13,9 +12,9 @@ const PRODUCT: Uuid = Uuid::from_u128(2);
 async fn set(service: &Service, min_stock: Option<i64>, reorder_point: Option<i64>) {
     let product =
         json!({"name": "Widget A", "min_stock": min_stock, "reorder_point": reorder_point});
-    let path = format!("/api/products/{PRODUCT}");
-    let stored = service.send(Method::PUT, &path, &product).await;
-    assert!(stored.status.is_success(), "{stored:?}");
+    service
+        .put(&format!("/api/products/{PRODUCT}"), product)
+        .await;
 }
 
 /// The next alert or recovery; its type.

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::StreamExt;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
-use reqwest::Method;
 use serde_json::{Value, json};
 use stockyard::{app::Parts, produce::plan::PlanOptions};
 use tokio::task::JoinSet;
@@ -24,23 +23,13 @@ const PRODUCT: Uuid = Uuid::from_u128(2);
 
 async fn name(service: &Service, min_stock: Option<i64>) {
     let product = json!({"sku": "W-1", "name": "Widget A", "min_stock": min_stock});
-    let path = format!("/api/products/{PRODUCT}");
-    assert!(
-        service
-            .send(Method::PUT, &path, &product)
-            .await
-            .status
-            .is_success()
-    );
+    service
+        .put(&format!("/api/products/{PRODUCT}"), product)
+        .await;
     let warehouse = json!({"code": "NORTH", "name": "Oakland"});
-    let path = format!("/api/warehouses/{WAREHOUSE}");
-    assert!(
-        service
-            .send(Method::PUT, &path, &warehouse)
-            .await
-            .status
-            .is_success()
-    );
+    service
+        .put(&format!("/api/warehouses/{WAREHOUSE}"), warehouse)
+        .await;
 }
 
 #[tokio::test]
@@ -124,13 +113,7 @@ async fn flat_clients_hear_of_changes_from_now_on() {
         (format!("/api/warehouses/{WAREHOUSE}"), json!({"code": "2"})),
         (format!("/api/warehouses/{OTHER}"), json!({"code": "007"})),
     ] {
-        assert!(
-            service
-                .send(Method::PUT, &path, &body)
-                .await
-                .status
-                .is_success()
-        );
+        service.put(&path, body).await;
     }
     world
         .send(&Move::new(WAREHOUSE, PRODUCT, 20).arrival())
@@ -193,11 +176,7 @@ async fn a_quantity_is_told_at_once_on_change_and_now_and_then() {
     );
     let path = format!("/api/products/{PRODUCT}");
     service
-        .send(
-            Method::PUT,
-            &path,
-            &json!({"sku": "X", "name": "Product X"}),
-        )
+        .put(&path, json!({"sku": "X", "name": "Product X"}))
         .await;
     let mut client = LiveClient::connect_to(&service, "/ws/stock")
         .await
@@ -218,11 +197,7 @@ async fn a_quantity_is_told_at_once_on_change_and_now_and_then() {
     );
     assert_eq!(service.get("/stock").await.body, told(42));
     service
-        .send(
-            Method::PUT,
-            &path,
-            &json!({"sku": "X", "name": "Product Y"}),
-        )
+        .put(&path, json!({"sku": "X", "name": "Product Y"}))
         .await;
     let renamed = json!({"product": "Product Y", "quantity": 42});
     while client.next().await.expect("the connection") != renamed {}

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use reqwest::Method;
 use serde_json::{Value, json};
 use stockyard::{clock::Clock, domain::Timestamp};
 use uuid::Uuid;
@@ -45,21 +44,11 @@ async fn departed(world: &World, product: Uuid, minutes: i64, units: i64) -> Uui
 }
 
 async fn names(service: &Service) {
-    for (path, body) in [
-        (format!("/api/warehouses/{NORTH}"), json!({"code": "NORTH"})),
-        (
-            format!("/api/products/{WIDGET}"),
-            json!({"sku": "W-1", "name": "Widget"}),
-        ),
-    ] {
-        assert!(
-            service
-                .send(Method::PUT, &path, &body)
-                .await
-                .status
-                .is_success()
-        );
-    }
+    let warehouse = format!("/api/warehouses/{NORTH}");
+    service.put(&warehouse, json!({"code": "NORTH"})).await;
+    let product = format!("/api/products/{WIDGET}");
+    let entry = json!({"sku": "W-1", "name": "Widget"});
+    service.put(&product, entry).await;
 }
 
 fn ids(body: &Value) -> Vec<Uuid> {

@@ -457,6 +457,12 @@ impl Service {
         answered(request.json(body)).await
     }
 
+    /// Stores an entry of the catalogue.
+    pub async fn put(&self, path: &str, entry: Value) {
+        let stored = self.send(Method::PUT, path, &entry).await;
+        assert!(stored.status.is_success(), "{path}: {stored:?}");
+    }
+
     pub async fn movement(&self, id: impl std::fmt::Display) -> Answer {
         self.get(&format!("/api/movements/{id}")).await
     }
