@@ -301,8 +301,8 @@ addresses() {
 
 Stockyard is ready ($1 s).
 
-  service      $service
-  its API      $service/docs
+  dashboard    $service/
+  the API      $service/docs
   $monitoring
   Grafana      $grafana_line
   Kafka        $KAFKA_BOOTSTRAP_SERVERS
