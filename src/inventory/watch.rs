@@ -14,12 +14,12 @@ use super::feed::{Crossing, Followed, FollowedLevel, Names, Reorder};
 use crate::{
     domain::{
         Product, ProductId, Revision, StockKey, Warehouse, WarehouseId,
-        change::{self, ChangeKind, LedgerRow, LevelChange},
+        change::{self, ChangeKind, LevelChange},
     },
     store::{
         catalogue::CatalogueChange,
         commits::Commit,
-        feed::{Beginning, Did, FeedRow, LevelAt},
+        feed::{Beginning, Did, LevelAt},
     },
 };
 
@@ -34,7 +34,8 @@ pub struct Watch {
 
 /// What one commit did.
 struct InCommit<'d> {
-    rows: Vec<LedgerRow>,
+    /// By key.
+    changes: Vec<LevelChange>,
     catalogue: Vec<CatalogueChange>,
     /// Levels, as the commit left them, of the products it changed in the catalogue.
     levels: &'d [LevelAt],
@@ -72,11 +73,9 @@ impl Watch {
         let mut changes = did.catalogue.into_iter().peekable();
         let tell = |commit: &Commit| {
             let version = commit.point.version;
-            let of_row = |row: FeedRow| row.row;
+            let rows = iter::from_fn(|| rows.next_if(|row| row.version <= version));
             let in_commit = InCommit {
-                rows: iter::from_fn(|| rows.next_if(|row| row.version <= version))
-                    .map(of_row)
-                    .collect(),
+                changes: change::fold(rows.map(|row| row.row)),
                 catalogue: iter::from_fn(|| changes.next_if(|(at, _)| *at <= version))
                     .map(|(_, change)| change)
                     .collect(),
@@ -99,8 +98,7 @@ impl Watch {
             .keys()
             .map(|&product| (product, self.is_to_be_reordered(product)))
             .collect();
-        let changes = change::fold(did.rows);
-        for change in &changes {
+        for change in &did.changes {
             let product = change.key.product;
             if self.available.contains_key(&product) {
                 let is_needed = self.is_to_be_reordered(product);
@@ -116,7 +114,7 @@ impl Watch {
         for &product in before.keys() {
             self.count(product, did.levels);
         }
-        let levels = self.levels(&before, changes, did.levels);
+        let levels = self.levels(&before, did.changes, did.levels);
         let crossed = levels.iter().filter(|level| level.was_low != level.is_low);
         let crossings = crossed.map(Crossing::of).collect();
         let reorders = needed

@@ -25,7 +25,7 @@ const CONFLATED_AFTER_COMMITS: i64 = 256;
 /// and so is one that is behind by this part of the ring, because soon it would not be in it any more.
 const CONFLATED_AFTER_SHARE: usize = 4;
 /// The part of the ring that is kept while nobody looks.
-const ASIDE_SHARE: usize = 5;
+const ASIDE_SHARE: usize = 10;
 /// No later item of the key is known.
 const NONE_YET: i64 = i64::MAX;
 
