@@ -101,7 +101,7 @@ fn set_version(response: &mut Response, as_of: CommitPoint) {
 pub(super) fn respond(answer: Answer, asked: &Asked, not_found: &'static str) -> Response {
     let mut response = match answer.body {
         None => problem(StatusCode::NOT_FOUND, not_found),
-        Some(body) => unless_known(body, asked),
+        Some(body) => unless_known(body, "application/json", &asked.if_none_match),
     };
     set_version(&mut response, answer.as_of);
     let cache_status = cache_status(answer.source);
@@ -109,21 +109,24 @@ pub(super) fn respond(answer: Answer, asked: &Asked, not_found: &'static str) ->
     response
 }
 
-fn unless_known(body: Bytes, asked: &Asked) -> Response {
+/// A document with its tag, or 304 if the client has it already.
+pub(super) fn unless_known<'h>(
+    body: Bytes,
+    content_type: &'static str,
+    if_none_match: impl IntoIterator<Item = &'h HeaderValue>,
+) -> Response {
     let etag = format!("\"{}\"", Uuid::from_u128(xxh3_128(&body)).as_simple());
-    let is_known = asked
-        .if_none_match
-        .iter()
+    let is_known = if_none_match
+        .into_iter()
         .filter_map(|value| value.to_str().ok())
         .any(|known| matches_etag(known, &etag));
     let mut response = if is_known {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let mut response = Body::from(body).into_response();
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         response
     };
     let headers = response.headers_mut();
@@ -151,7 +154,7 @@ pub(super) fn weaken_etag(mut response: Response) -> Response {
 }
 
 /// RFC 9110, 13.1.2: a list of tags, compared weakly, or `*` for any.
-pub(super) fn matches_etag(known: &str, etag: &str) -> bool {
+fn matches_etag(known: &str, etag: &str) -> bool {
     known
         .split(',')
         .map(str::trim)

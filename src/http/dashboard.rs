@@ -3,14 +3,13 @@
 use axum::{
     Router,
     extract::Path,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, HeaderValue, header},
+    response::Response,
     routing::get,
 };
-use uuid::Uuid;
-use xxhash_rust::xxh3::xxh3_128;
+use bytes::Bytes;
 
-use super::{Context, answer::matches_etag, error::ApiError};
+use super::{Context, answer::unless_known, error::ApiError};
 
 /// A file of the page.
 struct Asset {
@@ -69,17 +68,12 @@ async fn file(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, 
 fn show(name: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
     let asset = ASSETS.iter().find(|asset| asset.name == name);
     let asset = asset.ok_or(ApiError::NotFound("The dashboard has no such file"))?;
-    let hash = xxh3_128(asset.text.as_bytes());
-    let etag = format!("\"{}\"", Uuid::from_u128(hash).as_simple());
-    let known = headers
-        .get(header::IF_NONE_MATCH)
-        .and_then(|value| value.to_str().ok());
-    let is_known = known.is_some_and(|known| matches_etag(known, &etag));
-    let mut response = if is_known {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        ([(header::CONTENT_TYPE, content_type(name))], asset.text).into_response()
-    };
+    // Another version of the service has another page, so a browser that keeps it has to ask.
+    let mut response = unless_known(
+        Bytes::from_static(asset.text.as_bytes()),
+        content_type(name),
+        headers.get_all(header::IF_NONE_MATCH),
+    );
     let out = response.headers_mut();
     out.insert(header::CONTENT_SECURITY_POLICY, POLICY);
     out.insert(
@@ -90,11 +84,6 @@ fn show(name: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
         header::REFERRER_POLICY,
         HeaderValue::from_static("no-referrer"),
     );
-    // Kept by the browser, and asked for again: another version of the service has another page.
-    out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    if let Ok(etag) = HeaderValue::try_from(etag) {
-        out.insert(header::ETAG, etag);
-    }
     Ok(response)
 }
 

@@ -15,7 +15,7 @@ use std::{
 
 use axum::{
     extract::{FromRequestParts, Query, State},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{
         IntoResponse, Response, Sse,
         sse::{self},
@@ -85,7 +85,7 @@ pub struct Limits {
 }
 
 /// What live connections work with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Live {
     pub hub: Arc<Hub>,
     pub limits: Limits,
@@ -225,7 +225,7 @@ pub(super) async fn ws_stock(
 
 /// Somebody who wants a WebSocket.
 pub(super) struct Visit {
-    headers: HeaderMap,
+    origin: Option<HeaderValue>,
     room: Room,
     handshake: Handshake,
 }
@@ -235,7 +235,7 @@ impl<S: Sync> FromRequestParts<S> for Visit {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         Ok(Self {
-            headers: parts.headers.clone(),
+            origin: parts.headers.get(header::ORIGIN).cloned(),
             // A connection that is not served by this process's own loop has none.
             room: parts.extensions.get::<Room>().cloned().unwrap_or_default(),
             handshake: Handshake::from_request_parts(parts, state).await?,
@@ -247,7 +247,7 @@ impl Visit {
     /// What they may connect to.
     fn live(&self, context: &Context) -> Result<Arc<Live>, ApiError> {
         let live = context.live.clone().ok_or(ApiError::NotLive)?;
-        check_origin(&self.headers, &live.allowed_origins)?;
+        check_origin(self.origin.as_ref(), &live.allowed_origins)?;
         Ok(live)
     }
 
@@ -335,8 +335,8 @@ fn events_of(
 }
 
 /// Pages say where they are from; programs do not.
-fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
-    match headers.get(header::ORIGIN) {
+fn check_origin(origin: Option<&HeaderValue>, allowed: &[String]) -> Result<(), ApiError> {
+    match origin {
         None => Ok(()),
         Some(origin) if origin.to_str().is_ok_and(|o| origins::allows(allowed, o)) => Ok(()),
         Some(_) => Err(ApiError::Forbidden("Pages of this origin may not connect")),
@@ -631,8 +631,7 @@ async fn send_turn(socket: &mut Socket, reader: &mut Reader) -> Result<Rest, Sen
         && !stretch.texts.is_empty()
     {
         socket.write(stretch.encoded(encode_all)).await?;
-        let bytes = stretch.texts.iter().map(Bytes::len).sum();
-        reader.count(stretch.texts.len(), bytes, stretch.oldest);
+        reader.count(stretch.texts.len(), stretch.bytes, stretch.oldest);
         return Ok(if stretch.is_full {
             Rest::More
         } else {

@@ -273,7 +273,7 @@ impl Follower {
             .saturating_sub(committed_at.micros())
             .max(0);
         let lag = Duration::from_micros(lag_us.unsigned_abs());
-        self.inventory.feed.follow(to, committed_at, lag);
+        self.inventory.feed.follow(committed_at, lag);
         let metrics = &self.inventory.metrics;
         metrics.feed_lag_seconds.observe(lag.as_secs_f64());
         metrics.feed_version.set(to.version.number());
@@ -296,7 +296,6 @@ impl Follower {
         self.inventory.cache.rule().restart(newest);
         self.inventory.cache.forget();
         self.position = Some(newest);
-        self.inventory.feed.begin(newest);
         self.audience.begin(beginning.base, history);
         self.inventory
             .metrics

@@ -47,10 +47,9 @@ pub(super) struct Kept {
     took: Duration,
 }
 
-/// Where the follower is.
+/// Where the follower is, beside what the metrics tell of it.
 #[derive(Debug, Default)]
 pub struct FeedState {
-    version: AtomicI64,
     committed_at_us: AtomicI64,
     lag_us: AtomicI64,
 }
@@ -68,12 +67,7 @@ pub struct FeedNow {
 }
 
 impl FeedState {
-    pub(super) fn begin(&self, at: CommitPoint) {
-        self.version.store(at.version.number(), Ordering::Relaxed);
-    }
-
-    pub(super) fn follow(&self, at: CommitPoint, committed_at: Timestamp, lag: Duration) {
-        self.begin(at);
+    pub(super) fn follow(&self, committed_at: Timestamp, lag: Duration) {
         self.committed_at_us
             .store(committed_at.micros(), Ordering::Relaxed);
         let lag = i64::try_from(lag.as_micros()).unwrap_or(i64::MAX);
@@ -136,7 +130,7 @@ impl Inventory {
         let committed_at_us = feed.committed_at_us.load(Ordering::Relaxed);
         let lag_us = feed.lag_us.load(Ordering::Relaxed);
         FeedNow {
-            version: feed.version.load(Ordering::Relaxed),
+            version: self.metrics.feed_version.get(),
             committed_at: (committed_at_us > 0).then_some(Timestamp::from_micros(committed_at_us)),
             lag: Duration::from_micros(u64::try_from(lag_us).unwrap_or(0)),
             changes_total: self.metrics.feed_changes_total.get(),

@@ -106,6 +106,29 @@ fn write(frame: &impl Serialize) -> Bytes {
         .unwrap_or_default()
 }
 
+/// A frame about something that a commit did.
+fn tell(
+    shown: &Shown,
+    r#type: &'static str,
+    cursor: Option<CommitPoint>,
+    rest: impl Serialize,
+) -> Bytes {
+    write(&Frame {
+        r#type,
+        version: shown.point.version.number(),
+        cursor: cursor.map(|cursor| cursor.to_string()),
+        rest,
+    })
+}
+
+fn name(known: Option<&Product>) -> Option<&str> {
+    known?.name.as_ref().map(Name::as_str)
+}
+
+fn min_stock(known: Option<&Product>) -> Option<i64> {
+    known?.min_stock.map(Threshold::units)
+}
+
 /// The frame of an item as everybody gets it.
 pub(super) fn item(shown: &Shown, item: &Item, cursor: Option<CommitPoint>) -> Bytes {
     match &item.what {
@@ -131,11 +154,11 @@ pub(super) fn update(
         warehouse: known_place,
     } = &level.names;
     let Amounts { on_hand, reserved } = level.change.after;
-    write(&Frame {
-        r#type: "update",
-        version: shown.point.version.number(),
-        cursor: cursor.map(|cursor| cursor.to_string()),
-        rest: Data {
+    tell(
+        shown,
+        "update",
+        cursor,
+        Data {
             data: Update {
                 product_id: product_id(product, known.as_deref()),
                 warehouse: warehouse(place, known_place.as_deref()),
@@ -151,7 +174,7 @@ pub(super) fn update(
                 left: told.has_left,
             },
         },
-    })
+    )
 }
 
 pub(super) fn low(shown: &Shown, crossing: &Crossing, cursor: Option<CommitPoint>) -> Bytes {
@@ -160,24 +183,20 @@ pub(super) fn low(shown: &Shown, crossing: &Crossing, cursor: Option<CommitPoint
         product,
     } = crossing.key;
     let known = crossing.names.product.as_deref();
-    write(&Frame {
-        r#type: crossing.name(),
-        version: shown.point.version.number(),
-        cursor: cursor.map(|cursor| cursor.to_string()),
-        rest: Alert {
+    tell(
+        shown,
+        crossing.name(),
+        cursor,
+        Alert {
             product_id: product_id(product, known),
             warehouse_id: place.uuid(),
             warehouse: warehouse(place, crossing.names.warehouse.as_deref()),
             current_quantity: crossing.amounts.quantity(),
-            min_stock: known
-                .and_then(|known| known.min_stock)
-                .map(Threshold::units),
-            product_name: known
-                .and_then(|known| known.name.as_ref())
-                .map(Name::as_str),
+            min_stock: min_stock(known),
+            product_name: name(known),
             timestamp: shown.committed_at.to_string(),
         },
-    })
+    )
 }
 
 #[derive(Serialize)]
@@ -191,22 +210,20 @@ struct ReorderAlert<'f> {
 
 pub(super) fn reorder(shown: &Shown, reorder: &Reorder, cursor: Option<CommitPoint>) -> Bytes {
     let known = reorder.known.as_deref();
-    write(&Frame {
-        r#type: reorder.name(),
-        version: shown.point.version.number(),
-        cursor: cursor.map(|cursor| cursor.to_string()),
-        rest: ReorderAlert {
+    tell(
+        shown,
+        reorder.name(),
+        cursor,
+        ReorderAlert {
             product_id: product_id(reorder.product, known),
             available_stock: reorder.available,
             reorder_point: known
                 .and_then(|known| known.reorder_point)
                 .map(Threshold::units),
-            product_name: known
-                .and_then(|known| known.name.as_ref())
-                .map(Name::as_str),
+            product_name: name(known),
             timestamp: shown.committed_at.to_string(),
         },
-    })
+    )
 }
 
 #[derive(Serialize)]
@@ -248,15 +265,15 @@ pub(super) fn words(shown: &Shown, change: &CatalogueChange, cursor: Option<Comm
             name: warehouse.name.as_ref().map(Name::as_str),
         },
     };
-    write(&Frame {
-        r#type: "catalogue",
-        version: shown.point.version.number(),
-        cursor: cursor.map(|cursor| cursor.to_string()),
-        rest: Words {
+    tell(
+        shown,
+        "catalogue",
+        cursor,
+        Words {
             timestamp: shown.committed_at.to_string(),
             data,
         },
-    })
+    )
 }
 
 #[derive(Serialize)]
@@ -360,12 +377,8 @@ pub(super) fn flat(shown: &Shown, item: &Item) -> Option<Bytes> {
                 product_id,
                 warehouse_id,
                 current_quantity: crossing.amounts.quantity(),
-                min_stock: known
-                    .and_then(|known| known.min_stock)
-                    .map(Threshold::units),
-                product_name: known
-                    .and_then(|known| known.name.as_ref())
-                    .map(Name::as_str),
+                min_stock: min_stock(known),
+                product_name: name(known),
                 timestamp,
             }
         }

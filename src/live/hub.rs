@@ -1,4 +1,4 @@
-//! What all clients of a process share: the ring, and the snapshots.
+//! What all clients of a process share: the ring, the snapshots, the stretches, and when they look.
 
 use std::{
     collections::HashMap,

@@ -1,9 +1,11 @@
 //! What everybody who stands at the same commit and looks at the same things is told next. Worked out once for all of them.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use std::time::Duration;
 
 use super::{
     filter::Filter,
@@ -23,6 +25,8 @@ pub struct Stretch {
     pub life: u64,
     /// Whole documents, the last of which has the cursor.
     pub texts: Vec<Bytes>,
+    /// Their length.
+    pub bytes: usize,
     pub oldest: Option<Timestamp>,
     /// There may be more right after it.
     pub is_full: bool,
@@ -60,6 +64,7 @@ impl Stretch {
             to: from,
             life,
             texts: Vec::new(),
+            bytes: 0,
             oldest: None,
             is_full: false,
             conflations: 0,
@@ -78,7 +83,8 @@ impl Stretch {
                     stretch.oldest = stretch.oldest.or(frame.committed_at);
                     stretch.texts.push(frame.text);
                     if let Some(cursor) = frame.cursor {
-                        (stretch.to, whole) = (cursor, stretch.texts.len());
+                        (stretch.to, stretch.bytes) = (cursor, bytes);
+                        whole = stretch.texts.len();
                     }
                 }
                 // Without a frame it may have gone further.
