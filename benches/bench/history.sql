@@ -17,7 +17,7 @@ with moved as (
     select n, nextval('stock_batches') as batch from generate_series(0, $5::bigint - 1) n
 )
 insert into stock_ledger (batch, inventory_id, revision, on_hand_delta, reserved_delta, on_hand_after, reserved_after,
-    occurred_at, movement_id, kind)
+    occurred_at, cause_id, kind)
 select b.batch, l.inventory_id, b.batch, side.delta, 0, 0, 0, now(), m.movement_id, side.kind
 from numbered m
 join batches b on b.n = m.n / ($6::bigint / 2) % $5

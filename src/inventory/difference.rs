@@ -20,7 +20,7 @@ pub enum Difference {
     LevelWithoutCatalogue {
         key: StockKey,
     },
-    LedgerRowWithoutSide(StrayRow),
+    LedgerRowWithoutCause(StrayRow),
     SideWithoutLedgerRow(SideId),
     SideTwiceInLedger(SideId),
     BatchNeverPublished {
@@ -90,13 +90,11 @@ impl fmt::Display for Difference {
             Self::LevelWithoutCatalogue { key: of } => {
                 write!(f, "level without its product or warehouse: {}", key(of))
             }
-            Self::LedgerRowWithoutSide(row) => {
-                let movement = row
-                    .movement_id
-                    .map_or("none".to_owned(), |id| id.to_string());
+            Self::LedgerRowWithoutCause(row) => {
+                let cause = row.cause_id.map_or("none".to_owned(), |id| id.to_string());
                 write!(
                     f,
-                    "ledger row that no movement confirms: version {} inventory_id {} movement {movement} kind {} change {}",
+                    "ledger row that nothing confirms: version {} inventory_id {} cause {cause} kind {} change {}",
                     row.version, row.inventory_id, row.kind, row.on_hand_delta
                 )
             }

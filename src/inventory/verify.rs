@@ -178,7 +178,7 @@ impl<'v> Verifier<'v> {
             let began = self.clock.elapsed();
             let to = Version::new(after.number() + slice.size).map_or(newest, |to| to.min(newest));
             for row in self.store.stray_rows(after, to, STRAYS_MAX).await? {
-                self.differs(&Difference::LedgerRowWithoutSide(row));
+                self.differs(&Difference::LedgerRowWithoutCause(row));
             }
             for (bucket, digest) in self.store.ledger_digests(after, to, &cuts).await? {
                 by_ledger[bucket].sides += digest.sides;
@@ -209,13 +209,13 @@ impl<'v> Verifier<'v> {
 
     /// Names what differs in a bucket. Read again: what a running service has added since is on both sides.
     async fn name_bucket(&mut self, bucket: u8, newest: Version) -> Result<(), StoreError> {
-        let mut rows: HashMap<SideId, u32> = HashMap::new();
+        let mut rows: HashMap<SideId, i64> = HashMap::new();
         let mut after = Version::ZERO;
         while after < newest {
             let to =
                 Version::new(after.number() + COMMITS_FIRST).map_or(newest, |to| to.min(newest));
-            for side in self.store.ledger_sides(bucket, after, to).await? {
-                *rows.entry(side).or_default() += 1;
+            for (side, times) in self.store.ledger_sides(bucket, after, to).await? {
+                *rows.entry(side).or_default() += times;
             }
             after = to;
         }
@@ -240,7 +240,7 @@ impl<'v> Verifier<'v> {
                 .iter()
                 .filter(|(id, _)| id.0.uuid() <= last)
                 .flat_map(|(id, line)| sides_of(*id, line))
-                .filter(|side| !rows.contains_key(side))
+                .filter(|side| !rows.get(side).is_some_and(|times| *times > 0))
                 .collect();
             for side in missing {
                 if !self.has_row_since(bucket, side, newest).await? {
@@ -261,12 +261,11 @@ impl<'v> Verifier<'v> {
         cut: Version,
     ) -> Result<bool, StoreError> {
         let newest = self.store.newest_commit().await?.version;
-        Ok(cut < newest
-            && self
-                .store
-                .ledger_sides(bucket, cut, newest)
-                .await?
-                .contains(&side))
+        if cut >= newest {
+            return Ok(false);
+        }
+        let since = self.store.ledger_sides(bucket, cut, newest).await?;
+        Ok(since.contains(&(side, 1)))
     }
 
     async fn batches(&mut self) -> Result<(), StoreError> {

@@ -2,10 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{
-    PgTime,
-    writer::{LevelAfter, kind},
-};
+use super::{PgTime, kinds, writer::LevelAfter};
 use crate::domain::{
     MovementLine,
     batch::{Change, LineId},
@@ -93,6 +90,6 @@ impl LedgerColumns {
         self.reserved.push(level.reserved);
         self.occurred_at.push(PgTime(change.occurred_at));
         self.movements.push(change.movement.uuid());
-        self.kinds.push(kind(change.side));
+        self.kinds.push(kinds::of_side(change.side));
     }
 }

@@ -9,7 +9,8 @@ use super::{
     Store, StoreError,
     catalogue::{CatalogueChange, product, warehouse},
     commits::{Commit, commits_from},
-    writer::{change_kind, commit_point, stock_key},
+    kinds,
+    writer::{commit_point, stock_key},
 };
 use crate::domain::{
     CommitPoint, InventoryId, MovementId, Product, ProductId, Revision, StockKey, Version,
@@ -252,7 +253,7 @@ async fn read_rows(
     let read = sqlx::query!(
         r#"select coalesce(array_agg(c.version), '{}') as "versions!", coalesce(array_agg(l.inventory_id), '{}') as "inventory_ids!",
             coalesce(array_agg(l.warehouse_id), '{}') as "warehouses!",
-            coalesce(array_agg(l.product_id), '{}') as "products!", coalesce(array_agg(g.movement_id), '{}') as "movements!: Vec<Option<Uuid>>",
+            coalesce(array_agg(l.product_id), '{}') as "products!", coalesce(array_agg(g.cause_id), '{}') as "causes!: Vec<Option<Uuid>>",
             coalesce(array_agg(g.kind), '{}') as "kinds!", coalesce(array_agg(g.on_hand_delta), '{}') as "on_hand_deltas!",
             coalesce(array_agg(g.reserved_delta), '{}') as "reserved_deltas!", coalesce(array_agg(g.on_hand_after), '{}') as "on_hand!",
             coalesce(array_agg(g.reserved_after), '{}') as "reserved!", coalesce(array_agg(g.revision), '{}') as "revisions!"
@@ -270,11 +271,13 @@ async fn read_rows(
         // All arrays are of one length: they are columns of the same rows.
         rows.push(FeedRow {
             version: Version::new(version).ok_or(StoreError::Inconsistent("a version"))?,
-            movement: read.movements[place].and_then(MovementId::new),
+            movement: read.causes[place]
+                .filter(|_| kinds::is_of_movement(read.kinds[place]))
+                .and_then(MovementId::new),
             row: LedgerRow {
                 inventory_id: InventoryId(read.inventory_ids[place]),
                 key: stock_key(read.warehouses[place], read.products[place])?,
-                kind: change_kind(read.kinds[place])
+                kind: kinds::named(read.kinds[place])
                     .ok_or(StoreError::Inconsistent("a kind of change"))?,
                 delta: Amounts {
                     on_hand: read.on_hand_deltas[place],

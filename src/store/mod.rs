@@ -10,6 +10,7 @@ pub mod differences;
 mod error;
 pub mod feed;
 pub mod history;
+mod kinds;
 pub mod movements;
 mod pg_time;
 pub mod positions;

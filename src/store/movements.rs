@@ -222,7 +222,7 @@ async fn look_at(
                 (
                     select m as line, row_number() over (order by departure_at, movement_id, product_id) as nth
                     from movements m
-                    where $8 = 'departed' and arrival_at is null
+                    where $8 = 'departed' and arrival_at is null and departure_at is not null
                         and (departure_at, movement_id, product_id) > (coalesce($9::timestamptz, '-infinity'), $10::uuid, $11::uuid)
                     order by departure_at, movement_id, product_id limit $12
                 ) union all (
@@ -234,7 +234,8 @@ async fn look_at(
                 ) union all (
                     select m as line, row_number() over (order by movement_id, product_id) as nth
                     from movements m
-                    where $8 = 'by_id' and (movement_id, product_id) > ($10::uuid, $11::uuid)
+                    where $8 = 'by_id' and num_nonnulls(departure_at, arrival_at) > 0
+                        and (movement_id, product_id) > ($10::uuid, $11::uuid)
                     order by movement_id, product_id limit $12
                 )
             ) looked_at

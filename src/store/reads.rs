@@ -60,7 +60,9 @@ impl Store {
                 m.arrival_warehouse_id as "arrival_warehouse_id?"
             from (select version, tag from stock_commits order by version desc limit 1) c
             left join lateral (
-                select * from movements where movement_id = $1 order by product_id limit $2
+                select * from movements
+                where movement_id = $1 and num_nonnulls(departure_at, arrival_at) > 0
+                order by product_id limit $2
             ) m on true"#,
             id.uuid(),
             LINES_MAX

@@ -6,8 +6,8 @@
 use uuid::Uuid;
 
 use super::{
-    PgTime, Store, StoreError,
-    writer::{LineRow, kind, stock_key},
+    PgTime, Store, StoreError, kinds,
+    writer::{LineRow, stock_key},
 };
 use crate::domain::{MovementLine, Side, StockKey, Version, batch::LineId};
 
@@ -39,7 +39,7 @@ pub struct LedgerSums {
 pub struct StrayRow {
     pub version: i64,
     pub inventory_id: i64,
-    pub movement_id: Option<Uuid>,
+    pub cause_id: Option<Uuid>,
     pub kind: i16,
     pub on_hand_delta: i64,
 }
@@ -159,7 +159,7 @@ impl Store {
         })
     }
 
-    /// The same from the ledger, for the commits after `after` up to `to`: by bucket, of each only the commits up to its
+    /// The same from the ledger (a side that was taken back counts as none), for the commits after `after` up to `to`: by bucket, of each only the commits up to its
     /// cut. Sums of slices are to be added, modulo 2^62.
     pub async fn ledger_digests(
         &self,
@@ -168,16 +168,19 @@ impl Store {
         cuts: &[i64],
     ) -> Result<Vec<(usize, Digest)>, StoreError> {
         let rows = sqlx::query!(
-            r#"select get_byte(uuid_send(g.movement_id), 0) as "bucket!", count(*) as "sides!",
+            r#"select get_byte(uuid_send(g.cause_id), 0) as "bucket!", sum(case when g.kind <= 2 then 1 else -1 end) as "sides!",
                 mod(
-                    sum(uuid_hash_extended(g.movement_id, uuid_hash_extended(l.product_id, g.kind))),
+                    sum(case
+                        when g.kind <= 2 then uuid_hash_extended(g.cause_id, uuid_hash_extended(l.product_id, g.kind))
+                        else -uuid_hash_extended(g.cause_id, uuid_hash_extended(l.product_id, g.kind - 12))
+                    end::numeric),
                     4611686018427387904
                 )::bigint as "hash!"
             from stock_commits c
             join stock_ledger g on g.batch = c.batch
             join stock_levels l on l.inventory_id = g.inventory_id
-            where c.version > $1 and c.version <= $2 and g.movement_id is not null
-                and c.version <= ($3::bigint[])[get_byte(uuid_send(g.movement_id), 0) + 1]
+            where c.version > $1 and c.version <= $2 and g.kind in (1, 2, 13, 14)
+                and c.version <= ($3::bigint[])[get_byte(uuid_send(g.cause_id), 0) + 1]
             group by 1"#,
             after.number(),
             to.number(),
@@ -200,7 +203,8 @@ impl Store {
             .collect())
     }
 
-    /// The rows of the commits after `after` up to `to` that no level or no movement confirms, at most `limit`.
+    /// The rows of the commits after `after` up to `to` that no level, or no movement, reservation or note of a side that was
+    /// taken back confirms, at most `limit`.
     pub async fn stray_rows(
         &self,
         after: Version,
@@ -209,20 +213,32 @@ impl Store {
     ) -> Result<Vec<StrayRow>, StoreError> {
         let rows = sqlx::query_as!(
             StrayRow,
-            "select c.version, g.inventory_id, g.movement_id, g.kind, g.on_hand_delta
+            "select c.version, g.inventory_id, g.cause_id, g.kind, g.on_hand_delta
             from stock_commits c
             join stock_ledger g on g.batch = c.batch
             left join stock_levels l on l.inventory_id = g.inventory_id
-            left join movements m on m.movement_id = g.movement_id and m.product_id = l.product_id
-            where c.version > $1 and c.version <= $2 and (
-                l.inventory_id is null
-                or m.movement_id is null
-                or g.kind = 1 and (m.departure_warehouse_id, m.departure_quantity, m.departure_at)
-                    is distinct from (l.warehouse_id, -g.on_hand_delta, g.occurred_at)
-                or g.kind = 2 and (m.arrival_warehouse_id, m.arrival_quantity, m.arrival_at)
-                    is distinct from (l.warehouse_id, g.on_hand_delta, g.occurred_at)
-                or g.kind not in (1, 2)
-            ) limit $3",
+            left join movements m on g.kind in (1, 2) and m.movement_id = g.cause_id and m.product_id = l.product_id
+            where c.version > $1 and c.version <= $2 and not coalesce(case
+                when l.inventory_id is null then false
+                when g.kind = 1 and (m.departure_warehouse_id, m.departure_quantity, m.departure_at)
+                    is not distinct from (l.warehouse_id, -g.on_hand_delta, g.occurred_at) then true
+                when g.kind = 2 and (m.arrival_warehouse_id, m.arrival_quantity, m.arrival_at)
+                    is not distinct from (l.warehouse_id, g.on_hand_delta, g.occurred_at) then true
+                when g.kind in (1, 2, 13, 14) then exists (
+                    select from movement_voids v
+                    where v.movement_id = g.cause_id and v.product_id = l.product_id
+                        and v.side = case when g.kind in (1, 13) then 1 else 2 end
+                        and v.warehouse_id = l.warehouse_id and v.at = g.occurred_at
+                        and v.quantity = case when g.kind in (1, 14) then -g.on_hand_delta else g.on_hand_delta end
+                        and (g.kind in (1, 2) or v.batch = g.batch)
+                )
+                when g.kind in (9, 10, 11, 12) then exists (
+                    select from reservations r
+                    where r.reservation_id = g.cause_id and r.inventory_id = g.inventory_id
+                        and r.quantity = abs(g.reserved_delta)
+                )
+                else g.kind between 3 and 8 and g.cause_id is not null and g.reserved_delta = 0
+            end, false) limit $3",
             after.number(),
             to.number(),
             limit
@@ -281,20 +297,24 @@ impl Store {
         Ok(Some((batches, next)))
     }
 
-    /// The sides of one bucket by the ledger, for the commits after `after` up to `to`.
+    /// The sides of one bucket by the ledger, for the commits after `after` up to `to`: how often each was reported and taken,
+    /// less how often it was taken back.
     pub async fn ledger_sides(
         &self,
         bucket: u8,
         after: Version,
         to: Version,
-    ) -> Result<Vec<SideId>, StoreError> {
+    ) -> Result<Vec<(SideId, i64)>, StoreError> {
         let (first, last) = bucket_bounds(bucket);
         let rows = sqlx::query!(
-            r#"select g.movement_id as "movement_id!", l.product_id, g.kind
+            r#"select g.cause_id as "movement_id!", l.product_id, (case when g.kind <= 2 then g.kind else g.kind - 12 end)::smallint as "kind!",
+                sum(case when g.kind <= 2 then 1 else -1 end) as "times!"
             from stock_commits c
             join stock_ledger g on g.batch = c.batch
             join stock_levels l on l.inventory_id = g.inventory_id
-            where c.version > $1 and c.version <= $2 and g.movement_id >= $3 and g.movement_id <= $4"#,
+            where c.version > $1 and c.version <= $2 and g.cause_id >= $3 and g.cause_id <= $4
+                and g.kind in (1, 2, 13, 14)
+            group by 1, 2, 3"#,
             after.number(),
             to.number(),
             first,
@@ -304,7 +324,7 @@ impl Store {
         .await?;
         Ok(rows
             .into_iter()
-            .map(|row| (row.movement_id, row.product_id, row.kind))
+            .map(|row| ((row.movement_id, row.product_id, row.kind), row.times))
             .collect())
     }
 
@@ -336,7 +356,7 @@ pub fn sides_of((movement, product): LineId, line: &MovementLine) -> impl Iterat
     [Side::Departure, Side::Arrival]
         .into_iter()
         .filter(move |side| line.side(*side).is_some())
-        .map(move |side| (movement.uuid(), product.uuid(), kind(side)))
+        .map(move |side| (movement.uuid(), product.uuid(), kinds::of_side(side)))
 }
 
 /// The least and the greatest id that begins with that byte.

@@ -122,7 +122,7 @@ async fn add_movements(
             select count(*) as lines, least(coalesce(sum(m.departure_quantity), 0), 9223372036854775807)::bigint as units,
                 count(*) filter (where movement_is_overdue(m, coalesce(u.late_after_seconds, $1))) as overdue
             from movements m left join transit_usual u on u.departure_warehouse_id = m.departure_warehouse_id
-            where m.arrival_at is null
+            where m.arrival_at is null and m.departure_at is not null
         ) o,
         (
             select count(*) filter (where departure_quantity > arrival_quantity) as short,

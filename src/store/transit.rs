@@ -53,11 +53,11 @@ impl Store {
         let rows = sqlx::query!(
             r#"select m.departure_warehouse_id as "from!", (extract(epoch from m.arrival_at - m.departure_at) * 1000000)::bigint as "micros!"
             from (
-                select inventory_id, movement_id, kind from stock_ledger where batch = any($1) limit $2
+                select inventory_id, cause_id, kind from stock_ledger where kind in (1, 2) and batch = any($1) limit $2
             ) g
             cross join lateral (select product_id from stock_levels where inventory_id = g.inventory_id limit 1) l
             cross join lateral (
-                select * from movements where movement_id = g.movement_id and product_id = l.product_id limit 1
+                select * from movements where movement_id = g.cause_id and product_id = l.product_id limit 1
             ) m
             where m.departure_at is not null and m.arrival_at is not null
                 and g.kind = case m.sides_set_last when 1 then 1 else 2 end"#,

@@ -17,9 +17,8 @@ use super::{
     positions::{Advance, LaneNumber},
 };
 use crate::domain::{
-    CommitPoint, MovementId, MovementLine, ProductId, Revision, Side, SideReport, Sides, StockKey,
-    Tag, Timestamp, Version, WarehouseCode, WarehouseId, batch::Change, batch::LineId,
-    change::ChangeKind,
+    CommitPoint, MovementId, MovementLine, ProductId, Revision, SideReport, Sides, StockKey, Tag,
+    Timestamp, Version, WarehouseCode, WarehouseId, batch::Change, batch::LineId,
 };
 
 /// A connection that writes, one transaction at a time. It is made when it is needed and given up after a failure, so
@@ -334,7 +333,7 @@ impl WriteTx<'_> {
         // no timeout before PostgreSQL 17 ends it.
         sqlx::query!(
             "insert into stock_ledger (batch, inventory_id, revision, on_hand_delta, reserved_delta,
-                on_hand_after, reserved_after, occurred_at, movement_id, kind)
+                on_hand_after, reserved_after, occurred_at, cause_id, kind)
             select $1, inventory_id, revision, delta, 0, on_hand, reserved, at, movement_id, kind
             from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
                 $7::timestamptz[], $8::uuid[], $9::smallint[])
@@ -403,21 +402,6 @@ impl WriteTx<'_> {
     pub async fn abandon(self) {
         drop(self.connection.close_hard().await);
     }
-}
-
-/// A side as the ledger's `kind`.
-pub(super) fn kind(side: Side) -> i16 {
-    match side {
-        Side::Departure => 1,
-        Side::Arrival => 2,
-    }
-}
-
-/// The ledger's `kind`, read.
-pub(super) fn change_kind(number: i16) -> Option<ChangeKind> {
-    let sides = [Side::Departure, Side::Arrival];
-    let side = sides.into_iter().find(|side| kind(*side) == number);
-    side.map(ChangeKind::from)
 }
 
 /// A row of `movements`.

@@ -49,12 +49,12 @@ async fn every_contradiction_is_named() {
         (
             "a lost movement",
             "delete from movements where movement_id = (select min(movement_id::text)::uuid from movements)",
-            &["ledger row that no movement confirms"],
+            &["ledger row that nothing confirms"],
         ),
         (
             "a movement of another number",
             "update movements set arrival_quantity = 9 where movement_id = (select min(movement_id::text)::uuid from movements)",
-            &["ledger row that no movement confirms"],
+            &["ledger row that nothing confirms"],
         ),
         (
             "a batch that was never published",
