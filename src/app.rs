@@ -17,10 +17,12 @@ use crate::{
     },
     clock::Clock,
     config::{Config, ConfigError, millis},
+    domain::catalogue::Code,
     http::{self, ServerError, live::Live},
     ingest::{Ingest, IngestError},
     inventory::{
         self, Inventory,
+        decide::Decider,
         feed::{Audience, Nobody},
         follow::{FollowSettings, Follower},
     },
@@ -81,7 +83,7 @@ pub fn inventory(
     metrics: Metrics,
     conditions: Conditions,
     audience: Arc<dyn Audience>,
-) -> Result<(Arc<Inventory>, Follower), AppError> {
+) -> Result<(Arc<Inventory>, Follower, Decider), AppError> {
     let store = Store::new(&store_settings(config))?;
     let rule = Arc::new(Rule::new(clock.clone(), conditions));
     let settings = CacheSettings {
@@ -103,6 +105,7 @@ pub fn inventory(
             commits_max: config.follow.commits_max,
         },
         late_after: Duration::from_secs(config.transit.late_after_hours * 3_600),
+        decide_wait_max: millis(config.commands.wait_max_ms),
     };
     Ok(Inventory::new(
         store,
@@ -137,7 +140,7 @@ pub async fn run(
     let hub = parts
         .answers
         .then(|| Arc::new(Hub::new(live_settings(config))));
-    let (inventory, follower) = inventory(
+    let (inventory, follower, decider) = inventory(
         config,
         &clock,
         metrics.clone(),
@@ -147,9 +150,10 @@ pub async fn run(
     let tasks = TaskTracker::new();
     if parts.answers {
         look_after(config, &inventory, follower, &tasks, &stop);
+        tasks.spawn(decider.run(stop.clone()));
     } else {
-        // Nobody looks at commits that are handed over.
-        drop(follower);
+        // Nobody looks at commits that are handed over, or asks for anything.
+        drop((follower, decider));
     }
     let live = hub.map(|hub| {
         tasks.spawn(Arc::clone(&hub).run(stop.clone()));
@@ -172,6 +176,10 @@ pub async fn run(
         inventory: Arc::clone(&inventory),
         follows: parts.answers,
         default_product: config.live.default_product.as_str().into(),
+        ttl_default_seconds: config.reservations.ttl_default_seconds,
+        ttl_max_seconds: config.reservations.ttl_max_seconds,
+        order_ttl_seconds: Some(config.orders.ttl_seconds).filter(|seconds| *seconds > 0),
+        default_warehouse: Code::stored(&config.orders.default_warehouse),
         live,
         ingest_is_ready: status.map(|status| {
             Arc::new(move || status.has_partitions()) as Arc<dyn Fn() -> bool + Send + Sync>
@@ -212,6 +220,8 @@ fn look_after(
     tasks.spawn(Arc::clone(inventory).learn(stop.clone()));
     let every = Duration::from_secs(config.summary.refresh_seconds);
     tasks.spawn(Arc::clone(inventory).keep_summary(every, stop.clone()));
+    let every = millis(config.reservations.sweep_interval_ms);
+    tasks.spawn(Arc::clone(inventory).sweep(every, stop.clone()));
 }
 
 fn audience(hub: Option<&Arc<Hub>>) -> Arc<dyn Audience> {

@@ -22,6 +22,9 @@ pub struct Config {
     pub kafka: Kafka,
     pub ingest: Ingest,
     pub live: Live,
+    pub commands: Commands,
+    pub reservations: Reservations,
+    pub orders: Orders,
     pub transit: Transit,
     pub summary: Summary,
     pub log: Log,
@@ -142,6 +145,27 @@ pub struct Live {
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+pub struct Commands {
+    pub wait_max_ms: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reservations {
+    pub ttl_default_seconds: u32,
+    pub ttl_max_seconds: u32,
+    pub sweep_interval_ms: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Orders {
+    pub default_warehouse: String,
+    pub ttl_seconds: u32,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Transit {
     pub late_after_hours: u64,
 }
@@ -256,6 +280,11 @@ impl Config {
             ),
             (self.ingest.max_batch_bytes > 0, "ingest.max_batch_bytes"),
             (self.summary.refresh_seconds > 0, "summary.refresh_seconds"),
+            (self.commands.wait_max_ms > 0, "commands.wait_max_ms"),
+            (
+                self.reservations.ttl_default_seconds > 0,
+                "reservations.ttl_default_seconds",
+            ),
         ];
         let at_least_one = at_least_one.map(|(holds, key)| (holds, key, "at least 1"));
         let rules = [

@@ -105,6 +105,10 @@ pub struct Metrics {
     pub units_in_transit: IntGauge,
     /// Thresholds that were seen crossed, by what clients are told.
     pub stock_alerts_total: IntCounterVec,
+    /// Requests that were decided, by what became of them: done, refused, failed.
+    pub commands_total: IntCounterVec,
+    /// Requests decided in one transaction.
+    pub command_batch_requests: Histogram,
     /// Looks at the order of commits, by result.
     pub feed_polls_total: IntCounterVec,
     /// Live connections open now, by kind: socket, stream.
@@ -242,6 +246,16 @@ impl Metrics {
                 "Thresholds that the follower saw crossed",
                 &["type"],
             )?,
+            commands_total: make.counters(
+                "commands_total",
+                "Requests by what became of them: done, refused, failed",
+                &["result"],
+            )?,
+            command_batch_requests: make.histogram(
+                "command_batch_requests",
+                "Requests decided in one transaction",
+                &BATCH_EVENTS,
+            )?,
             feed_resyncs_total: make.counter(
                 "feed_resyncs_total",
                 "Times the database turned out to be restored",
@@ -313,7 +327,16 @@ impl Metrics {
         for event in ["assigned", "revoked"] {
             self.rebalances_total.with_label_values(&[event]);
         }
-        for step in ["position", "record", "dead_letter", "offset_commit"] {
+        for result in ["done", "refused", "failed"] {
+            self.commands_total.with_label_values(&[result]);
+        }
+        for step in [
+            "position",
+            "record",
+            "dead_letter",
+            "offset_commit",
+            "decide",
+        ] {
             self.retries_total.with_label_values(&[step]);
         }
         for result in ["ok", "error"] {

@@ -110,6 +110,15 @@ impl Amounts {
     pub fn available(self) -> i64 {
         self.on_hand.saturating_sub(self.reserved).max(0)
     }
+
+    /// With so much more of both.
+    #[must_use]
+    pub fn plus(self, delta: Self) -> Self {
+        Self {
+            on_hand: self.on_hand.saturating_add(delta.on_hand),
+            reserved: self.reserved.saturating_add(delta.reserved),
+        }
+    }
 }
 
 /// One row of the ledger: what it added, and the level after its whole batch.

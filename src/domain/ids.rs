@@ -41,6 +41,14 @@ identity!(
     /// A warehouse.
     WarehouseId
 );
+identity!(
+    /// A reservation. Made of the time it was made at first, so those made together lie together.
+    ReservationId
+);
+identity!(
+    /// A command: what the ledger rows of an adjustment are because of.
+    CommandId
+);
 
 /// The number of a stock level, given once and never changed: the ledger's short name for its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

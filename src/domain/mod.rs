@@ -7,22 +7,30 @@
 //! - **on hand**: what stands in a warehouse; may be negative, because facts come in any order and some never come.
 //! - **reserved**: promised units, never negative. **available**: what is neither.
 //! - **level**: on hand and reserved of one *key* (warehouse and product) at one *revision*.
+//! - **request**: what somebody wants done; it is *decided*, and may be refused.
 //! - **commit**: one published transaction, known by its *version* and a random *tag*.
 
 pub mod batch;
 pub mod catalogue;
 pub mod change;
+pub mod command;
 pub mod commit;
+pub mod decide;
 pub mod ids;
 pub mod movement;
+pub mod price;
 pub mod quantity;
+pub mod reservation;
 pub mod stock;
 pub mod time;
 pub mod transit;
 
 pub use catalogue::{Product, Warehouse};
 pub use commit::{CommitPoint, Tag, Version};
-pub use ids::{InventoryId, MovementId, ProductId, StockKey, WarehouseCode, WarehouseId};
+pub use ids::{
+    CommandId, InventoryId, MovementId, ProductId, ReservationId, StockKey, WarehouseCode,
+    WarehouseId,
+};
 pub use movement::{Fact, Movement, MovementLine, Side, SideReport, Sides, Status};
 pub use quantity::Quantity;
 pub use stock::{Revision, StockLevel};

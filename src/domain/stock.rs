@@ -30,7 +30,7 @@ impl StockLevel {
         updated_at: None,
     };
 
-    fn amounts(&self) -> Amounts {
+    pub fn amounts(&self) -> Amounts {
         Amounts {
             on_hand: self.on_hand,
             reserved: self.reserved,

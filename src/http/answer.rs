@@ -10,11 +10,9 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::Serialize;
-use uuid::Uuid;
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
-    body::json,
+    body::{etag, json},
     error::{ApiError, problem},
     input::Page,
 };
@@ -91,7 +89,7 @@ pub(super) fn next<T, C>(entries: &[T], limit: usize, place: impl Fn(&T) -> C) -
     entries.last().filter(|_| entries.len() >= limit).map(place)
 }
 
-fn set_version(response: &mut Response, as_of: CommitPoint) {
+pub(super) fn set_version(response: &mut Response, as_of: CommitPoint) {
     if let Ok(version) = HeaderValue::try_from(as_of.to_string()) {
         response.headers_mut().insert(STOCK_VERSION, version);
     }
@@ -115,7 +113,7 @@ pub(super) fn unless_known<'h>(
     content_type: &'static str,
     if_none_match: impl IntoIterator<Item = &'h HeaderValue>,
 ) -> Response {
-    let etag = format!("\"{}\"", Uuid::from_u128(xxh3_128(&body)).as_simple());
+    let etag = etag(&body);
     let is_known = if_none_match
         .into_iter()
         .filter_map(|value| value.to_str().ok())

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::domain::{
     Movement, MovementLine, Side, SideReport, Status, StockKey, StockLevel, Timestamp,
@@ -53,6 +54,7 @@ impl StockBody {
 /// How the cached documents are written.
 pub const DOCUMENTS: Documents = Documents {
     stock: stock_json,
+    stock_tag: |key, level| etag(&stock_json(key, level)),
     movement: movement_json,
 };
 
@@ -197,6 +199,11 @@ fn movement_json(movement: &Movement) -> Bytes {
 )]
 fn seconds(micros: i64) -> f64 {
     micros as f64 / 1_000_000.0
+}
+
+/// The tag of a document: a hash of its bytes.
+pub(super) fn etag(body: &[u8]) -> String {
+    format!("\"{}\"", Uuid::from_u128(xxh3_128(body)).as_simple())
 }
 
 /// These documents hold nothing that JSON cannot: no map with other keys than text, no failing `Serialize`.

@@ -13,7 +13,10 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{inventory::query::QueryError, store::StoreError};
+use crate::{
+    inventory::{decide::CommandError, query::QueryError},
+    store::StoreError,
+};
 
 /// An RFC 9457 problem document.
 #[derive(Debug, Serialize, ToSchema)]
@@ -42,12 +45,15 @@ pub(super) enum ApiError {
     /// What is asked for cannot be beside what is there.
     Conflict(&'static str),
     NotFound(&'static str),
+    /// The same, naming what was asked for.
+    Absent(String),
     Forbidden(&'static str),
     TooLarge,
     NotJson,
     /// This process shows nothing live.
     NotLive,
     Query(QueryError),
+    Command(CommandError),
 }
 
 impl ApiError {
@@ -60,6 +66,12 @@ impl ApiError {
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         Self::Query(error)
+    }
+}
+
+impl From<CommandError> for ApiError {
+    fn from(error: CommandError) -> Self {
+        Self::Command(error)
     }
 }
 
@@ -76,6 +88,7 @@ impl IntoResponse for ApiError {
             Self::Unprocessable(detail) => problem(StatusCode::UNPROCESSABLE_ENTITY, &detail),
             Self::Conflict(detail) => problem(StatusCode::CONFLICT, detail),
             Self::NotFound(detail) => problem(StatusCode::NOT_FOUND, detail),
+            Self::Absent(detail) => problem(StatusCode::NOT_FOUND, &detail),
             Self::Forbidden(detail) => problem(StatusCode::FORBIDDEN, detail),
             Self::NotLive => problem(StatusCode::NOT_FOUND, "Nothing is shown live here"),
             Self::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
@@ -83,6 +96,7 @@ impl IntoResponse for ApiError {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "The body must be JSON, and its Content-Type application/json",
             ),
+            Self::Command(error) => undecided(&error),
             Self::Query(error @ QueryError::Undone(_)) => {
                 problem(StatusCode::GONE, &error.to_string())
             }
@@ -105,6 +119,58 @@ impl IntoResponse for ApiError {
             }
         }
     }
+}
+
+/// A command that was not decided.
+fn undecided(error: &CommandError) -> Response {
+    let (status, detail) = match error {
+        CommandError::InProgress => return in_progress(),
+        CommandError::OtherRequest => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "This Idempotency-Key was used for another request",
+        ),
+        CommandError::Busy => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many requests wait to be decided",
+        ),
+        CommandError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "The service stops"),
+        CommandError::NotDone(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The database does not answer; nothing was done",
+        ),
+        CommandError::Unknown(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The database does not answer; whether it was done is not known: with an Idempotency-Key, ask again",
+        ),
+    };
+    problem(status, detail)
+}
+
+/// That a request with the same key is under way.
+fn in_progress() -> Response {
+    #[derive(Serialize)]
+    struct InProgress {
+        #[serde(flatten)]
+        problem: Problem,
+        in_progress: bool,
+    }
+    let status = StatusCode::CONFLICT;
+    let problem = Problem {
+        r#type: "about:blank",
+        title: "Conflict",
+        status: status.as_u16(),
+        detail: "A request with this Idempotency-Key is in progress".to_owned(),
+        error: "in_progress".to_owned(),
+    };
+    let body = Json(InProgress {
+        problem,
+        in_progress: true,
+    });
+    let mut response = (status, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// A problem document with the status's own title.

@@ -1,6 +1,10 @@
 //! What requests bring: JSON bodies, and which page of a list.
 
-use std::str::FromStr;
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    str::FromStr,
+};
 
 use axum::{
     Json,
@@ -8,11 +12,12 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 use serde::{Deserialize, de::DeserializeOwned};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::error::ApiError;
 use crate::{
-    domain::{ProductId, WarehouseId},
+    domain::{ProductId, StockKey, WarehouseId},
     inventory::{Inventory, catalogue::PAGE_MAX},
 };
 
@@ -30,15 +35,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         match Json::from_request(request, state).await {
             Ok(Json(body)) => Ok(Self(body)),
-            Err(JsonRejection::JsonDataError(error)) => {
-                Err(ApiError::Unprocessable(error.body_text()))
-            }
-            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(ApiError::TooLarge)
-            }
-            Err(JsonRejection::MissingJsonContentType(_)) => Err(ApiError::NotJson),
-            Err(_) => Err(ApiError::BadRequest("The body is no JSON")),
+            Err(rejection) => Err(not_json(rejection)),
         }
+    }
+}
+
+/// Why a body is not what it should be.
+pub(super) fn not_json(rejection: JsonRejection) -> ApiError {
+    match rejection {
+        JsonRejection::JsonDataError(error) => ApiError::Unprocessable(error.body_text()),
+        rejection if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
+        JsonRejection::MissingJsonContentType(_) => ApiError::NotJson,
+        _ => ApiError::BadRequest("The body is no JSON"),
     }
 }
 
@@ -154,6 +162,80 @@ pub(super) async fn known_product(
         Ok(Some(id)) => Ok(id),
         Ok(None) | Err(ApiError::BadRequest(_)) => Err(ApiError::NotFound(not_found)),
         Err(error) => Err(error),
+    }
+}
+
+/// A product or warehouse as a body names it: by its UUID, sku or code; a number stands for the sku or code of that text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Name {
+    Text(String),
+    Number(u64),
+}
+
+impl Name {
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => Cow::Borrowed(text),
+            Self::Number(number) => Cow::Owned(number.to_string()),
+        }
+    }
+}
+
+/// What names in a body stand for, looked up together; `None` for what is not known.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    products: HashMap<String, ProductId>,
+    warehouses: HashMap<String, WarehouseId>,
+}
+
+impl Names {
+    /// Looks up the skus and codes among these texts.
+    pub(super) async fn of<'n>(
+        inventory: &Inventory,
+        products: impl Iterator<Item = Cow<'n, str>>,
+        warehouses: impl Iterator<Item = Cow<'n, str>>,
+    ) -> Result<Self, ApiError> {
+        let codes = |texts: &mut dyn Iterator<Item = Cow<'n, str>>| -> Vec<String> {
+            let codes = texts.filter(|text| Uuid::try_parse(text).is_err());
+            let known: HashSet<String> = codes
+                .filter(|text| code(text, "").is_ok())
+                .map(Cow::into_owned)
+                .collect();
+            known.into_iter().collect()
+        };
+        let (mut products, mut warehouses) = (products, warehouses);
+        let (skus, codes) = (codes(&mut products), codes(&mut warehouses));
+        let mut names = Self::default();
+        if !skus.is_empty() {
+            names.products = inventory.products_by_sku(&skus).await?;
+        }
+        if !codes.is_empty() {
+            names.warehouses = inventory.warehouses_by_code(&codes).await?;
+        }
+        Ok(names)
+    }
+
+    pub(super) fn product(&self, name: &str) -> Option<ProductId> {
+        match Uuid::try_parse(name) {
+            Ok(id) => ProductId::new(id),
+            Err(_) => self.products.get(name).copied(),
+        }
+    }
+
+    pub(super) fn warehouse(&self, name: &str) -> Option<WarehouseId> {
+        match Uuid::try_parse(name) {
+            Ok(id) => WarehouseId::new(id),
+            Err(_) => self.warehouses.get(name).copied(),
+        }
+    }
+
+    /// The key of that product in that warehouse, or which of them is not known.
+    pub(super) fn key(&self, warehouse: &str, product: &str) -> Result<StockKey, &'static str> {
+        Ok(StockKey {
+            product: self.product(product).ok_or("Product not found")?,
+            warehouse: self.warehouse(warehouse).ok_or("Warehouse not found")?,
+        })
     }
 }
 

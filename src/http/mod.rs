@@ -3,9 +3,11 @@
 //! Invariants: every error, the framework's included, is a problem document; every body, header wait, request and
 //! connection count has a bound; `openapi.json` is made from the handlers themselves.
 
+mod adjustments;
 mod answer;
 pub mod body;
 mod catalogue;
+mod command;
 mod dashboard;
 mod differences;
 mod error;
@@ -13,13 +15,17 @@ mod finish;
 mod history;
 mod input;
 mod inventory;
+mod inventory_commands;
 mod listed_movements;
 pub mod live;
 mod low_stock;
 mod movements;
 mod openapi;
 mod ops;
+mod orders;
 mod origins;
+mod products;
+mod reservations;
 mod server;
 mod socket;
 mod stock;
@@ -37,7 +43,7 @@ use tower_http::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::{inventory::Inventory, metrics::Metrics};
+use crate::{domain::catalogue::Code, inventory::Inventory, metrics::Metrics};
 use finish::FinishLayer;
 pub use openapi::document;
 pub use server::{Limits, ServerError, bind, run};
@@ -56,6 +62,13 @@ pub struct Context {
     pub live: Option<Arc<live::Live>>,
     /// Of which `GET /stock` tells when it is not told; empty: the first by sku.
     pub default_product: Arc<str>,
+    /// How long a reservation is kept that does not say, and at most, in seconds.
+    pub ttl_default_seconds: u32,
+    pub ttl_max_seconds: u32,
+    /// How long an order keeps its units that is not paid; `None`: for good.
+    pub order_ttl_seconds: Option<u32>,
+    /// The code of the warehouse in which products of the orders API begin.
+    pub default_warehouse: Code,
 }
 
 /// What the routes need to be told.
@@ -97,10 +110,36 @@ fn api_routes() -> OpenApiRouter<Context> {
         .routes(routes!(inventory::quantity))
         .routes(routes!(inventory::levels))
         .routes(routes!(inventory::query))
+        .merge(command_routes())
         .routes(routes!(live::ws))
         .routes(routes!(live::ws_inventory))
         .routes(routes!(live::ws_stock))
         .routes(routes!(live::events))
+}
+
+fn command_routes() -> OpenApiRouter<Context> {
+    use axum::routing::get;
+    OpenApiRouter::new()
+        .routes(routes!(adjustments::adjust))
+        .routes(routes!(adjustments::bulk))
+        .routes(routes!(reservations::reserve))
+        .routes(routes!(reservations::confirm))
+        .routes(routes!(reservations::release))
+        .routes(routes!(reservations::extend))
+        .routes(routes!(inventory_commands::adjust))
+        .routes(routes!(inventory_commands::update))
+        .routes(routes!(inventory_commands::reserve))
+        .routes(routes!(products::list, products::create))
+        .routes(routes!(products::show, products::put, products::archive))
+        .routes(routes!(products::adjust))
+        .routes(routes!(orders::list, orders::create))
+        .routes(routes!(orders::recent))
+        .routes(routes!(orders::show))
+        .routes(routes!(orders::pay))
+        .routes(routes!(orders::ship))
+        .routes(routes!(orders::cancel))
+        .route("/products", get(products::list).post(products::create))
+        .route("/orders", get(orders::list).post(orders::create))
 }
 
 fn ops_routes() -> OpenApiRouter<Context> {

@@ -23,6 +23,8 @@ use super::{Context, api_routes, ops_routes};
         (name = "catalogue", description = "What products and warehouses are called"),
         (name = "movements", description = "What happened to this movement"),
         (name = "inventory", description = "Products and what stands of them"),
+        (name = "commands", description = "What is asked of stock, and may be refused"),
+        (name = "orders", description = "Products with prices, and orders of them"),
         (name = "summary", description = "What there is in all"),
         (name = "live", description = "Every change, as it happens"),
         (name = "operations", description = "How the service is")

@@ -4,7 +4,10 @@
 
 use tokio::time::timeout;
 
-use super::{Inventory, follow::Handed};
+use super::{
+    Inventory,
+    follow::{Changed, Handed},
+};
 use crate::{
     domain::{CommitPoint, Product, ProductId, Warehouse, WarehouseId},
     store::{
@@ -93,8 +96,7 @@ impl Inventory {
                 let published = tx.publish().await?;
                 self.announce(Handed {
                     published,
-                    changes: Vec::new(),
-                    levels: Vec::new(),
+                    changed: Changed::NOTHING,
                     catalogue: vec![entry.into()],
                 });
                 Ok(Stored {

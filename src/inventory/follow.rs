@@ -59,11 +59,24 @@ pub struct FollowSettings {
 #[derive(Debug)]
 pub struct Handed {
     pub published: Published,
-    /// By key.
-    pub changes: Vec<Change>,
-    /// By key, as the commit left them.
-    pub levels: Vec<LevelAfter>,
+    pub changed: Changed,
     pub catalogue: Vec<CatalogueChange>,
+}
+
+/// What a commit of this process changed, by key.
+#[derive(Clone, Debug)]
+pub enum Changed {
+    /// Sides of movements, and the levels as the commit left them.
+    Sides {
+        changes: Vec<Change>,
+        levels: Vec<LevelAfter>,
+    },
+    /// What was decided, as rows of the ledger.
+    Rows(Vec<LedgerRow>),
+}
+
+impl Changed {
+    pub const NOTHING: Self = Self::Rows(Vec::new());
 }
 
 /// Follows the order of commits. One per process.
@@ -308,7 +321,31 @@ impl Follower {
 /// What the database has of a commit of this process.
 fn did(handed: Handed) -> Result<Did, StoreError> {
     let version = handed.published.point.version;
-    let rows = beside_levels(&handed.changes, &handed.levels)?;
+    let rows = match handed.changed {
+        Changed::Sides { changes, levels } => side_rows(version, &changes, &levels)?,
+        Changed::Rows(rows) => {
+            let row = |row| FeedRow {
+                version,
+                movement: None,
+                row,
+            };
+            rows.into_iter().map(row).collect()
+        }
+    };
+    let catalogue = handed.catalogue.into_iter();
+    Ok(Did {
+        rows,
+        catalogue: catalogue.map(|change| (version, change)).collect(),
+        levels: HashMap::new(),
+    })
+}
+
+fn side_rows(
+    version: Version,
+    changes: &[Change],
+    levels: &[LevelAfter],
+) -> Result<Vec<FeedRow>, StoreError> {
+    let rows = beside_levels(changes, levels)?;
     let row = |(change, level): (&Change, LevelAfter)| FeedRow {
         version,
         movement: Some(change.movement),
@@ -327,13 +364,7 @@ fn did(handed: Handed) -> Result<Did, StoreError> {
             revision: level.revision,
         },
     };
-    let rows = rows.into_iter().map(row).collect();
-    let catalogue = handed.catalogue.into_iter();
-    Ok(Did {
-        rows,
-        catalogue: catalogue.map(|change| (version, change)).collect(),
-        levels: HashMap::new(),
-    })
+    Ok(rows.into_iter().map(row).collect())
 }
 
 /// Wakes the follower for the commits of other processes; those of its own are handed to it. What it hears carries no

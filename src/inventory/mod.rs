@@ -1,15 +1,18 @@
-//! The use cases, each to be read as its list of steps: record facts, answer queries, follow the commits.
+//! The use cases, each to be read as its list of steps: record facts, decide requests, answer queries, follow the commits.
 //!
 //! Invariant: only this module begins a transaction, marks the cache or moves the follower. What is not here: SQL, the
 //! wire formats, and who calls.
 
 pub mod catalogue;
+pub mod decide;
 pub mod difference;
 pub mod feed;
 pub mod follow;
+pub mod listings;
 pub mod query;
 pub mod record;
 pub mod summary;
+pub mod sweep;
 pub mod transit;
 pub mod verify;
 pub mod watch;
@@ -24,8 +27,9 @@ use crate::{
     metrics::Metrics,
     store::{Store, writer::Writer},
 };
+use decide::{Decider, Desk};
 use feed::Audience;
-use follow::{FollowSettings, Follower, HANDED_MAX, Handed};
+use follow::{Changed, FollowSettings, Follower, HANDED_MAX, Handed};
 use query::Documents;
 use summary::{FeedState, Kept};
 
@@ -35,6 +39,8 @@ pub struct Settings {
     pub follow: FollowSettings,
     /// A movement under way for so long is overdue, where nothing was learned yet of how long it takes.
     pub late_after: Duration,
+    /// Longest a request may take to be decided, while the database is away.
+    pub decide_wait_max: Duration,
 }
 
 /// What the use cases work with. One per process.
@@ -53,10 +59,12 @@ pub struct Inventory {
     catalogue_writer: Mutex<Writer>,
     /// The way to the process's own follower.
     handed: mpsc::Sender<Handed>,
+    /// The way to the process's own decider.
+    desk: Desk,
 }
 
 impl Inventory {
-    /// The inventory of this process and the follower that vouches for its cache.
+    /// The inventory of this process, the follower that vouches for its cache, and who decides what is asked of it.
     pub fn new(
         store: Store,
         cache: Cache,
@@ -65,8 +73,9 @@ impl Inventory {
         metrics: Metrics,
         settings: Settings,
         audience: Arc<dyn Audience>,
-    ) -> (Arc<Self>, Follower) {
+    ) -> (Arc<Self>, Follower, Decider) {
         let (handed, receiver) = mpsc::channel(HANDED_MAX);
+        let (desk, requests) = Desk::new();
         let inventory = Arc::new(Self {
             catalogue_writer: Mutex::new(store.writer()),
             store,
@@ -78,7 +87,10 @@ impl Inventory {
             summary: Mutex::default(),
             feed: FeedState::default(),
             handed,
+            desk,
         });
+        let wait_max = settings.decide_wait_max;
+        let decider = Decider::new(Arc::clone(&inventory), requests, wait_max);
         let follower = Follower::new(
             Arc::clone(&inventory),
             receiver,
@@ -86,7 +98,7 @@ impl Inventory {
             settings.follow,
             audience,
         );
-        (inventory, follower)
+        (inventory, follower, decider)
     }
 
     pub fn store(&self) -> &Store {
@@ -104,11 +116,19 @@ impl Inventory {
     /// Makes a commit of this process known to it. Cannot fail: the follower finds by looking what it is not told.
     fn announce(&self, commit: Handed) {
         let version = commit.published.point.version;
-        for change in &commit.changes {
-            self.cache.rule().mark(CacheKey::Stock(change.key), version);
-            self.cache
-                .rule()
-                .mark(CacheKey::Movement(change.movement), version);
+        let rule = self.cache.rule();
+        match &commit.changed {
+            Changed::Sides { changes, .. } => {
+                for change in changes {
+                    rule.mark(CacheKey::Stock(change.key), version);
+                    rule.mark(CacheKey::Movement(change.movement), version);
+                }
+            }
+            Changed::Rows(rows) => {
+                for row in rows {
+                    rule.mark(CacheKey::Stock(row.key), version);
+                }
+            }
         }
         drop(self.handed.try_send(commit));
     }

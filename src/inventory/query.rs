@@ -2,7 +2,7 @@
 //!
 //! Invariant: an answer holds every commit up to the one it names, and that one is at least the one the caller wants.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::timeout;
@@ -12,7 +12,7 @@ use crate::{
     cache::{CacheKey, Entry, Lookup, Seat, Tier},
     domain::{
         CommitPoint, Movement, MovementId, Product, ProductId, StockKey, StockLevel, WarehouseId,
-        commit::WantedCommit, stock::ProductStock,
+        commit::WantedCommit, decide::TagOf, stock::ProductStock,
     },
     store::{
         AsOf, StoreError,
@@ -70,6 +70,8 @@ enum Reached {
 #[derive(Clone, Copy, Debug)]
 pub struct Documents {
     pub stock: fn(StockKey, &StockLevel) -> Bytes,
+    /// The tag that clients get with it.
+    pub stock_tag: TagOf,
     pub movement: fn(&Movement) -> Bytes,
 }
 
@@ -165,6 +167,22 @@ impl Inventory {
     ) -> Result<AsOf<Vec<LedgerEntry>>, StoreError> {
         let limit = page_rows(limit);
         self.retried(|| self.store.history(key, from, limit)).await
+    }
+
+    /// The products with these skus in the catalogue.
+    pub async fn products_by_sku(
+        &self,
+        skus: &[String],
+    ) -> Result<HashMap<String, ProductId>, StoreError> {
+        self.retried(|| self.store.products_by_sku(skus)).await
+    }
+
+    /// The warehouses with these codes in the catalogue.
+    pub async fn warehouses_by_code(
+        &self,
+        codes: &[String],
+    ) -> Result<HashMap<String, WarehouseId>, StoreError> {
+        self.retried(|| self.store.warehouses_by_code(codes)).await
     }
 
     /// The warehouse with this code in the catalogue.

@@ -8,7 +8,10 @@ use std::{collections::HashMap, future::Future, sync::Arc};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Inventory, follow::Handed};
+use super::{
+    Inventory,
+    follow::{Changed, Handed},
+};
 use crate::{
     domain::{
         CommitPoint, Fact, MovementLine, Revision, StockKey, WarehouseCode, WarehouseId,
@@ -100,8 +103,10 @@ impl Recorder {
         let commit = Some(published.point);
         self.inventory.announce(Handed {
             published,
-            changes: written.changes,
-            levels: written.levels,
+            changed: Changed::Sides {
+                changes: written.changes,
+                levels: written.levels,
+            },
             catalogue: written.codes_given,
         });
         Ok(Recorded {

@@ -3,15 +3,19 @@
 //! Invariants: nothing but this module names sqlx; a transaction that writes goes through [`writer::Writer`]; a read is
 //! one statement, so what it returns is one moment of the database and carries the commit it is true as of.
 
+pub mod answers;
 pub mod catalogue;
 mod columns;
 pub mod commits;
+pub mod decided;
 pub mod differences;
 mod error;
 pub mod feed;
 pub mod history;
 mod kinds;
+pub mod listings;
 pub mod movements;
+pub mod orders;
 mod pg_time;
 pub mod positions;
 pub mod reads;

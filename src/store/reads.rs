@@ -1,5 +1,7 @@
 //! What clients ask for. Each answer is one statement and carries the newest commit it holds.
 
+use std::collections::HashMap;
+
 use super::{
     PgTime, Store, StoreError,
     writer::{LineRow, commit_point},
@@ -90,6 +92,40 @@ impl Store {
         }
         let value = (!lines.is_empty()).then_some(Movement { id, lines });
         Ok(AsOf { value, as_of })
+    }
+
+    /// The products with these skus.
+    pub async fn products_by_sku(
+        &self,
+        skus: &[String],
+    ) -> Result<HashMap<String, ProductId>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select sku as "sku!", product_id from products where sku = any($1)"#,
+            skus
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let known = rows.into_iter();
+        Ok(known
+            .filter_map(|row| Some((row.sku, ProductId::new(row.product_id)?)))
+            .collect())
+    }
+
+    /// The warehouses with these codes.
+    pub async fn warehouses_by_code(
+        &self,
+        codes: &[String],
+    ) -> Result<HashMap<String, WarehouseId>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select code as "code!", warehouse_id from warehouses where code = any($1)"#,
+            codes
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let known = rows.into_iter();
+        Ok(known
+            .filter_map(|row| Some((row.code, WarehouseId::new(row.warehouse_id)?)))
+            .collect())
     }
 
     /// The warehouse with this code.

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::{
     AsOf, PgTime, Store, StoreError,
     catalogue::{product, warehouse},
-    writer::{commit_point, stock_key},
+    writer::{WriteTx, commit_point, stock_key},
 };
 use crate::domain::{
     Product, ProductId, Revision, StockKey, StockLevel, Warehouse, WarehouseId,
@@ -33,6 +34,30 @@ impl Store {
         &self,
         selection: Selection<'_>,
     ) -> Result<AsOf<Vec<ProductStock>>, StoreError> {
+        selection.read(&self.reads).await
+    }
+}
+
+impl WriteTx<'_> {
+    /// These products, as the transaction leaves them.
+    pub async fn product_stock(
+        &mut self,
+        products: &[ProductId],
+    ) -> Result<Vec<ProductStock>, StoreError> {
+        let selection = Selection {
+            products,
+            ..Selection::default()
+        };
+        Ok(selection.read(self.connection()).await?.value)
+    }
+}
+
+impl Selection<'_> {
+    async fn read(
+        self,
+        database: impl PgExecutor<'_>,
+    ) -> Result<AsOf<Vec<ProductStock>>, StoreError> {
+        let selection = self;
         let warehouses: Vec<Uuid> = selection.warehouses.iter().map(|id| id.uuid()).collect();
         let products: Vec<Uuid> = selection.products.iter().map(|id| id.uuid()).collect();
         // One row of arrays comes back: a row for each level would cost both sides more than finding it.
@@ -77,14 +102,16 @@ impl Store {
             selection.after.map_or(Uuid::nil(), ProductId::uuid),
             selection.limit
         )
-        .fetch_optional(&self.reads)
+        .fetch_optional(database)
         .await?
         .ok_or(StoreError::NO_COMMITS)?;
         let as_of = commit_point(read.version, read.tag)?;
         let value = read.into_stock()?;
         Ok(AsOf { value, as_of })
     }
+}
 
+impl Store {
     /// How many products there are.
     pub async fn products_total(&self) -> Result<i64, StoreError> {
         let total = sqlx::query_scalar!(r#"select count(*) as "total!" from products"#)

@@ -143,7 +143,7 @@ impl Exploration {
 
     async fn start_process(&self) -> Process {
         let clock = Clock::manual();
-        let (inventory, mut follower) = app::inventory(
+        let (inventory, mut follower, _decider) = app::inventory(
             &self.world.config,
             &clock,
             Metrics::new().unwrap(),

@@ -48,7 +48,7 @@ async fn child_that_freezes() {
     let mut config =
         stockyard::config::Config::from_layers(None, std::collections::HashMap::new()).unwrap();
     config.database.url = url;
-    let (inventory, _follower) = app::inventory(
+    let (inventory, _follower, _decider) = app::inventory(
         &config,
         &Clock::system(),
         Metrics::new().unwrap(),

@@ -14,6 +14,7 @@
 
 mod support;
 
+mod adjustments;
 mod alerts;
 mod answers;
 mod architecture;
@@ -34,8 +35,10 @@ mod inventory;
 mod kafka_away;
 mod live;
 mod memory;
+mod once;
 mod operations;
 mod order;
+mod orders;
 mod pages;
 mod poison;
 mod positions;
@@ -44,6 +47,7 @@ mod problems;
 mod readers;
 mod redis_away;
 mod redis_faults;
+mod reservations;
 mod restored;
 mod samples;
 mod schema;

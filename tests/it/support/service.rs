@@ -17,7 +17,7 @@ use rdkafka::{
     producer::{FutureProducer, FutureRecord},
 };
 use reqwest::{Client, Method, RequestBuilder, StatusCode, header::HeaderMap};
-use serde_json::Value;
+use serde_json::{Value, json};
 use stockyard::{
     app::{self, Parts},
     cache::rule::Conditions,
@@ -148,7 +148,7 @@ impl World {
     /// The use cases over this world's servers, without a service around them.
     pub fn inventory(&self) -> Arc<Inventory> {
         let metrics = Metrics::new().expect("metrics");
-        let (inventory, _follower) = app::inventory(
+        let (inventory, _follower, _decider) = app::inventory(
             &self.config,
             &Clock::system(),
             metrics,
@@ -455,6 +455,38 @@ impl Service {
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> Answer {
         let request = self.client.request(method, format!("{}{path}", self.base));
         answered(request.json(body)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, body).await
+    }
+
+    pub async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+        let mut request = self.client.post(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answered(request.json(body)).await
+    }
+
+    /// The same command again gets the same answer.
+    pub async fn post_once(&self, path: &str, key: &str, body: &Value) -> Answer {
+        self.post_with(path, &[("idempotency-key", key)], body)
+            .await
+    }
+
+    /// Restocks a new product in a new warehouse; both, by their ids.
+    pub async fn stocked(&self, units: i64) -> (Uuid, Uuid) {
+        let (warehouse, product) = (Uuid::new_v4(), Uuid::new_v4());
+        self.put(&format!("/api/warehouses/{warehouse}"), json!({}))
+            .await;
+        self.put(&format!("/api/products/{product}"), json!({}))
+            .await;
+        let body =
+            json!({"warehouse": warehouse, "product": product, "change": units, "kind": "restock"});
+        let stocked = self.post("/api/adjustments", &body).await;
+        assert_eq!(stocked.status, StatusCode::CREATED, "{stocked:?}");
+        (warehouse, product)
     }
 
     /// Stores an entry of the catalogue.

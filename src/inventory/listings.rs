@@ -1,0 +1,135 @@
+//! Products and orders as the orders API tells them; what changes a product there is a commit like any other.
+
+use tokio::time::timeout;
+
+use super::{
+    Inventory,
+    catalogue::PutError,
+    follow::{Changed, Handed},
+};
+use crate::{
+    domain::{
+        CommitPoint, ProductId,
+        catalogue::{Code, Name},
+        price::Price,
+    },
+    store::{
+        AsOf, StoreError,
+        listings::{self, Listed, Listing},
+        orders::{self, Order},
+        writer::{WriteTx, Writer},
+    },
+};
+
+/// What became of a product that was to be archived.
+#[derive(Clone, Copy, Debug)]
+pub enum Archived {
+    Done(CommitPoint),
+    NotThere,
+    HasStock,
+}
+
+/// What is to be done to a listed product.
+#[derive(Clone, Copy, Debug)]
+enum Change<'c> {
+    To(&'c Code, &'c Name, Price),
+    Archive,
+}
+
+impl Inventory {
+    /// Products of the list, and how many there are in all.
+    pub async fn listings(&self, listed: Listed) -> Result<AsOf<(Vec<Listing>, i64)>, StoreError> {
+        self.retried(|| self.store.listings(listed)).await
+    }
+
+    /// The product with this number in the list.
+    pub async fn listed_product(&self, number: i64) -> Result<Option<ProductId>, StoreError> {
+        self.retried(|| self.store.listed_product(number)).await
+    }
+
+    /// Orders, and how many there are in all.
+    pub async fn orders(
+        &self,
+        listed: orders::Listed,
+    ) -> Result<AsOf<(Vec<Order>, i64)>, StoreError> {
+        self.retried(|| self.store.orders(listed)).await
+    }
+
+    /// Changes what a listed product is called and costs; `None` if there is none.
+    pub async fn change_listing(
+        &self,
+        number: i64,
+        sku: &Code,
+        name: &Name,
+        price: Price,
+    ) -> Result<Option<CommitPoint>, PutError> {
+        match self.change(number, Change::To(sku, name, price)).await {
+            Ok(Archived::Done(as_of)) => Ok(Some(as_of)),
+            Ok(Archived::NotThere | Archived::HasStock) => Ok(None),
+            Err(error) if error.is_taken() => Err(PutError::Taken),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Archives a listed product of which nothing is anywhere.
+    pub async fn archive_listing(&self, number: i64) -> Result<Archived, StoreError> {
+        self.change(number, Change::Archive).await
+    }
+
+    async fn change(&self, number: i64, change: Change<'_>) -> Result<Archived, StoreError> {
+        let limit = self.store.write_timeout();
+        let done = async {
+            let mut writer = self.catalogue_writer.lock().await;
+            self.transact_change(&mut writer, number, change).await
+        };
+        timeout(limit, done)
+            .await
+            .unwrap_or(Err(StoreError::NoAnswer(limit)))
+    }
+
+    async fn transact_change(
+        &self,
+        writer: &mut Writer,
+        number: i64,
+        change: Change<'_>,
+    ) -> Result<Archived, StoreError> {
+        let mut tx = writer.begin().await?;
+        let changed = match write(&mut tx, number, change).await {
+            Ok(changed) => changed,
+            Err(error @ StoreError::DataRefused { .. }) => {
+                tx.rollback().await?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        let change = match changed {
+            listings::Changed::Done(change) => change,
+            listings::Changed::NotThere => {
+                tx.rollback().await?;
+                return Ok(Archived::NotThere);
+            }
+            listings::Changed::HasStock => {
+                tx.rollback().await?;
+                return Ok(Archived::HasStock);
+            }
+        };
+        let published = tx.publish().await?;
+        self.announce(Handed {
+            published,
+            changed: Changed::NOTHING,
+            catalogue: vec![change],
+        });
+        Ok(Archived::Done(published.point))
+    }
+}
+
+async fn write(
+    tx: &mut WriteTx<'_>,
+    number: i64,
+    change: Change<'_>,
+) -> Result<listings::Changed, StoreError> {
+    match change {
+        Change::To(sku, name, price) => tx.change_listing(number, sku, Some(name), price).await,
+        Change::Archive => tx.archive_listing(number).await,
+    }
+}

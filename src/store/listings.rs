@@ -1,0 +1,239 @@
+//! Products as the orders API lists them: those with a sku that are not archived, with a number, a price, and what is available.
+
+use uuid::Uuid;
+
+use super::{
+    AsOf, Store, StoreError,
+    catalogue::{CatalogueChange, product},
+    writer::{WriteTx, commit_point},
+};
+use crate::domain::{
+    Product, ProductId,
+    catalogue::{Code, Name},
+    price::Price,
+};
+
+/// A product to be created.
+#[derive(Clone, Debug)]
+pub struct NewProduct {
+    pub product: Product,
+    pub price: Price,
+}
+
+/// A product of the list.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    pub number: i64,
+    pub product: Product,
+    pub price: Price,
+    /// Units available in all warehouses.
+    pub stock: i64,
+}
+
+/// Which products are listed.
+#[derive(Clone, Copy, Debug)]
+pub enum Listed {
+    Number(i64),
+    /// So many after the first so many, by number.
+    Page {
+        offset: i64,
+        limit: i64,
+    },
+}
+
+/// What became of a product that was to be changed.
+#[derive(Clone, Debug)]
+pub enum Changed {
+    Done(CatalogueChange),
+    NotThere,
+    /// It still has stock, so it cannot be archived.
+    HasStock,
+}
+
+impl WriteTx<'_> {
+    /// Creates a product; its number, or `None` if another has its sku.
+    pub async fn create_product(&mut self, new: &NewProduct) -> Result<Option<i64>, StoreError> {
+        let batch = self.batch().0;
+        let number = sqlx::query_scalar!(
+            "with made as (
+                insert into products (product_id, sku, name, price) values ($2, $3, $4, $5::text::numeric)
+                on conflict do nothing
+                returning number
+            ), told as (
+                insert into catalogue_changes (batch, product_id, code, name) select $1, $2, $3, $4 from made
+            )
+            select number as \"number!\" from made",
+            batch,
+            new.product.id.uuid(),
+            new.product.sku.as_ref().map(Code::as_str),
+            new.product.name.as_ref().map(Name::as_str),
+            new.price.to_string()
+        )
+        .fetch_optional(self.connection())
+        .await
+        .map_err(StoreError::of_data)?;
+        Ok(number)
+    }
+
+    /// Changes sku, name and price of a listed product. A sku that another one has is refused data.
+    pub async fn change_listing(
+        &mut self,
+        number: i64,
+        sku: &Code,
+        name: Option<&Name>,
+        price: Price,
+    ) -> Result<Changed, StoreError> {
+        let batch = self.batch().0;
+        let row = sqlx::query!(
+            "with changed as (
+                update products set sku = $3, name = $4, price = $5::text::numeric
+                where number = $2 and sku is not null and archived_at is null
+                returning product_id, sku, name, min_stock, reorder_point
+            ), told as (
+                insert into catalogue_changes (batch, product_id, code, name, min_stock, reorder_point)
+                select $1, product_id, sku, name, min_stock, reorder_point from changed
+            )
+            select product_id, sku, name, min_stock, reorder_point from changed",
+            batch,
+            number,
+            sku.as_str(),
+            name.map(Name::as_str),
+            price.to_string()
+        )
+        .fetch_optional(self.connection())
+        .await
+        .map_err(StoreError::of_data)?;
+        let Some(row) = row else {
+            return Ok(Changed::NotThere);
+        };
+        let (sku, name) = (row.sku.as_deref(), row.name.as_deref());
+        let changed = product(row.product_id, sku, name, row.min_stock, row.reorder_point);
+        let changed = changed.ok_or(StoreError::Inconsistent("a product's id"))?;
+        Ok(Changed::Done(CatalogueChange::Product(changed)))
+    }
+
+    /// Archives a listed product of which nothing is anywhere. Its levels are locked first, so nothing comes meanwhile.
+    pub async fn archive_listing(&mut self, number: i64) -> Result<Changed, StoreError> {
+        let stock = sqlx::query_scalar!(
+            r#"select l.on_hand <> 0 or l.reserved <> 0 as "has_stock!"
+            from products p join stock_levels l on l.product_id = p.product_id
+            where p.number = $1
+            order by l.warehouse_id, l.product_id
+            for update of l"#,
+            number
+        )
+        .fetch_all(self.connection())
+        .await?;
+        let batch = self.batch().0;
+        let row = sqlx::query!(
+            "with archived as (
+                update products set archived_at = now()
+                where number = $2 and sku is not null and archived_at is null
+                returning product_id, sku, name, min_stock, reorder_point
+            ), told as (
+                insert into catalogue_changes (batch, product_id, code, name, min_stock, reorder_point, is_archived)
+                select $1, product_id, sku, name, min_stock, reorder_point, true from archived
+            )
+            select product_id, sku, name, min_stock, reorder_point from archived",
+            batch,
+            number
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        let Some(row) = row else {
+            return Ok(Changed::NotThere);
+        };
+        if stock.into_iter().any(|has_stock| has_stock) {
+            return Ok(Changed::HasStock);
+        }
+        let (sku, name) = (row.sku.as_deref(), row.name.as_deref());
+        let archived = product(row.product_id, sku, name, row.min_stock, row.reorder_point);
+        let archived = archived.ok_or(StoreError::Inconsistent("a product's id"))?;
+        Ok(Changed::Done(CatalogueChange::Product(archived)))
+    }
+}
+
+/// A row of the list beside the newest commit; without a number where there is none.
+struct ListingRow {
+    version: i64,
+    tag: i32,
+    total: i64,
+    number: Option<i64>,
+    product_id: Option<Uuid>,
+    sku: Option<String>,
+    name: Option<String>,
+    min_stock: Option<i64>,
+    reorder_point: Option<i64>,
+    price: Option<String>,
+    stock: Option<i64>,
+}
+
+impl ListingRow {
+    fn listing(&self) -> Option<Listing> {
+        Some(Listing {
+            number: self.number?,
+            product: product(
+                self.product_id?,
+                self.sku.as_deref(),
+                self.name.as_deref(),
+                self.min_stock,
+                self.reorder_point,
+            )?,
+            price: Price::parse(self.price.as_deref().unwrap_or("0")).unwrap_or_default(),
+            stock: self.stock?,
+        })
+    }
+}
+
+impl Store {
+    /// Products of the list by number, and how many there are in all.
+    pub async fn listings(&self, listed: Listed) -> Result<AsOf<(Vec<Listing>, i64)>, StoreError> {
+        let (number, offset, limit) = match listed {
+            Listed::Number(number) => (Some(number), 0, 1),
+            Listed::Page { offset, limit } => (None, offset, limit),
+        };
+        let rows = sqlx::query_as!(
+            ListingRow,
+            r#"select c.version, c.tag, t.total as "total!", p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
+                p.min_stock, p.reorder_point, p.price::text as price, s.stock
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            cross join (
+                select count(*) as total from products where sku is not null and archived_at is null
+            ) t
+            left join lateral (
+                select * from products
+                where sku is not null and archived_at is null and ($1::bigint is null or number = $1)
+                order by number offset $2 limit $3
+            ) p on true
+            left join lateral (
+                select least(coalesce(sum(greatest(on_hand - reserved + stock_due(inventory_id, reserved), 0)), 0), 9223372036854775807)::bigint as stock
+                from stock_levels where product_id = p.product_id
+            ) s on true
+            order by p.number"#,
+            number,
+            offset,
+            limit
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
+        Ok(AsOf {
+            as_of: commit_point(newest.version, newest.tag)?,
+            value: (
+                rows.iter().filter_map(ListingRow::listing).collect(),
+                newest.total,
+            ),
+        })
+    }
+
+    /// The product with this number in the list.
+    pub async fn listed_product(&self, number: i64) -> Result<Option<ProductId>, StoreError> {
+        let id = sqlx::query_scalar!(
+            "select product_id from products where number = $1 and sku is not null and archived_at is null",
+            number
+        )
+        .fetch_optional(&self.reads)
+        .await?;
+        Ok(id.and_then(ProductId::new))
+    }
+}

@@ -1,0 +1,106 @@
+//! Orders, each with its reservation and its product.
+
+use uuid::Uuid;
+
+use super::{AsOf, PgTime, Store, StoreError, catalogue::product, writer::commit_point};
+use crate::domain::{Product, ReservationId, Timestamp, price::Price, reservation::State};
+
+/// An order.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub number: i64,
+    pub reservation: ReservationId,
+    /// By now: what is due has expired.
+    pub state: State,
+    pub product_number: i64,
+    pub product: Product,
+    pub quantity: i64,
+    /// When it was made.
+    pub unit_price: Price,
+    pub created_at: Timestamp,
+}
+
+/// Which orders are listed.
+#[derive(Clone, Copy, Debug)]
+pub enum Listed {
+    Number(i64),
+    /// So many after the newest so many, the newest first.
+    Newest {
+        offset: i64,
+        limit: i64,
+    },
+}
+
+/// A row beside the newest commit; without a number where there is none.
+struct OrderRow {
+    version: i64,
+    tag: i32,
+    total: i64,
+    order_id: Option<i64>,
+    reservation_id: Option<Uuid>,
+    state: Option<i16>,
+    product_number: Option<i64>,
+    product_id: Option<Uuid>,
+    sku: Option<String>,
+    name: Option<String>,
+    quantity: Option<i64>,
+    unit_price: Option<String>,
+    created_at: Option<PgTime>,
+}
+
+impl OrderRow {
+    fn order(&self) -> Option<Order> {
+        let (sku, name) = (self.sku.as_deref(), self.name.as_deref());
+        Some(Order {
+            number: self.order_id?,
+            reservation: ReservationId::new(self.reservation_id?)?,
+            state: State::stored(self.state?)?,
+            product_number: self.product_number?,
+            product: product(self.product_id?, sku, name, None, None)?,
+            quantity: self.quantity?,
+            unit_price: Price::parse(self.unit_price.as_deref()?).ok()?,
+            created_at: self.created_at.as_ref()?.0,
+        })
+    }
+}
+
+impl Store {
+    /// Orders, and how many there are in all.
+    pub async fn orders(&self, listed: Listed) -> Result<AsOf<(Vec<Order>, i64)>, StoreError> {
+        let (number, offset, limit) = match listed {
+            Listed::Number(number) => (Some(number), 0, 1),
+            Listed::Newest { offset, limit } => (None, offset, limit),
+        };
+        let rows = sqlx::query_as!(
+            OrderRow,
+            r#"select c.version, c.tag, t.total as "total!", o.order_id as "order_id?", o.reservation_id as "reservation_id?",
+                r.state, p.number as "product_number?", p.product_id as "product_id?", p.sku, p.name, o.quantity as "quantity?",
+                o.unit_price::text as unit_price, o.created_at as "created_at?: PgTime"
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            cross join (select case when $1::bigint is null then (select count(*) from orders) else 1 end as total) t
+            left join lateral (
+                select * from orders where $1::bigint is null or order_id = $1
+                order by order_id desc offset $2 limit $3
+            ) o on true
+            left join products p on p.product_id = o.product_id
+            left join lateral (
+                select max(case when state = 1 and expires_at <= now() then 4 else state end)::smallint as state
+                from reservations where reservation_id = o.reservation_id
+            ) r on true
+            order by o.order_id desc"#,
+            number,
+            offset,
+            limit
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
+        Ok(AsOf {
+            as_of: commit_point(newest.version, newest.tag)?,
+            value: (
+                rows.iter().filter_map(OrderRow::order).collect(),
+                newest.total,
+            ),
+        })
+    }
+}

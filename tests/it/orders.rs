@@ -1,0 +1,245 @@
+//! The orders API: products with numbers and prices, orders from pending to shipped or cancelled.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Service, World};
+
+async fn product(service: &Service, sku: &str, stock: i64) -> Value {
+    let body = json!({"sku": sku, "name": "Widget", "price": "19.99", "stock": stock});
+    let made = service.post("/products/", &body).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+    made.body
+}
+
+async fn order(service: &Service, product: &Value, quantity: i64) -> Answer {
+    let body = json!({"product_id": product["id"], "quantity": quantity});
+    service.post("/orders/", &body).await
+}
+
+async fn step(service: &Service, order: &Value, step: &str) -> Answer {
+    service
+        .post(&format!("/orders/{}/{step}", order["id"]), &json!({}))
+        .await
+}
+
+async fn stock(service: &Service, product: &Value) -> i64 {
+    let shown = service.get(&format!("/products/{}", product["id"])).await;
+    shown.body["stock"].as_i64().unwrap()
+}
+
+#[tokio::test]
+async fn an_order_is_paid_and_shipped_or_cancelled() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let widget = product(&service, "WIDGET-1", 5).await;
+    assert_eq!(widget["price"], "19.99");
+    assert_eq!(widget["stock"], 5);
+    let made = order(&service, &widget, 3).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+    assert_eq!(made.body["status"], "PENDING");
+    assert_eq!(made.body["product_id"], widget["id"]);
+    assert_eq!(stock(&service, &widget).await, 2);
+    let refused = order(&service, &widget, 3).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    assert_eq!(
+        refused.body["detail"],
+        "Insufficient stock. Available: 2, Requested: 3"
+    );
+    let unknown = service
+        .post("/orders/", &json!({"product_id": 999, "quantity": 1}))
+        .await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    assert_eq!(unknown.body["detail"], "Product with ID 999 not found");
+    for quantity in [
+        json!(0),
+        json!(-1),
+        json!(1.5),
+        json!("1"),
+        json!(null),
+        json!(1e18),
+    ] {
+        let body = json!({"product_id": widget["id"], "quantity": quantity});
+        let refused = service.post("/orders/", &body).await;
+        assert_eq!(
+            refused.status,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "{quantity}"
+        );
+    }
+
+    let early = step(&service, &made.body, "ship").await;
+    assert_eq!(early.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let paid = step(&service, &made.body, "pay").await;
+    assert_eq!(paid.status, StatusCode::OK, "{paid:?}");
+    assert_eq!(paid.body["status"], "PAID");
+    assert_eq!(paid.body["total_value"], "59.97");
+    assert_eq!(paid.body["product"]["sku"], "WIDGET-1");
+    assert_eq!(
+        step(&service, &made.body, "pay").await.status,
+        StatusCode::UNPROCESSABLE_ENTITY
+    );
+    let shipped = step(&service, &made.body, "ship").await;
+    assert_eq!(shipped.body["status"], "SHIPPED");
+    for to in ["ship", "pay", "cancel"] {
+        assert_eq!(
+            step(&service, &made.body, to).await.status,
+            StatusCode::UNPROCESSABLE_ENTITY
+        );
+    }
+    assert_eq!(stock(&service, &widget).await, 2);
+
+    // Cancelled before and after it was paid for: everything comes back, once.
+    for pays in [false, true] {
+        let made = order(&service, &widget, 2).await;
+        assert_eq!(stock(&service, &widget).await, 0);
+        if pays {
+            step(&service, &made.body, "pay").await;
+        }
+        for _ in 0..2 {
+            let cancelled = step(&service, &made.body, "cancel").await;
+            assert_eq!(cancelled.status, StatusCode::OK);
+            assert_eq!(cancelled.body["status"], "CANCELLED");
+            assert_eq!(stock(&service, &widget).await, 2);
+        }
+        assert_eq!(
+            step(&service, &made.body, "pay").await.status,
+            StatusCode::UNPROCESSABLE_ENTITY
+        );
+    }
+    let missing = service.get("/orders/999").await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
+    assert_eq!(missing.body["detail"], "Order with ID 999 not found");
+    let recent = service.get("/orders/recent?limit=2").await;
+    let statuses = recent.body["orders"].as_array().unwrap().iter();
+    let statuses: Vec<&str> = statuses
+        .map(|order| order["status"].as_str().unwrap())
+        .collect();
+    assert_eq!(statuses, ["CANCELLED", "CANCELLED"]);
+    let all = service.get("/orders/").await;
+    assert_eq!(all.body["total"], 3);
+    assert!(!all.header("stock-version").is_empty());
+    service.stop().await;
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
+}
+
+#[tokio::test]
+async fn products_are_created_changed_and_archived() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let one = product(&service, "A-1", 0).await;
+    let other = product(&service, "A-2", 7).await;
+    let again = service
+        .post(
+            "/products/",
+            &json!({"sku": "A-1", "name": "x", "price": 1, "stock": 0}),
+        )
+        .await;
+    assert_eq!(again.status, StatusCode::CONFLICT, "{again:?}");
+    let page = service.get("/products/?page=2&per_page=1").await;
+    assert_eq!(page.body["products"], json!([other]));
+    assert_eq!(
+        (&page.body["total"], &page.body["total_pages"]),
+        (&json!(2), &json!(2))
+    );
+    let path = format!("/products/{}", one["id"]);
+    let changed = service
+        .send(
+            Method::PUT,
+            &path,
+            &json!({"sku": "A-3", "name": "Y", "price": 2.5}),
+        )
+        .await;
+    assert_eq!(changed.status, StatusCode::OK, "{changed:?}");
+    assert_eq!(
+        changed.body,
+        json!({"id": one["id"], "sku": "A-3", "name": "Y", "price": "2.50", "stock": 0})
+    );
+    let taken = service
+        .send(
+            Method::PUT,
+            &path,
+            &json!({"sku": "A-2", "name": "Y", "price": 2}),
+        )
+        .await;
+    assert_eq!(taken.status, StatusCode::CONFLICT);
+    // The catalogue, the inventory and the orders are of one product.
+    assert_eq!(
+        service.get("/inventory/A-2").await.body["available_stock"],
+        7
+    );
+    let adjust = async |adjustment: i64| {
+        let body = json!({"adjustment": adjustment, "reason": "found"});
+        service
+            .post(&format!("/products/{}/stock/adjust", other["id"]), &body)
+            .await
+    };
+    assert_eq!(adjust(3).await.body["stock"], 10);
+    assert_eq!(adjust(-11).await.status, StatusCode::CONFLICT);
+    assert_eq!(adjust(0).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let archive = async |product: &Value| {
+        service
+            .send(
+                Method::DELETE,
+                &format!("/products/{}", product["id"]),
+                &json!({}),
+            )
+            .await
+    };
+    assert_eq!(
+        archive(&other).await.status,
+        StatusCode::CONFLICT,
+        "it has stock"
+    );
+    assert_eq!(archive(&one).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(archive(&one).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(service.get(&path).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(order(&service, &one, 1).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(service.get("/products/").await.body["total"], 1);
+    for path in [
+        "/products/x",
+        "/products/0",
+        "/products/99999999999999999999",
+    ] {
+        assert_eq!(
+            service.get(path).await.status,
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
+    }
+    service.stop().await;
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
+}
+
+/// Five in stock, twenty buyers: five orders, all paid, nothing left; and so with each order sent twice.
+#[tokio::test]
+async fn the_last_items_are_ordered_once() {
+    let world = World::new().await;
+    let service = world.start().await;
+    for round in 0..10 {
+        let last = product(&service, &format!("LAST-{round}"), 5).await;
+        let buyers = (0..20).map(|_| order(&service, &last, 1));
+        let answers = futures_util::future::join_all(buyers).await;
+        let (made, refused): (Vec<_>, Vec<_>) = answers
+            .iter()
+            .partition(|a| a.status == StatusCode::CREATED);
+        assert_eq!((made.len(), refused.len()), (5, 15));
+        assert!(
+            refused
+                .iter()
+                .all(|answer| answer.status == StatusCode::CONFLICT)
+        );
+        for answer in made {
+            assert_eq!(
+                step(&service, &answer.body, "pay").await.body["status"],
+                "PAID"
+            );
+        }
+        assert_eq!(stock(&service, &last).await, 0);
+    }
+    service.stop().await;
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
+}
