@@ -220,8 +220,28 @@ fn look_after(
     tasks.spawn(Arc::clone(inventory).learn(stop.clone()));
     let every = Duration::from_secs(config.summary.refresh_seconds);
     tasks.spawn(Arc::clone(inventory).keep_summary(every, stop.clone()));
+    look_for_differences(config, inventory, tasks, stop);
     let every = millis(config.reservations.sweep_interval_ms);
     tasks.spawn(Arc::clone(inventory).sweep(every, stop.clone()));
+}
+
+/// Compares the tables now and then, over a connection of its own.
+fn look_for_differences(
+    config: &Config,
+    inventory: &Arc<Inventory>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let every = Duration::from_secs(config.verify.interval_seconds);
+    if every.is_zero() {
+        return;
+    }
+    match store_for_verify(config) {
+        Ok(store) => {
+            tasks.spawn(Arc::clone(inventory).check(store, every, stop.clone()));
+        }
+        Err(error) => tracing::warn!(%error, "the tables are not compared in the background"),
+    }
 }
 
 fn audience(hub: Option<&Arc<Hub>>) -> Arc<dyn Audience> {

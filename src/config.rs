@@ -27,6 +27,7 @@ pub struct Config {
     pub orders: Orders,
     pub transit: Transit,
     pub summary: Summary,
+    pub verify: Verify,
     pub log: Log,
 }
 
@@ -174,6 +175,12 @@ pub struct Transit {
 #[serde(deny_unknown_fields)]
 pub struct Summary {
     pub refresh_seconds: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verify {
+    pub interval_seconds: u64,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

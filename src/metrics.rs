@@ -105,6 +105,11 @@ pub struct Metrics {
     pub units_in_transit: IntGauge,
     /// Thresholds that were seen crossed, by what clients are told.
     pub stock_alerts_total: IntCounterVec,
+    /// Differences that the last finished check of the tables found, checks by result, and when the last one finished (seconds
+    /// since 1970; 0: never).
+    pub verify_differences: IntGauge,
+    pub verify_runs_total: IntCounterVec,
+    pub verify_finished_seconds: IntGauge,
     /// Requests that were decided, by what became of them: done, refused, failed.
     pub commands_total: IntCounterVec,
     /// Requests decided in one transaction.
@@ -246,6 +251,19 @@ impl Metrics {
                 "Thresholds that the follower saw crossed",
                 &["type"],
             )?,
+            verify_differences: make.gauge(
+                "verify_differences",
+                "Contradictions between ledger, levels, movements and reservations that the last finished check found",
+            )?,
+            verify_runs_total: make.counters(
+                "verify_runs_total",
+                "Checks of the tables in the background, by result",
+                &["result"],
+            )?,
+            verify_finished_seconds: make.gauge(
+                "verify_finished_timestamp_seconds",
+                "When the last check of the tables finished, in seconds since 1970; 0: none has",
+            )?,
             commands_total: make.counters(
                 "commands_total",
                 "Requests by what became of them: done, refused, failed",
@@ -326,6 +344,9 @@ impl Metrics {
         }
         for event in ["assigned", "revoked"] {
             self.rebalances_total.with_label_values(&[event]);
+        }
+        for result in ["clean", "differences", "error"] {
+            self.verify_runs_total.with_label_values(&[result]);
         }
         for result in ["done", "refused", "failed"] {
             self.commands_total.with_label_values(&[result]);

@@ -101,7 +101,7 @@ pub enum Move {
 impl Step {
     /// What the step does to a reservation in that state.
     pub fn from(self, state: State) -> Move {
-        use State::{Active, Confirmed, Expired, Released, Returned, Shipped};
+        use self::State::{Active, Confirmed, Expired, Released, Returned, Shipped};
         match (self, state) {
             (Self::Confirm | Self::Pay, Active) => Move::To(Confirmed),
             (Self::Release | Self::Cancel, Active) => Move::To(Released),

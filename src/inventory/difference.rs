@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use uuid::Uuid;
+
 use crate::{
     domain::{MovementLine, StockKey, Version, batch::LineId},
     store::slices::{LedgerSums, LevelSlice, SideId, StrayRow},
@@ -17,6 +19,18 @@ pub enum Difference {
         key: StockKey,
         revision: i64,
     },
+    ReservedIsNotPromised {
+        key: StockKey,
+        reserved: i64,
+        promised: i64,
+    },
+    ReservationIsNotItsLedger {
+        key: StockKey,
+        reservation: Uuid,
+    },
+    StrayReservation(Uuid),
+    OrderWithoutReservation(i64),
+    VoidWithoutLedgerRow(SideId),
     LevelWithoutCatalogue {
         key: StockKey,
     },
@@ -86,6 +100,32 @@ impl fmt::Display for Difference {
                     "revision {revision} is not the one before plus its changes: {}",
                     key(of)
                 )
+            }
+            Self::ReservedIsNotPromised {
+                key: of,
+                reserved,
+                promised,
+            } => write!(
+                f,
+                "reserved is not the sum of the active reservations: {}: reserved {reserved}, reservations {promised}",
+                key(of)
+            ),
+            Self::ReservationIsNotItsLedger {
+                key: of,
+                reservation,
+            } => write!(
+                f,
+                "reservation {reservation} is not what the ledger says of it: {}",
+                key(of)
+            ),
+            Self::StrayReservation(id) => {
+                write!(f, "reservation {id} without its level or ledger row")
+            }
+            Self::OrderWithoutReservation(number) => {
+                write!(f, "order {number} without its reservation")
+            }
+            Self::VoidWithoutLedgerRow(of) => {
+                write!(f, "side taken back without a ledger row: {}", side(of))
             }
             Self::LevelWithoutCatalogue { key: of } => {
                 write!(f, "level without its product or warehouse: {}", key(of))

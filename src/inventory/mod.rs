@@ -4,6 +4,7 @@
 //! wire formats, and who calls.
 
 pub mod catalogue;
+pub mod check;
 pub mod decide;
 pub mod difference;
 pub mod feed;

@@ -1,14 +1,17 @@
 //! Compares what the tables say with each other, and with what a generator expects; repairs nothing.
 //!
-//! What holds: a level is the sum of its ledger rows, and each of its revisions the one before plus its changes; every
-//! ledger row is a side of a movement and every side of a movement one ledger row; every batch in the ledger was
-//! published; versions have no holes and times go forward. All of it in slices of one statement, beside a service that
+//! What holds: a level is the sum of its ledger rows, and each of its revisions the one before plus its changes; what it has
+//! reserved is the sum of its active reservations, and each of those is what its ledger rows say; every ledger row has its cause,
+//! and every side of a movement one ledger row that was not taken back; nothing belongs to what is not there; every batch in the
+//! ledger was published; versions have no holes and times go forward. All of it in slices of one statement, beside a service that
 //! goes on writing: where slices are put together, each is cut at the version it was read at.
 
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
 };
+
+use tokio::time::sleep;
 
 use super::difference::Difference;
 use crate::{
@@ -21,7 +24,7 @@ use crate::{
 };
 
 /// What a generator expects the tables to hold.
-pub trait Expected {
+pub trait Expected: Sync {
     /// What stands where: every key that was touched.
     fn on_hand(&self) -> &BTreeMap<StockKey, i64>;
 
@@ -44,6 +47,8 @@ pub struct Compared {
     pub differences: u64,
 }
 
+/// At leisure, a slice is followed by so many times its time of rest.
+const LEISURE: u32 = 9;
 /// Levels in the first slice; later ones grow or shrink with the time they take.
 const LEVELS_FIRST: i64 = 500;
 const LEVELS_MAX: i64 = 50_000;
@@ -64,17 +69,42 @@ pub struct Verifier<'v> {
     store: &'v Store,
     clock: Clock,
     compared: Compared,
-    tell: &'v mut dyn FnMut(&Difference),
+    tell: &'v mut (dyn FnMut(&Difference) + Send),
+    /// How many times as long as a slice took is rested after it.
+    rest: u32,
 }
 
 impl<'v> Verifier<'v> {
-    pub fn new(store: &'v Store, clock: Clock, tell: &'v mut dyn FnMut(&Difference)) -> Self {
+    pub fn new(
+        store: &'v Store,
+        clock: Clock,
+        tell: &'v mut (dyn FnMut(&Difference) + Send),
+    ) -> Self {
         Self {
             store,
             clock,
             compared: Compared::default(),
             tell,
+            rest: 0,
         }
+    }
+
+    /// The same at leisure, beside a service that has better things to do.
+    #[must_use]
+    pub fn at_leisure(self) -> Self {
+        Self {
+            rest: LEISURE,
+            ..self
+        }
+    }
+
+    /// Rests after a slice that began then.
+    async fn rest_after(&mut self, began: Duration) -> Duration {
+        let took = self.clock.elapsed().saturating_sub(began);
+        if self.rest > 0 {
+            sleep(took * self.rest).await;
+        }
+        took
     }
 
     /// Compares everything.
@@ -91,6 +121,7 @@ impl<'v> Verifier<'v> {
         }
         self.movements_and_ledger().await?;
         self.batches().await?;
+        self.orphans().await?;
         if let Some(expected) = expected {
             self.lines(expected).await?;
         }
@@ -112,7 +143,7 @@ impl<'v> Verifier<'v> {
         loop {
             let began = self.clock.elapsed();
             let levels = self.store.level_slice(after, slice.size).await?;
-            slice.adapt(self.clock.elapsed().saturating_sub(began));
+            slice.adapt(self.rest_after(began).await);
             let Some(last) = levels.last() else {
                 return Ok(());
             };
@@ -150,6 +181,19 @@ impl<'v> Verifier<'v> {
                 revision,
             });
         }
+        if level.promised != level.reserved {
+            self.differs(&Difference::ReservedIsNotPromised {
+                key: level.key,
+                reserved: level.reserved,
+                promised: level.promised,
+            });
+        }
+        if let Some(reservation) = level.broken_reservation {
+            self.differs(&Difference::ReservationIsNotItsLedger {
+                key: level.key,
+                reservation,
+            });
+        }
         if !level.has_catalogue_rows {
             self.differs(&Difference::LevelWithoutCatalogue { key: level.key });
         }
@@ -160,7 +204,9 @@ impl<'v> Verifier<'v> {
         let (mut cuts, mut by_movements) =
             (Vec::with_capacity(BUCKETS), Vec::with_capacity(BUCKETS));
         for bucket in 0..=u8::MAX {
+            let began = self.clock.elapsed();
             let slice = self.store.movement_digest(bucket).await?;
+            self.rest_after(began).await;
             self.compared.sides += slice.digest.sides.unsigned_abs();
             cuts.push(slice.as_of.number());
             by_movements.push(slice.digest);
@@ -193,7 +239,7 @@ impl<'v> Verifier<'v> {
             }
             self.compared.commits += (to.number() - after.number()).unsigned_abs();
             after = to;
-            slice.adapt(self.clock.elapsed().saturating_sub(began));
+            slice.adapt(self.rest_after(began).await);
         }
         for bucket in 0..=u8::MAX {
             let place = usize::from(bucket);
@@ -255,7 +301,7 @@ impl<'v> Verifier<'v> {
 
     /// Whether a side that an older cut does not have came with a commit since.
     async fn has_row_since(
-        &self,
+        &mut self,
         bucket: u8,
         side: SideId,
         cut: Version,
@@ -275,6 +321,28 @@ impl<'v> Verifier<'v> {
                 self.differs(&Difference::BatchNeverPublished { batch });
             }
             from = next;
+        }
+        Ok(())
+    }
+
+    /// What belongs to something that is not there.
+    async fn orphans(&mut self) -> Result<(), StoreError> {
+        let mut after = (uuid::Uuid::nil(), i64::MIN);
+        while let Some((stray, last)) = self.store.stray_reservations(after, LINES).await? {
+            for reservation in stray {
+                self.differs(&Difference::StrayReservation(reservation));
+            }
+            after = last;
+        }
+        let mut after = i64::MIN;
+        while let Some((stray, last)) = self.store.stray_orders(after, LINES).await? {
+            for order in stray {
+                self.differs(&Difference::OrderWithoutReservation(order));
+            }
+            after = last;
+        }
+        for side in self.store.stray_voids(STRAYS_MAX).await? {
+            self.differs(&Difference::VoidWithoutLedgerRow(side));
         }
         Ok(())
     }

@@ -24,6 +24,10 @@ pub struct LevelSlice {
     /// The first revision whose state is not the one before plus its changes.
     pub broken_revision: Option<i64>,
     pub has_catalogue_rows: bool,
+    /// What its active reservations add up to.
+    pub promised: i64,
+    /// The first reservation whose ledger rows do not add up to what it holds.
+    pub broken_reservation: Option<Uuid>,
 }
 
 /// What the ledger rows of one key add up to.
@@ -91,13 +95,29 @@ impl Store {
                         or reserved_after <> reserved_before + reserved_delta or reserved_after <> reserved_after_max
                     ) as broken_revision
                 from steps group by inventory_id
+            ), told as (
+                select inventory_id, cause_id as reservation_id, sum(reserved_delta)::bigint as units
+                from stock_ledger
+                where inventory_id > $1 and inventory_id <= (select max(inventory_id) from slice) and kind in (9, 10, 11, 12)
+                group by inventory_id, cause_id
+            ), broken as (
+                select t.inventory_id, min(t.reservation_id::text)::uuid as reservation
+                from told t left join reservations r using (reservation_id, inventory_id)
+                where t.units is distinct from case when r.state = 1 then r.quantity else 0 end
+                group by t.inventory_id
             )
             select l.inventory_id, l.warehouse_id, l.product_id, l.on_hand, l.reserved, l.revision,
+                p.promised as "promised!", b.reservation as "broken_reservation?",
                 s.on_hand as "ledger_on_hand?", s.reserved as "ledger_reserved?", s.revision as "ledger_revision?",
                 s.broken_revision as "broken_revision?",
                 (exists (select from products p where p.product_id = l.product_id)
                     and exists (select from warehouses w where w.warehouse_id = l.warehouse_id)) as "has_catalogue_rows!"
-            from slice l left join sums s using (inventory_id) order by l.inventory_id"#,
+            from slice l left join sums s using (inventory_id) left join broken b using (inventory_id)
+            cross join lateral (
+                select coalesce(sum(quantity), 0)::bigint as promised from reservations r
+                where r.state = 1 and r.inventory_id = l.inventory_id
+            ) p
+            order by l.inventory_id"#,
             after,
             limit
         )
@@ -122,6 +142,8 @@ impl Store {
                         }),
                     broken_revision: row.broken_revision,
                     has_catalogue_rows: row.has_catalogue_rows,
+                    promised: row.promised,
+                    broken_reservation: row.broken_reservation,
                 })
             })
             .collect()
@@ -295,6 +317,80 @@ impl Store {
         .fetch_all(&self.reads)
         .await?;
         Ok(Some((batches, next)))
+    }
+
+    /// Of at most `limit` reservations' lines after that one: those of no level, or that no row of the ledger made; and where to
+    /// go on.
+    pub async fn stray_reservations(
+        &self,
+        after: (Uuid, i64),
+        limit: i64,
+    ) -> Result<Option<(Vec<Uuid>, (Uuid, i64))>, StoreError> {
+        let rows = sqlx::query!(
+            r#"with page as materialized (
+                select reservation_id, inventory_id, made_in from reservations
+                where (reservation_id, inventory_id) > ($1, $2)
+                order by reservation_id, inventory_id limit $3
+            ), made as materialized (
+                select batch, cause_id, inventory_id from stock_ledger
+                where kind = 9 and batch = any(array(select distinct made_in from page))
+            )
+            select p.reservation_id, p.inventory_id, l.inventory_id is null or g.batch is null as "is_stray!"
+            from page p
+            left join stock_levels l on l.inventory_id = p.inventory_id
+            left join made g on g.batch = p.made_in and g.cause_id = p.reservation_id and g.inventory_id = p.inventory_id
+            order by p.reservation_id, p.inventory_id"#,
+            after.0,
+            after.1,
+            limit
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let last = rows
+            .last()
+            .map(|row| (row.reservation_id, row.inventory_id));
+        let stray = rows.iter().filter(|row| row.is_stray);
+        let stray = stray.map(|row| row.reservation_id).collect();
+        Ok(last.map(|last| (stray, last)))
+    }
+
+    /// Of at most `limit` orders after that one: those without a reservation; and where to go on.
+    pub async fn stray_orders(
+        &self,
+        after: i64,
+        limit: i64,
+    ) -> Result<Option<(Vec<i64>, i64)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select o.order_id,
+                exists (select from reservations r where r.reservation_id = o.reservation_id) as "has_reservation!"
+            from orders o where o.order_id > $1 order by o.order_id limit $2"#,
+            after,
+            limit
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let last = rows.last().map(|row| row.order_id);
+        let stray = rows.iter().filter(|row| !row.has_reservation);
+        let stray = stray.map(|row| row.order_id).collect();
+        Ok(last.map(|last| (stray, last)))
+    }
+
+    /// At most `limit` movements of which a side is noted as taken back and no ledger row takes it back.
+    pub async fn stray_voids(&self, limit: i64) -> Result<Vec<SideId>, StoreError> {
+        let rows = sqlx::query!(
+            "select v.movement_id, v.product_id, v.side from movement_voids v
+            where not exists (
+                select from stock_ledger g
+                where g.batch = v.batch and g.cause_id = v.movement_id and g.kind = v.side + 12
+            ) limit $1",
+            limit
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let sides = rows.into_iter();
+        Ok(sides
+            .map(|row| (row.movement_id, row.product_id, row.side))
+            .collect())
     }
 
     /// The sides of one bucket by the ledger, for the commits after `after` up to `to`: how often each was reported and taken,
