@@ -25,6 +25,9 @@ logs: ## the service's log, or NAME=kafka, postgres, redis, prometheus, grafana,
 produce: ## send movements to the running stack (ARGS="--count 1000000 --duplicates 10", ARGS=--help)
 	@scripts/stack.sh run produce $(ARGS)
 
+seed-demo: ## load a small catalogue with stock into the running stack, as the examples use it
+	@scripts/stack.sh run seed-demo
+
 verify: ## prove that ledger, levels and movements agree (ARGS="--oracle FILE")
 	@scripts/stack.sh run verify $(ARGS)
 
@@ -57,4 +60,4 @@ prepare: ## write .sqlx, after a changed query or migration
 openapi: ## write openapi.json, after a changed route
 	@cargo run --locked --quiet -- openapi >openapi.json.new && mv openapi.json.new openapi.json
 
-.PHONY: help start stop status logs produce verify dlq test test-slow bench check fuzz fmt prepare openapi
+.PHONY: help start stop status logs produce seed-demo verify dlq test test-slow bench check fuzz fmt prepare openapi

@@ -17,6 +17,7 @@ use crate::{
     },
     clock::Clock,
     config::{Config, ConfigError, millis},
+    demo::{self, DemoError, Loaded},
     domain::catalogue::Code,
     http::{self, ServerError, live::Live},
     ingest::{Ingest, IngestError},
@@ -51,6 +52,8 @@ pub enum AppError {
     Metrics(#[from] prometheus::Error),
     #[error("signals: {0}")]
     Signals(std::io::Error),
+    #[error(transparent)]
+    Demo(#[from] DemoError),
     #[error("{0}")]
     Unhealthy(String),
 }
@@ -320,6 +323,24 @@ pub async fn migrate(config: &Config) -> Result<(), AppError> {
         tracing::info!(topic, "made the topic");
     }
     Ok(())
+}
+
+/// Loads the demonstration's catalogue and stock.
+pub async fn seed_demo(config: &Config) -> Result<Loaded, AppError> {
+    let (inventory, _follower, decider) = inventory(
+        config,
+        &Clock::system(),
+        Metrics::new()?,
+        Conditions::ALL,
+        Arc::new(Nobody),
+    )?;
+    let stop = CancellationToken::new();
+    let deciding = tokio::spawn(decider.run(stop.clone()));
+    let loaded = demo::load(&inventory).await;
+    stop.cancel();
+    drop(deciding.await);
+    inventory.store().close().await;
+    Ok(loaded?)
 }
 
 /// The store as `verify` reads it: one connection, and slices that may take their time.

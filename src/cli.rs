@@ -35,6 +35,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         oracle: Option<PathBuf>,
     },
+    /// Load a small catalogue with stock, as the examples of the documentation use it. Again, nothing changes.
+    SeedDemo,
     /// Look at dead letters, and bring them back.
     #[command(subcommand)]
     Dlq(DlqCommand),

@@ -6,7 +6,7 @@
 //! - floor 1, one technology each: [`event`] (the wire format), [`store`] (`PostgreSQL`), [`cache`], [`kafka`]
 //! - floor 2, the use cases: [`inventory`]
 //! - floor 3, which turns the outside world into calls: [`ingest`], [`http`], [`produce`],
-//!   [`dead_letters`]
+//!   [`dead_letters`], [`demo`]
 //! - floor 4, which puts it together: [`cli`], [`app`], [`telemetry`]
 //!
 //! `ARCHITECTURE.md` tells the ideas, and how one fact and one request travel.
@@ -35,6 +35,7 @@ pub mod inventory;
 pub mod live;
 
 pub mod dead_letters;
+pub mod demo;
 pub mod http;
 pub mod ingest;
 pub mod produce;

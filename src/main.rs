@@ -55,6 +55,7 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         }
         Command::Migrate => app::migrate(&config).await?,
         Command::Produce(options) => produce(&config, options).await?,
+        Command::SeedDemo => seed_demo(&config).await?,
         Command::Verify { oracle } => verify(&config, oracle.as_deref()).await?,
         Command::Dlq(command) => tokio::task::block_in_place(|| dlq(&config, command))?,
         Command::Config => print!("{}", config.shown()?),
@@ -101,6 +102,19 @@ async fn produce(config: &Config, args: ProduceArgs) -> Result<(), Box<dyn Error
     if let Some(path) = &args.oracle {
         produce::write_oracle(&produced.oracle, path)?;
         println!("what the tables should hold: {}", path.display());
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "what a command prints is its result")]
+async fn seed_demo(config: &Config) -> Result<(), Box<dyn Error>> {
+    let loaded = app::seed_demo(config).await?;
+    println!(
+        "loaded {} products and warehouses and the stock of {} levels; what was there stays as it is",
+        loaded.entries, loaded.levels
+    );
+    if let Some(address) = config.http.listen.first() {
+        println!("one of the products: curl http://{address}/inventory/OLJCESPC7Z");
     }
     Ok(())
 }

@@ -112,6 +112,8 @@ pub struct Metrics {
     pub verify_finished_seconds: IntGauge,
     /// Requests that were decided, by what became of them: done, refused, failed.
     pub commands_total: IntCounterVec,
+    /// Commits of decided requests whose end was not heard, by whether they turned out to be there: yes, no.
+    pub command_lost_commits_total: IntCounterVec,
     /// Requests decided in one transaction.
     pub command_batch_requests: Histogram,
     /// Looks at the order of commits, by result.
@@ -269,6 +271,11 @@ impl Metrics {
                 "Requests by what became of them: done, refused, failed",
                 &["result"],
             )?,
+            command_lost_commits_total: make.counters(
+                "command_lost_commits_total",
+                "Commits whose end was not heard, by whether they turned out to be there: yes, no",
+                &["found"],
+            )?,
             command_batch_requests: make.histogram(
                 "command_batch_requests",
                 "Requests decided in one transaction",
@@ -347,6 +354,9 @@ impl Metrics {
         }
         for result in ["clean", "differences", "error"] {
             self.verify_runs_total.with_label_values(&[result]);
+        }
+        for found in ["yes", "no"] {
+            self.command_lost_commits_total.with_label_values(&[found]);
         }
         for result in ["done", "refused", "failed"] {
             self.commands_total.with_label_values(&[result]);

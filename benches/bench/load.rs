@@ -44,7 +44,18 @@ pub async fn ask(
     connections: usize,
     duration: Duration,
 ) -> Outcome<Answered> {
-    let requests: Arc<Vec<Vec<u8>>> = Arc::new(paths.iter().map(|path| request(path)).collect());
+    let requests = paths.iter().map(|path| request(path)).collect();
+    send(port, requests, connections, duration).await
+}
+
+/// The same with requests that are written already.
+pub async fn send(
+    port: u16,
+    requests: Vec<Vec<u8>>,
+    connections: usize,
+    duration: Duration,
+) -> Outcome<Answered> {
+    let requests = Arc::new(requests);
     let mut streams = Vec::with_capacity(connections);
     for _ in 0..connections {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
@@ -109,7 +120,7 @@ fn whole_length(answer: &[u8]) -> std::io::Result<Option<usize>> {
     let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
     };
-    if !answer.starts_with(b"HTTP/1.1 200") {
+    if !answer.starts_with(b"HTTP/1.1 20") {
         let text = String::from_utf8_lossy(&answer[..head]).into_owned();
         return Err(std::io::Error::other(text));
     }

@@ -11,6 +11,7 @@ mod crowd;
 mod fanout;
 mod freshness;
 mod growth;
+mod hot;
 mod limit;
 mod load;
 mod machine;
@@ -45,6 +46,8 @@ enum Part {
     Growth,
     /// The backlog beside a dump, and on a slow disk.
     Disturbed,
+    /// Reservations of one product, against the plain way and the best one without combining.
+    Reserve,
     /// Live clients: idle ones, a thousand of one warehouse beside a bare broadcast, one that stops reading.
     Live,
 }
@@ -67,6 +70,8 @@ struct Options {
     #[arg(long, hide = true)]
     broadcast_port: Option<u16>,
     #[arg(long, hide = true)]
+    reserve: Option<hot::Peer>,
+    #[arg(long, hide = true)]
     bare_body: Option<String>,
     /// What cargo passes to every benchmark.
     #[arg(long, hide = true)]
@@ -81,6 +86,9 @@ async fn main() -> Outcome<()> {
     }
     if let Some(port) = options.broadcast_port {
         return fanout::serve_broadcast(port).await;
+    }
+    if let Some(peer) = options.reserve.clone() {
+        return hot::serve(peer).await;
     }
     let measured = |part| options.parts.is_empty() || options.parts.contains(&part);
     describe().await?;
@@ -121,6 +129,9 @@ async fn main() -> Outcome<()> {
     }
     if measured(Part::Disturbed) {
         growth::disturbed(&even, options.repetitions).await?;
+    }
+    if measured(Part::Reserve) {
+        hot::measure(options.repetitions).await?;
     }
     if measured(Part::Live) {
         fanout::measure(options.repetitions, options.rate).await?;

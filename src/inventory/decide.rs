@@ -342,7 +342,7 @@ impl Decider {
             .command_batch_requests
             .observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
         loop {
-            let limit = self.inventory.store.write_timeout().min(self.wait_max);
+            let limit = self.inventory.store.write_timeout().min(self.wait_max / 2);
             let tried = timeout(limit, self.attempt(batch));
             let error = match tried.await.unwrap_or(Err(StoreError::NoAnswer(limit))) {
                 Ok(Some(answers)) => return Ok(answers),
@@ -430,6 +430,9 @@ impl Decider {
         tx.lock_levels(&open.levels).await?;
         let published = tx.published(open.batch).await?;
         tx.rollback().await?;
+        let is_there = if published.is_some() { "yes" } else { "no" };
+        let lost = &self.inventory.metrics.command_lost_commits_total;
+        lost.with_label_values(&[is_there]).inc();
         let Some(published) = published else {
             self.open = None;
             return Ok(None);

@@ -362,10 +362,10 @@ pub(super) fn flat(shown: &Shown, item: &Item) -> Option<Bytes> {
                 product_id,
                 warehouse_id,
                 quantity: level.change.after.quantity(),
-                action: if level.change.revision == Revision::FIRST {
-                    "created"
-                } else {
-                    "updated"
+                action: match level.change.kind {
+                    _ if level.change.revision == Revision::FIRST => "created",
+                    ChangeKind::Adjustment => "adjusted",
+                    _ => "updated",
                 },
                 timestamp,
             }

@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 6] = [
     &["event", "store", "cache", "kafka"],
     &["inventory"],
     &["live"],
-    &["ingest", "http", "produce", "dead_letters"],
+    &["ingest", "http", "produce", "dead_letters", "demo"],
     &["app", "cli", "telemetry"],
 ];
 

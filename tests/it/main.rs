@@ -14,10 +14,12 @@
 
 mod support;
 
+mod aborted;
 mod adjustments;
 mod alerts;
 mod answers;
 mod architecture;
+mod bad_commands;
 mod bad_messages;
 mod cache_rule;
 mod catalogue;
@@ -27,13 +29,16 @@ mod crashes;
 mod dashboard;
 mod dead_letter_tools;
 mod decoder;
+mod demo;
 mod frozen_writer;
 mod full_disk;
 mod generator;
 mod groups;
 mod inventory;
 mod kafka_away;
+mod last_items;
 mod live;
+mod lost_commits;
 mod memory;
 mod once;
 mod operations;
@@ -52,5 +57,6 @@ mod restored;
 mod samples;
 mod schema;
 mod servers_away;
+mod together;
 mod transit;
 mod verifier;

@@ -1,0 +1,94 @@
+//! Clients that go away at any moment: nothing is half done, and nothing stays behind.
+
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::support::{World, eventually, stream::seed};
+
+const REQUESTS: usize = 10_000;
+/// Clients at once.
+const CLIENTS: usize = 100;
+
+#[tokio::test]
+async fn what_clients_abort_is_done_whole_or_not_at_all() {
+    let seed = seed();
+    eprintln!("aborted: STOCKYARD_TEST_SEED={seed}");
+    let mut random = SmallRng::seed_from_u64(seed);
+    let world = World::with(|config| config.reservations.sweep_interval_ms = 200).await;
+    let service = world.start().await;
+    let (warehouse, product) = service.stocked(1_000_000).await;
+    let address = service.base.strip_prefix("http://").unwrap().to_owned();
+    let requests = (0..REQUESTS).map(|n| {
+        let (path, body) = match n % 3 {
+            0 => (
+                "/api/adjustments".to_owned(),
+                json!({"warehouse": warehouse, "product": product, "change": -1, "kind": "sale"}),
+            ),
+            1 => (
+                "/api/reservations".to_owned(),
+                json!({"items": [{"product": product, "quantity": 1}, {"product": product, "quantity": 2}], "ttl_seconds": 1}),
+            ),
+            _ => (
+                format!("/inventory/{product}/reserve"),
+                json!({"quantity": 1}),
+            ),
+        };
+        let body = body.to_string();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nidempotency-key: {n}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        // Most leave while it is decided; some before it is all said.
+        let patience = Duration::from_micros(random.random_range(0..120_000));
+        let said = if n % 10 == 0 { random.random_range(1..request.len()) } else { request.len() };
+        let address = address.clone();
+        async move {
+            let mut stream = TcpStream::connect(&address).await.expect("connected");
+            stream.write_all(&request.as_bytes()[..said]).await.expect("sent");
+            let mut answer = [0; 1];
+            let answered = timeout(patience, stream.read(&mut answer)).await.is_ok();
+            // Gone, without a word of farewell.
+            drop(stream.set_zero_linger());
+            answered
+        }
+    });
+    let requests: Vec<_> = requests.collect();
+    let answered = stream::iter(requests).buffer_unordered(CLIENTS);
+    let answered = answered
+        .filter(|answered| std::future::ready(*answered))
+        .count()
+        .await;
+    eprintln!("aborted: {} of {REQUESTS}", REQUESTS - answered);
+    assert!(
+        (1..REQUESTS).contains(&answered),
+        "some were answered, some aborted"
+    );
+
+    let in_transaction = "select count(*) from pg_stat_activity
+        where datname = current_database() and state like 'idle in transaction%'";
+    eventually("no session is left in a transaction", async || {
+        (world.database.number(in_transaction).await == 0).then_some(())
+    })
+    .await;
+    // What nobody was told of is given back when its time is over; those of the other route last longer.
+    eventually("what is due is given back", async || {
+        let left = "select count(*) from reservations where state = 1 and expires_at <= now()";
+        (world.database.number(left).await == 0).then_some(())
+    })
+    .await;
+    let whole = "select count(*) from (
+        select reservation_id from reservations where quantity = 3 or quantity = 1 group by 1 having count(*) <> 1
+    ) broken";
+    assert_eq!(world.database.number(whole).await, 0);
+    service.stop().await;
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
+}

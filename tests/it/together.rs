@@ -1,0 +1,176 @@
+//! Everything at once on the same keys: facts, requests, steps, sweeps and `verify`. Nobody waits for each other in a circle.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use stockyard::clock::Clock;
+use uuid::Uuid;
+
+use crate::support::{Service, World, eventually, is_long, messages::Move, stream::seed};
+
+const CALLERS: u64 = 16;
+
+/// What all of them work on.
+struct Shared {
+    services: [Service; 2],
+    warehouses: Vec<Uuid>,
+    products: Vec<Uuid>,
+    is_over: AtomicBool,
+    done: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Shared {
+    fn count(&self, status: StatusCode) {
+        assert!(
+            status.is_success() || status == StatusCode::CONFLICT,
+            "{status}"
+        );
+        let counter = if status.is_success() {
+            &self.done
+        } else {
+            &self.refused
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn call(&self, mut random: SmallRng) {
+        let mut held: Vec<Value> = Vec::new();
+        while !self.is_over.load(Ordering::Relaxed) {
+            let service = &self.services[random.random_range(0..2)];
+            let mut product = || self.products[random.random_range(0..self.products.len())];
+            let (one, other) = (product(), product());
+            let warehouse = self.warehouses[random.random_range(0..self.warehouses.len())];
+            let answer = match random.random_range(0..10) {
+                0..4 => {
+                    let ttl = random.random_range(1..3);
+                    let body = json!({"ttl_seconds": ttl, "items": [
+                        {"product": one, "quantity": 2},
+                        {"product": other, "warehouse": warehouse, "quantity": 1}
+                    ]});
+                    let made = service.post("/api/reservations", &body).await;
+                    if made.status == StatusCode::CREATED {
+                        held.push(made.body["id"].clone());
+                    }
+                    made
+                }
+                4..7 if !held.is_empty() => {
+                    let id = held.swap_remove(random.random_range(0..held.len()));
+                    let step = ["confirm", "release", "extend"][random.random_range(0..3)];
+                    let path = format!("/api/reservations/{}/{step}", id.as_str().unwrap());
+                    service.post(&path, &json!({})).await
+                }
+                7 => {
+                    let lines = [(one, 3), (other, -1)].map(|(product, change)| {
+                        json!({"product": product, "warehouse": warehouse, "change": change, "kind": "adjustment"})
+                    });
+                    let body = json!({"atomic": true, "adjustments": lines});
+                    service.post("/api/adjustments/bulk", &body).await
+                }
+                _ => {
+                    let body = json!({"product": one, "warehouse": warehouse, "change": 4, "kind": "restock"});
+                    service.post("/api/adjustments", &body).await
+                }
+            };
+            self.count(answer.status);
+        }
+    }
+}
+
+#[tokio::test]
+async fn everything_at_once_ends_in_no_deadlock() {
+    let seed = seed();
+    eprintln!("together: STOCKYARD_TEST_SEED={seed}");
+    let world = World::with(|config| {
+        config.reservations.sweep_interval_ms = 100;
+        config.ingest.max_batch_events = 50;
+    })
+    .await;
+    let services = [world.start().await, world.start().await];
+    let shared = Shared {
+        warehouses: (0..3).map(|_| Uuid::new_v4()).collect(),
+        products: (0..4).map(|_| Uuid::new_v4()).collect(),
+        is_over: AtomicBool::new(false),
+        done: AtomicU64::new(0),
+        refused: AtomicU64::new(0),
+        services,
+    };
+    for (warehouse, product) in shared.keys() {
+        let moved = Move::new(warehouse, product, 20);
+        world.send(&moved.arrival()).await;
+        shared.services[0].has_on_hand(warehouse, product, 20).await;
+    }
+    let lasts = Duration::from_secs(if is_long() { 600 } else { 15 });
+    let began = Clock::system();
+    let callers = (0..CALLERS).map(|n| shared.call(SmallRng::seed_from_u64(seed ^ n)));
+    let facts = async {
+        let mut random = SmallRng::seed_from_u64(!seed);
+        let mut sent = Vec::new();
+        while began.elapsed() < lasts {
+            let keys = shared.keys();
+            let (warehouse, product) = keys[random.random_range(0..keys.len())];
+            let moved = Move::new(warehouse, product, random.random_range(1..4));
+            let is_voided = random.random_range(0..8) == 0;
+            let message = if random.random_range(0..3) == 0 {
+                moved.departure()
+            } else {
+                moved.arrival()
+            };
+            world.send(&message).await;
+            sent.push((moved.movement, is_voided));
+        }
+        shared.is_over.store(true, Ordering::Relaxed);
+    };
+    let verifying = async {
+        while !shared.is_over.load(Ordering::Relaxed) {
+            assert_eq!(world.differences().await, [""; 0]);
+        }
+    };
+    tokio::join!(join_all(callers), facts, verifying);
+    let (done, refused) = (&shared.done, &shared.refused);
+    eprintln!(
+        "together: {done:?} done, {refused:?} refused in {:?}",
+        began.elapsed()
+    );
+    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+    assert_eq!(world.database.number(deadlocks).await, 0);
+    for service in &shared.services {
+        let retries = service
+            .count("warehouse_ingest_retries_total{step=\"decide\"}")
+            .await;
+        assert_eq!(retries, 0, "nothing had to be tried again");
+    }
+    eventually("what is due is given back", async || {
+        let left = "select count(*) from reservations where state = 1 and expires_at <= now()";
+        (world.database.number(left).await == 0).then_some(())
+    })
+    .await;
+    let negative = "select count(*) from stock_levels where reserved < 0";
+    assert_eq!(world.database.number(negative).await, 0);
+    for service in shared.services {
+        service.stop().await;
+    }
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
+}
+
+impl Shared {
+    fn keys(&self) -> Vec<(Uuid, Uuid)> {
+        let of = |warehouse: &Uuid| {
+            self.products
+                .iter()
+                .map(move |product| (*warehouse, *product))
+                .collect::<Vec<_>>()
+        };
+        self.warehouses
+            .iter()
+            .flat_map(|warehouse| of(warehouse))
+            .collect()
+    }
+}
