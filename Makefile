@@ -47,6 +47,9 @@ bench: ## what it reaches, beside the limit of the machine and a peer (ARGS="bac
 check: ## what CI runs: format, lints, generated files, licences, Compose, and all tests
 	@scripts/with-servers.sh scripts/check.sh
 
+api-check: ## try the API against its own document (ARGS="--seed=1 --max-examples=200"; needs Python 3 with venv)
+	@scripts/with-servers.sh scripts/api-check.sh $(ARGS)
+
 fuzz: ## look for messages that the decoder misreads, for a minute (ARGS="-max_total_time=900"; needs a C++ compiler)
 	@scripts/fuzz.sh $(ARGS)
 
@@ -60,4 +63,4 @@ prepare: ## write .sqlx, after a changed query or migration
 openapi: ## write openapi.json, after a changed route
 	@cargo run --locked --quiet -- openapi >openapi.json.new && mv openapi.json.new openapi.json
 
-.PHONY: help start stop status logs produce seed-demo verify dlq test test-slow bench check fuzz fmt prepare openapi
+.PHONY: help start stop status logs produce seed-demo verify dlq test test-slow bench check api-check fuzz fmt prepare openapi

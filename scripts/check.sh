@@ -62,6 +62,7 @@ step openapi.json openapi_is_current
 step dependencies dependencies_are_allowed
 step "Compose file" scripts/compose-check.sh
 step tests cargo test --locked
+step "API against its document" scripts/api-check.sh
 
 printf '\n'
 [ -z "$failed" ] || die "failed: ${failed#, }"

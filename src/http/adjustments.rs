@@ -32,7 +32,7 @@ pub(super) struct AdjustmentBody {
     #[schema(value_type = String, example = "US-WEST")]
     warehouse: Name,
     /// UUID or sku.
-    #[schema(value_type = String, example = "W-1")]
+    #[schema(value_type = String, example = "OLJCESPC7Z")]
     product: Name,
     /// Units more, or less if negative; for a `count` the number there is.
     #[schema(example = -5)]

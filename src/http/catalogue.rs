@@ -31,7 +31,7 @@ const INVALID_WAREHOUSE: &str = "Invalid warehouse ID";
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct ProductEntry {
     /// Stands in paths in place of the id. 1 to 64 characters; not like a UUID.
-    #[schema(example = "W-1", min_length = 1, max_length = 64)]
+    #[schema(example = "OLJCESPC7Z", min_length = 1, max_length = 64)]
     sku: Option<String>,
     #[schema(example = "Widget A", min_length = 1, max_length = 200)]
     name: Option<String>,

@@ -243,7 +243,7 @@ pub(super) struct KeyBody {
     #[schema(example = "US-WEST")]
     warehouse: String,
     /// UUID or sku.
-    #[schema(example = "W-1")]
+    #[schema(example = "OLJCESPC7Z")]
     product: String,
 }
 

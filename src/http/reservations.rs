@@ -30,7 +30,7 @@ const INVALID: &str = "Invalid reservation ID";
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct ItemBody {
     /// UUID or sku.
-    #[schema(value_type = String, example = "W-1")]
+    #[schema(value_type = String, example = "OLJCESPC7Z")]
     product: Name,
     /// UUID or code; left out: wherever they are, from one warehouse if one has them all.
     #[schema(value_type = Option<String>, example = "US-WEST")]
@@ -43,7 +43,7 @@ pub(super) struct ItemBody {
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct ReserveBody {
     /// UUID or sku.
-    #[schema(value_type = Option<String>, example = "W-1")]
+    #[schema(value_type = Option<String>, example = "OLJCESPC7Z")]
     product: Option<Name>,
     /// UUID or code.
     #[schema(value_type = Option<String>)]
