@@ -38,12 +38,14 @@ pub const MESSAGE_STATUSES: [&str; 3] = ["ok", "duplicate", "error"];
 pub const TIERS: [&str; 2] = ["memory", "redis"];
 pub const LOOKUPS: [&str; 4] = ["hit", "miss", "refused", "error"];
 
-/// What clients are told of a crossed threshold: values of the label `type`.
-pub const STOCK_ALERTS: [&str; 4] = [
+/// What clients are told of a crossed threshold, and of reservations that are not covered: values of the label `type`.
+pub const STOCK_ALERTS: [&str; 6] = [
     "low_stock_alert",
     "stock_recovered",
     "reorder_needed",
     "reorder_recovered",
+    "reservation_at_risk",
+    "reservation_healed",
 ];
 /// How live clients connect.
 pub const LIVE_KINDS: [&str; 2] = ["socket", "stream"];
@@ -100,10 +102,12 @@ pub struct Metrics {
     pub stock_keys: IntGaugeVec,
     pub stock_units: IntGauge,
     pub reorder_products: IntGauge,
+    /// Lines of reservations: active, and of those at risk.
+    pub reservations: IntGaugeVec,
     /// Lines of movements under way, overdue, and that ended otherwise than they began.
     pub movement_lines: IntGaugeVec,
     pub units_in_transit: IntGauge,
-    /// Thresholds that were seen crossed, by what clients are told.
+    /// Thresholds that were seen crossed, and reservations seen at risk or healed, by what clients are told.
     pub stock_alerts_total: IntCounterVec,
     /// Differences that the last finished check of the tables found, checks by result, and when the last one finished (seconds
     /// since 1970; 0: never).
@@ -242,6 +246,11 @@ impl Metrics {
                 "reorder_products",
                 "Products of which no more than the reorder point is available",
             )?,
+            reservations: make.gauges(
+                "reservations",
+                "Lines of active reservations, and those of them that what is on hand does not cover (at_risk)",
+                &["state"],
+            )?,
             movement_lines: make.gauges(
                 "movement_lines",
                 "Lines of movements that are not complete, by status; overdue ones are in transit as well",
@@ -250,7 +259,7 @@ impl Metrics {
             units_in_transit: make.gauge("units_in_transit", "Units that departed and did not arrive")?,
             stock_alerts_total: make.counters(
                 "stock_alerts_total",
-                "Thresholds that the follower saw crossed",
+                "Thresholds that the follower saw crossed, and reservations at risk or healed",
                 &["type"],
             )?,
             verify_differences: make.gauge(

@@ -105,7 +105,11 @@ mod tests {
             version: Version::ZERO,
             tag: Tag(1),
         };
-        let entry = Entry { as_of, body: None };
+        let entry = Entry {
+            as_of,
+            valid_until: None,
+            body: None,
+        };
         lead.land(&entry);
         assert_eq!(joined.result().await, Some(entry));
         assert!(

@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     clock::Clock,
-    domain::{CommitPoint, MovementId, StockKey},
+    domain::{CommitPoint, MovementId, StockKey, Timestamp},
     metrics::Metrics,
 };
 pub use flights::{Flights, Seat};
@@ -50,6 +50,8 @@ impl CacheKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub as_of: CommitPoint,
+    /// By the database's clock, where the answer is another from some moment on without a commit.
+    pub valid_until: Option<Timestamp>,
     pub body: Option<Bytes>,
 }
 
@@ -203,7 +205,7 @@ impl Cache {
             self.count(tier, "miss");
             return None;
         };
-        match self.rule.judge(key, entry.as_of) {
+        match self.rule.judge(key, entry.as_of, entry.valid_until) {
             Ok(position) => {
                 self.count(tier, "hit");
                 Some(Lookup::Hit {
@@ -216,7 +218,13 @@ impl Cache {
                 self.metrics.cache_bypasses_total.inc();
                 Some(Lookup::Bypass)
             }
-            Err(Refusal::Changed | Refusal::Ahead | Refusal::Before | Refusal::OtherDatabase) => {
+            Err(
+                Refusal::Changed
+                | Refusal::Ahead
+                | Refusal::Before
+                | Refusal::OtherDatabase
+                | Refusal::RanOut,
+            ) => {
                 self.count(tier, "refused");
                 None
             }

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use super::{CacheKey, Entry};
 use crate::{
     clock::Clock,
-    domain::{CommitPoint, Tag, Version},
+    domain::{CommitPoint, Tag, Timestamp, Version},
     metrics::Metrics,
 };
 
@@ -36,9 +36,11 @@ pub struct RedisSettings {
 /// Most writes under way at once; what comes beyond is not cached in Redis.
 const WRITES_MAX: usize = 256;
 /// Of the stored form: another form of entry gets another number, and the old ones are never read.
-const FORM: u8 = 1;
-/// Form, version, tag, whether there is a body.
-const HEADER_BYTES: usize = 1 + 8 + 4 + 1;
+const FORM: u8 = 2;
+/// Form, version, tag, until when it is true, whether there is a body.
+const HEADER_BYTES: usize = 1 + 8 + 4 + 8 + 1;
+/// Stands for an entry that is true until a commit says otherwise: no time of a database.
+const FOR_EVER: i64 = i64::MAX;
 
 #[derive(Clone, Debug)]
 pub(super) struct RedisTier(Arc<Inner>);
@@ -212,6 +214,8 @@ fn encode(entry: &Entry) -> Vec<u8> {
     bytes.push(FORM);
     bytes.extend_from_slice(&entry.as_of.version.number().to_be_bytes());
     bytes.extend_from_slice(&entry.as_of.tag.0.to_be_bytes());
+    let until = entry.valid_until.map_or(FOR_EVER, Timestamp::micros);
+    bytes.extend_from_slice(&until.to_be_bytes());
     bytes.push(u8::from(entry.body.is_some()));
     bytes.extend_from_slice(body);
     bytes
@@ -222,7 +226,8 @@ fn decode(bytes: Vec<u8>) -> Option<Entry> {
     let (header, _) = bytes.split_first_chunk::<HEADER_BYTES>()?;
     let (form, rest) = header.split_first()?;
     let (version, rest) = rest.split_first_chunk::<8>()?;
-    let (tag, has_body) = rest.split_first_chunk::<4>()?;
+    let (tag, rest) = rest.split_first_chunk::<4>()?;
+    let (until, has_body) = rest.split_first_chunk::<8>()?;
     if *form != FORM {
         return None;
     }
@@ -230,12 +235,18 @@ fn decode(bytes: Vec<u8>) -> Option<Entry> {
         version: Version::new(i64::from_be_bytes(*version))?,
         tag: Tag(u32::from_be_bytes(*tag)),
     };
+    let until = i64::from_be_bytes(*until);
+    let valid_until = (until != FOR_EVER).then_some(Timestamp::from_micros(until));
     let body = match has_body {
         [1] => Some(Bytes::from(bytes).slice(HEADER_BYTES..)),
         [0] if bytes.len() == HEADER_BYTES => None,
         _ => return None,
     };
-    Some(Entry { as_of, body })
+    Some(Entry {
+        as_of,
+        valid_until,
+        body,
+    })
 }
 
 #[cfg(test)]
@@ -249,8 +260,14 @@ mod tests {
             tag: Tag(0x5f3a_9c01),
         };
         for body in [None, Some(Bytes::new()), Some(Bytes::from_static(b"{}"))] {
-            let entry = Entry { as_of, body };
-            assert_eq!(decode(encode(&entry)), Some(entry));
+            for valid_until in [None, Some(Timestamp::from_micros(1_764_192_000_000_000))] {
+                let entry = Entry {
+                    as_of,
+                    valid_until,
+                    body: body.clone(),
+                };
+                assert_eq!(decode(encode(&entry)), Some(entry));
+            }
         }
     }
 
@@ -261,6 +278,7 @@ mod tests {
                 version: Version::ZERO,
                 tag: Tag(1),
             },
+            valid_until: None,
             body: None,
         });
         let mut other_form = good.clone();

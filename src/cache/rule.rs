@@ -6,6 +6,12 @@
 //! [`FOLLOWED_WITHIN`] behind. Two keys in one slot cost a miss, never a stale answer; a slow reader that stores an old
 //! body late stores an old `as_of` with it.
 //!
+//! What a reservation held comes back when its time is over, though no commit says so yet. So an answer that depends on the time
+//! carries the moment until which it is true, by the database's clock, and is used only before it. What time it is there is
+//! known at most too late, never too early: a look brings the database's clock with it, read after the look began, so now it is
+//! no later there than that clock and all that has passed here since the look began. The two clocks may run at different rates while
+//! one is being set right: [`DRIFT_DIVISOR`] allows for that. (A clock that is set in one step is right again with the next look.)
+//!
 //! Order matters: use loads `P` before the tables (acquire), following raises the tables before `P` (release). A
 //! restart after a restore is fenced by a generation that is odd while it is under way, as in a sequence lock.
 
@@ -19,7 +25,7 @@ use tokio::sync::watch;
 use super::CacheKey;
 use crate::{
     clock::Clock,
-    domain::{CommitPoint, Tag, Version},
+    domain::{CommitPoint, Tag, Timestamp, Version},
 };
 
 /// An entry is used only if the last finished look at the order of commits began within this time.
@@ -29,6 +35,9 @@ const SLOTS: usize = 1 << 20;
 /// How many versions' tags are remembered (1 MiB). At 1,000 commits a second it is two minutes, and entries expire
 /// after one.
 const TAGS: usize = 1 << 17;
+/// A tenth more time may have passed on the database's clock than on ours: clocks that are off are slewed, by 1/12 at most as `chrony`
+/// has it by default and far less otherwise. As entries live by looks, it is at most 100 ms that an answer is given up too early.
+const DRIFT_DIVISOR: u64 = 10;
 /// No look has finished since the start or the last restore.
 const NEVER: u64 = u64::MAX;
 
@@ -43,6 +52,8 @@ pub enum Refusal {
     Before,
     /// Its version has another tag here: it was read from another life of the database.
     OtherDatabase,
+    /// What it shows has run out by itself, or may have by now.
+    RanOut,
     /// The follower has not looked for too long.
     NotFollowed,
 }
@@ -58,6 +69,7 @@ pub struct Conditions {
     pub not_ahead: bool,
     pub not_before: bool,
     pub same_database: bool,
+    pub in_time: bool,
     pub followed: bool,
 }
 
@@ -67,6 +79,7 @@ impl Conditions {
         not_ahead: true,
         not_before: true,
         same_database: true,
+        in_time: true,
         followed: true,
     };
 }
@@ -92,6 +105,8 @@ pub struct Rule {
     generation: AtomicU64,
     /// When the last finished look began, in nanoseconds of the clock.
     looked: AtomicU64,
+    /// The database's clock as that look saw it, less when the look began, in microseconds since 1970.
+    clock_offset: AtomicI64,
     reached: watch::Sender<i64>,
     clock: Clock,
     conditions: Conditions,
@@ -108,14 +123,21 @@ impl Rule {
             began: AtomicI64::new(i64::MAX),
             generation: AtomicU64::new(0),
             looked: AtomicU64::new(NEVER),
+            clock_offset: AtomicI64::new(0),
             reached: watch::Sender::new(-1),
             clock,
             conditions,
         }
     }
 
-    /// Whether an entry for the key, read as of that commit, may be used; if so, the position it is true as of.
-    pub fn judge(&self, key: CacheKey, as_of: CommitPoint) -> Result<CommitPoint, Refusal> {
+    /// Whether an entry for the key, read as of that commit and true until that moment, may be used; if so, the position it is true
+    /// as of.
+    pub fn judge(
+        &self,
+        key: CacheKey,
+        as_of: CommitPoint,
+        valid_until: Option<Timestamp>,
+    ) -> Result<CommitPoint, Refusal> {
         let generation = self.generation.load(Ordering::Acquire);
         let position = self.position.load(Ordering::Acquire);
         let changed = self.slot(key).load(Ordering::Acquire);
@@ -136,6 +158,9 @@ impl Rule {
         }
         if !held(version >= changed, self.conditions.unchanged) {
             return Err(Refusal::Changed);
+        }
+        if !held(self.is_in_time(valid_until), self.conditions.in_time) {
+            return Err(Refusal::RanOut);
         }
         let same = version > position || self.tag(version) == Some(as_of.tag);
         if !held(same, self.conditions.same_database) {
@@ -159,13 +184,20 @@ impl Rule {
     }
 
     /// Whether the result of a read that was under way when the caller came may answer the caller too: it holds all
-    /// that this process knew by then, nothing this process knows by now has changed the key after it, and no restore
-    /// was noticed in between.
-    pub fn admits_joined(&self, key: CacheKey, as_of: CommitPoint, seen: Seen) -> bool {
+    /// that this process knew by then, nothing this process knows by now has changed the key after it, it is still true, and no
+    /// restore was noticed in between.
+    pub fn admits_joined(
+        &self,
+        key: CacheKey,
+        as_of: CommitPoint,
+        valid_until: Option<Timestamp>,
+        seen: Seen,
+    ) -> bool {
         let changed = self.slot(key).load(Ordering::Acquire);
         let version = as_of.version.number();
         (version >= changed || !self.conditions.unchanged)
             && (version >= seen.position || !self.conditions.not_before)
+            && (self.is_in_time(valid_until) || !self.conditions.in_time)
             && (self.is_followed() || !self.conditions.followed)
             && seen.generation.is_multiple_of(2)
             && self.generation.load(Ordering::Acquire) == seen.generation
@@ -177,6 +209,24 @@ impl Rule {
         let now = nanos(self.clock.elapsed());
         looked != NEVER && now.saturating_sub(looked) <= nanos(FOLLOWED_WITHIN)
             || !self.conditions.followed
+    }
+
+    /// Whether it is surely not that late yet in the database.
+    fn is_in_time(&self, valid_until: Option<Timestamp>) -> bool {
+        valid_until.is_none_or(|until| self.database_now_at_most() < until)
+    }
+
+    /// No earlier than what the database's clock says now.
+    fn database_now_at_most(&self) -> Timestamp {
+        // First the look, then the clock: that is then of this look or of a later one, and either will do.
+        let looked = self.looked.load(Ordering::Acquire);
+        let offset = self.clock_offset.load(Ordering::Acquire);
+        let now = nanos(self.clock.elapsed());
+        if looked == NEVER {
+            return Timestamp::from_micros(i64::MAX);
+        }
+        let drift = now.saturating_sub(looked) / DRIFT_DIVISOR;
+        Timestamp::from_micros(offset.saturating_add(micros_up(now.saturating_add(drift))))
     }
 
     /// The key changed in that version. A writer says so for its own keys before it answers, the follower for all.
@@ -191,9 +241,12 @@ impl Rule {
         self.reached.send_replace(to.version.number());
     }
 
-    /// A look at the order of commits that began then has reached what was the newest one.
-    pub fn confirm(&self, began: Duration) {
-        self.looked.store(nanos(began), Ordering::Release);
+    /// A look at the order of commits that began then has reached what was the newest one, and has seen the database's clock.
+    pub fn confirm(&self, began: Duration, clock: Timestamp) {
+        let began = nanos(began);
+        let offset = clock.micros().saturating_sub(micros_down(began));
+        self.clock_offset.store(offset, Ordering::Release);
+        self.looked.store(began, Ordering::Release);
     }
 
     /// Nothing is to be used until the next look is finished.
@@ -274,6 +327,15 @@ impl Rule {
     }
 }
 
+/// Whole microseconds, the last one counting whole.
+fn micros_up(nanos: u64) -> i64 {
+    i64::try_from(nanos.div_ceil(1_000)).unwrap_or(i64::MAX)
+}
+
+fn micros_down(nanos: u64) -> i64 {
+    i64::try_from(nanos / 1_000).unwrap_or(i64::MAX)
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX - 1)
 }
@@ -296,33 +358,40 @@ mod tests {
         CacheKey::Movement(MovementId::new(Uuid::from_u128(n)).unwrap())
     }
 
+    /// What the database's clock says when a test begins.
+    const AT: Timestamp = Timestamp::from_micros(1_000_000_000);
+
+    fn later(by: Duration) -> Timestamp {
+        Timestamp::from_micros(AT.micros() + i64::try_from(by.as_micros()).unwrap())
+    }
+
     fn following(at: i64) -> (Rule, Clock) {
         let clock = Clock::manual();
         let rule = Rule::new(clock.clone(), Conditions::ALL);
         rule.restart(point(at));
-        rule.confirm(clock.elapsed());
+        rule.confirm(clock.elapsed(), AT);
         (rule, clock)
     }
 
     #[test]
     fn an_entry_is_good_until_its_key_changes() {
         let (rule, _) = following(5);
-        assert_eq!(rule.judge(key(1), point(5)), Ok(point(5)));
+        assert_eq!(rule.judge(key(1), point(5), None), Ok(point(5)));
         rule.mark(key(2), point(6).version);
         rule.advance(point(6));
         assert_eq!(
-            rule.judge(key(1), point(5)),
+            rule.judge(key(1), point(5), None),
             Ok(point(6)),
             "true as of the newer commit too"
         );
-        assert_eq!(rule.judge(key(2), point(5)), Err(Refusal::Changed));
+        assert_eq!(rule.judge(key(2), point(5), None), Err(Refusal::Changed));
     }
 
     #[test]
     fn an_entry_from_before_or_ahead_is_refused() {
         let (rule, _) = following(5);
-        assert_eq!(rule.judge(key(1), point(4)), Err(Refusal::Before));
-        assert_eq!(rule.judge(key(1), point(6)), Err(Refusal::Ahead));
+        assert_eq!(rule.judge(key(1), point(4), None), Err(Refusal::Before));
+        assert_eq!(rule.judge(key(1), point(6), None), Err(Refusal::Ahead));
     }
 
     #[test]
@@ -332,17 +401,70 @@ mod tests {
             tag: Tag(1),
             ..point(5)
         };
-        assert_eq!(rule.judge(key(1), other), Err(Refusal::OtherDatabase));
+        assert_eq!(rule.judge(key(1), other, None), Err(Refusal::OtherDatabase));
     }
 
     #[test]
     fn nothing_is_used_while_nobody_looks() {
         let (rule, clock) = following(5);
         clock.advance(FOLLOWED_WITHIN);
-        assert!(rule.judge(key(1), point(5)).is_ok());
+        assert!(rule.judge(key(1), point(5), None).is_ok());
         clock.advance(Duration::from_nanos(1));
-        assert_eq!(rule.judge(key(1), point(5)), Err(Refusal::NotFollowed));
-        assert!(!rule.admits_joined(key(1), point(5), rule.seen()));
+        assert_eq!(
+            rule.judge(key(1), point(5), None),
+            Err(Refusal::NotFollowed)
+        );
+        assert!(!rule.admits_joined(key(1), point(5), None, rule.seen()));
+    }
+
+    #[test]
+    fn what_runs_out_is_used_while_it_surely_is_true() {
+        let (rule, clock) = following(5);
+        let until = Some(later(Duration::from_millis(220)));
+        assert!(rule.judge(key(1), point(5), until).is_ok());
+        clock.advance(Duration::from_micros(199_999));
+        assert!(rule.judge(key(1), point(5), until).is_ok());
+        assert!(rule.admits_joined(key(1), point(5), until, rule.seen()));
+        // With the tenth that the database's clock may be ahead by.
+        clock.advance(Duration::from_micros(1));
+        assert_eq!(rule.judge(key(1), point(5), until), Err(Refusal::RanOut));
+        assert!(!rule.admits_joined(key(1), point(5), until, rule.seen()));
+        assert!(rule.judge(key(1), point(5), None).is_ok());
+
+        // A look that began then and saw that less has passed there.
+        rule.confirm(clock.elapsed(), later(Duration::from_millis(200)));
+        assert!(rule.judge(key(1), point(5), until).is_ok());
+    }
+
+    #[test]
+    fn how_long_a_look_took_counts() {
+        let (rule, clock) = following(5);
+        let began = clock.elapsed();
+        clock.advance(Duration::from_millis(100));
+        // Its answer may be as old as the look.
+        rule.confirm(began, AT);
+        let until = |ms| Some(later(Duration::from_millis(ms)));
+        assert!(rule.judge(key(1), point(5), until(111)).is_ok());
+        assert_eq!(
+            rule.judge(key(1), point(5), until(110)),
+            Err(Refusal::RanOut)
+        );
+    }
+
+    #[test]
+    fn nothing_that_runs_out_is_used_before_the_databases_clock_is_known() {
+        let clock = Clock::manual();
+        let conditions = Conditions {
+            followed: false,
+            ..Conditions::ALL
+        };
+        let rule = Rule::new(clock, conditions);
+        rule.restart(point(5));
+        assert!(rule.judge(key(1), point(5), None).is_ok());
+        assert_eq!(
+            rule.judge(key(1), point(5), Some(later(Duration::from_hours(1)))),
+            Err(Refusal::RanOut)
+        );
     }
 
     #[test]
@@ -357,21 +479,25 @@ mod tests {
             tag: Tag(7),
             ..point(6)
         });
-        rule.confirm(clock.elapsed());
-        assert_eq!(rule.judge(key(1), point(6)), Err(Refusal::OtherDatabase));
-        assert_eq!(rule.judge(key(1), point(9)), Err(Refusal::Ahead));
+        rule.confirm(clock.elapsed(), AT);
+        assert_eq!(
+            rule.judge(key(1), point(6), None),
+            Err(Refusal::OtherDatabase)
+        );
+        assert_eq!(rule.judge(key(1), point(9), None), Err(Refusal::Ahead));
         assert!(
             rule.judge(
                 key(1),
                 CommitPoint {
                     tag: Tag(7),
                     ..point(6)
-                }
+                },
+                None
             )
             .is_ok()
         );
         assert!(
-            !rule.admits_joined(key(1), point(9), seen),
+            !rule.admits_joined(key(1), point(9), None, seen),
             "the read began before the restore was noticed"
         );
     }
@@ -379,7 +505,7 @@ mod tests {
     #[test]
     fn an_empty_database_is_followed_too() {
         let (rule, _) = following(0);
-        assert_eq!(rule.judge(key(1), point(0)), Ok(point(0)));
+        assert_eq!(rule.judge(key(1), point(0), None), Ok(point(0)));
         let untagged = Rule::new(Clock::manual(), Conditions::ALL);
         assert_eq!(untagged.position(), None);
     }

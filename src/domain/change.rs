@@ -119,6 +119,11 @@ impl Amounts {
             reserved: self.reserved.saturating_add(delta.reserved),
         }
     }
+
+    /// Whether more is promised than there is: then some of the reservations are at risk.
+    pub fn is_over_committed(self) -> bool {
+        self.reserved > 0 && self.reserved > self.on_hand
+    }
 }
 
 /// One row of the ledger: what it added, and the level after its whole batch.
@@ -147,6 +152,11 @@ impl LevelChange {
     /// How many units more can be promised than before.
     pub fn available_delta(&self) -> i64 {
         self.after.available() - self.before.available()
+    }
+
+    /// Whether more was promised than there was, before it or after.
+    pub fn is_over_committed(&self) -> bool {
+        self.before.is_over_committed() || self.after.is_over_committed()
     }
 }
 

@@ -7,6 +7,8 @@
 //! - **on hand**: what stands in a warehouse; may be negative, because facts come in any order and some never come.
 //! - **reserved**: promised units, never negative. **available**: what is neither.
 //! - **level**: on hand and reserved of one *key* (warehouse and product) at one *revision*.
+//! - **reservation**: promised units of one or several levels, its *lines*. While it is *active* they count as reserved; it is *due*
+//!   once its time is over, whether or not somebody has tidied it up; a line is *at risk* that what is on hand does not cover.
 //! - **request**: what somebody wants done; it is *decided*, and may be refused.
 //! - **commit**: one published transaction, known by its *version* and a random *tag*.
 
@@ -21,6 +23,7 @@ pub mod movement;
 pub mod price;
 pub mod quantity;
 pub mod reservation;
+pub mod risk;
 pub mod stock;
 pub mod time;
 pub mod transit;

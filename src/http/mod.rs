@@ -123,6 +123,7 @@ fn command_routes() -> OpenApiRouter<Context> {
         .routes(routes!(adjustments::adjust))
         .routes(routes!(adjustments::bulk))
         .routes(routes!(reservations::reserve))
+        .routes(routes!(reservations::show))
         .routes(routes!(reservations::confirm))
         .routes(routes!(reservations::release))
         .routes(routes!(reservations::extend))

@@ -11,15 +11,19 @@ use uuid::Uuid;
 
 use super::{
     Context,
+    answer::document,
     command::{self, Ask, WhenEmpty, With, decide, granted, refused},
     error::{ApiError, Problem},
     input::{Name, Names},
 };
-use crate::domain::{
-    Quantity, ReservationId, StockKey, Timestamp,
-    command::{Item, Request, Reserve},
-    decide::{Reserved, Stepped, Verdict},
-    reservation::{State as Standing, Step},
+use crate::{
+    domain::{
+        Quantity, ReservationId, StockKey, Timestamp,
+        command::{Item, Request, Reserve},
+        decide::{Reserved, Stepped, Verdict},
+        reservation::{State as Standing, Step},
+    },
+    store::reservations::{Reservation, ReservedLine},
 };
 
 /// Most items of one reservation.
@@ -141,6 +145,105 @@ impl ReservationBody {
     fn stepped(at: &Stepped) -> Self {
         Self::new(at.id, at.state, &at.lines, at.created_at, at.expires_at)
     }
+}
+
+/// Where units are reserved, and whether they are there.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ShownAllocationBody {
+    #[serde(flatten)]
+    allocation: AllocationBody,
+    /// The sku where there is one, else the UUID.
+    product: String,
+    /// The code where there is one, else the UUID.
+    warehouse: String,
+    /// It is active, and what is on hand does not cover it and the older ones.
+    at_risk: bool,
+}
+
+/// A reservation as it is now.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ShownReservationBody {
+    id: Uuid,
+    /// `active`, `confirmed`, `released`, `expired`, `returned` or `shipped`.
+    #[schema(example = "active")]
+    state: &'static str,
+    allocations: Vec<ShownAllocationBody>,
+    /// Whether one of its allocations is.
+    at_risk: bool,
+    reference: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: String,
+    /// When its state, or the time at which it expires, last changed.
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: String,
+    /// `null`: it does not expire.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<String>,
+}
+
+impl ShownReservationBody {
+    fn new(id: ReservationId, reservation: &Reservation) -> Self {
+        // What is due has expired, and holds nothing.
+        let state = if reservation.is_due {
+            Standing::Expired
+        } else {
+            reservation.state
+        };
+        let allocation = |line: &ReservedLine| ShownAllocationBody {
+            allocation: AllocationBody {
+                product_id: line.product.id.uuid(),
+                warehouse_id: line.warehouse.id.uuid(),
+                quantity: line.quantity,
+            },
+            product: line.product.label(),
+            warehouse: line.warehouse.label(),
+            at_risk: line.is_at_risk && state == Standing::Active,
+        };
+        let allocations: Vec<_> = reservation.lines.iter().map(allocation).collect();
+        Self {
+            id: id.uuid(),
+            state: state.as_str(),
+            at_risk: allocations.iter().any(|allocation| allocation.at_risk),
+            allocations,
+            reference: reservation.reference.clone(),
+            created_at: reservation.created_at.to_string(),
+            updated_at: reservation.changed_at.to_string(),
+            expires_at: reservation.expires_at.as_ref().map(Timestamp::to_string),
+        }
+    }
+}
+
+/// A reservation
+#[utoipa::path(
+    get,
+    path = "/api/reservations/{reservation_id}",
+    tag = "commands",
+    params(("reservation_id" = Uuid, Path)),
+    responses(
+        (status = 200, description = "The reservation as it is now", body = ShownReservationBody, headers(
+            ("Stock-Version" = String, description = "As of which commit it is true")
+        )),
+        (status = 400, description = INVALID, body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Reservation not found", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn show(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let id = reservation(&id)?;
+    let read = context.inventory.reservation(id).await?;
+    let found = read
+        .value
+        .ok_or(ApiError::NotFound("Reservation not found"))?;
+    let body = ShownReservationBody::new(id, &found);
+    Ok(document(StatusCode::OK, &body, read.as_of))
+}
+
+fn reservation(text: &str) -> Result<ReservationId, ApiError> {
+    let id = Uuid::try_parse(text).ok().and_then(ReservationId::new);
+    id.ok_or(ApiError::BadRequest(INVALID))
 }
 
 /// A number of units that can be reserved.
@@ -381,9 +484,8 @@ async fn step(
     step: Step,
     ask: Ask<StepBody>,
 ) -> Result<Response, ApiError> {
-    let id = Uuid::try_parse(id).ok().and_then(ReservationId::new);
     let request = Request::Step {
-        reservation: id.ok_or(ApiError::BadRequest(INVALID))?,
+        reservation: reservation(id)?,
         step,
         id: command::command_id(),
         note: ask.note(ask.body.reason.as_deref(), None)?,

@@ -38,6 +38,10 @@ pub(super) struct SummaryBody {
     low: i64,
     /// Products of which no more than the reorder point is available.
     reorder: i64,
+    /// Lines of active reservations: one for each reservation and level.
+    reservations: i64,
+    /// Of those, the ones that what is on hand does not cover: the newest of their level.
+    reservations_at_risk: i64,
     /// Lines of movements that departed and did not arrive.
     in_transit: i64,
     units_in_transit: i64,
@@ -81,6 +85,8 @@ impl SummaryBody {
             negative: totals.negative,
             low: totals.low,
             reorder: totals.reorder,
+            reservations: totals.reservations,
+            reservations_at_risk: totals.reservations_at_risk,
             in_transit: totals.in_transit,
             units_in_transit: totals.units_in_transit,
             overdue: totals.overdue,

@@ -4,7 +4,7 @@ use std::{fmt::Debug, sync::Arc};
 
 use crate::{
     domain::{
-        CommitPoint, Product, ProductId, StockKey, Timestamp, Warehouse,
+        CommitPoint, Product, ProductId, ReservationId, StockKey, Timestamp, Warehouse,
         change::{Amounts, ChangeKind, LevelChange},
     },
     store::catalogue::CatalogueChange,
@@ -19,6 +19,8 @@ pub struct Followed {
     pub levels: Vec<FollowedLevel>,
     pub crossings: Vec<Crossing>,
     pub reorders: Vec<Reorder>,
+    /// By key, the newest reservation first.
+    pub risks: Vec<Risk>,
     /// What it changed in the catalogue: what was said in older words may be wrong now.
     pub catalogue: Vec<CatalogueChange>,
 }
@@ -26,13 +28,18 @@ pub struct Followed {
 impl Followed {
     /// How many things there are to tell.
     pub fn len(&self) -> usize {
-        self.levels.len() + self.crossings.len() + self.reorders.len() + self.catalogue.len()
+        self.levels.len()
+            + self.crossings.len()
+            + self.reorders.len()
+            + self.risks.len()
+            + self.catalogue.len()
     }
 
-    /// The names of the thresholds it crossed.
+    /// The names of the alerts and recoveries it brought about.
     pub fn alerts(&self) -> impl Iterator<Item = &'static str> {
         let low = self.crossings.iter().map(Crossing::name);
         low.chain(self.reorders.iter().map(Reorder::name))
+            .chain(self.risks.iter().map(Risk::name))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -113,6 +120,28 @@ impl Reorder {
             "reorder_needed"
         } else {
             "reorder_recovered"
+        }
+    }
+}
+
+/// What a reservation holds of a level, when what is on hand does not cover it any more, or does again.
+#[derive(Clone, Debug)]
+pub struct Risk {
+    pub reservation: ReservationId,
+    pub key: StockKey,
+    /// Units that it holds of this level.
+    pub quantity: i64,
+    pub is_at_risk: bool,
+    pub names: Names,
+}
+
+impl Risk {
+    /// As clients read it.
+    pub fn name(&self) -> &'static str {
+        if self.is_at_risk {
+            "reservation_at_risk"
+        } else {
+            "reservation_healed"
         }
     }
 }

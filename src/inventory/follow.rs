@@ -26,9 +26,9 @@ use crate::{
     cache::CacheKey,
     clock::Clock,
     domain::{
-        CommitPoint, InventoryId, Version,
+        CommitPoint, InventoryId, Timestamp, Version,
         batch::Change,
-        change::{Amounts, LedgerRow},
+        change::{self, Amounts, LedgerRow},
     },
     store::{
         StoreError,
@@ -150,13 +150,16 @@ impl Follower {
         loop {
             let began = self.clock.elapsed();
             let Some(at) = self.position else {
-                self.begin().await?;
-                self.inventory.cache.rule().confirm(began);
+                let clock = self.begin().await?;
+                self.inventory.cache.rule().confirm(began, clock);
                 return Ok(());
             };
             let limit = self.settings.commits_max + 1;
-            let commits = self.inventory.store.commits_from(at.version, limit).await?;
-            let Some((_, newer)) = commits.split_first().filter(|(first, _)| first.point == at)
+            let looked = self.inventory.store.commits_from(at.version, limit).await?;
+            let commits = looked.commits;
+            let begins_here = |(first, _): &(&Commit, &[Commit])| first.point == at;
+            let Some(((_, newer), clock)) =
+                commits.split_first().filter(begins_here).zip(looked.clock)
             else {
                 self.notice_restore(at);
                 continue;
@@ -170,7 +173,7 @@ impl Follower {
                 self.follow_commits(some).await?;
             }
             self.take_what_follows();
-            self.inventory.cache.rule().confirm(began);
+            self.inventory.cache.rule().confirm(began, clock);
             return Ok(());
         }
     }
@@ -225,13 +228,10 @@ impl Follower {
     }
 
     /// A commit of this process: followed at once if it is the one right after the position, else kept until it is. Whether
-    /// it can be: what stands of a product whose entry changed, only the database knows.
+    /// it can be: what stands of a product whose entry changed, and whose reservations are at risk, only the database knows.
     fn take(&mut self, commit: Handed) -> bool {
-        if commit
-            .catalogue
-            .iter()
-            .any(|change| change.product().is_some())
-        {
+        let mut catalogue = commit.catalogue.iter();
+        if catalogue.any(|change| change.product().is_some()) || is_over_committed(&commit) {
             return false;
         }
         let version = commit.published.point.version;
@@ -300,9 +300,10 @@ impl Follower {
         self.ahead.clear();
     }
 
-    async fn begin(&mut self) -> Result<(), StoreError> {
+    /// Begins at the newest commit; the database's clock while it was read.
+    async fn begin(&mut self) -> Result<Timestamp, StoreError> {
         let beginning = self.inventory.store.beginning().await?;
-        let newest = beginning.newest();
+        let (newest, clock) = (beginning.newest(), beginning.clock);
         let mut watch = Watch::at_base(&beginning);
         let history = watch.tell(&beginning.history, beginning.did);
         self.watch = watch;
@@ -314,7 +315,28 @@ impl Follower {
             .metrics
             .feed_version
             .set(newest.version.number());
-        Ok(())
+        Ok(clock)
+    }
+}
+
+/// Whether more was promised of a level than there was, before the commit or after.
+fn is_over_committed(handed: &Handed) -> bool {
+    match &handed.changed {
+        Changed::Sides { changes, levels } => {
+            let has_reserved = |level: &&LevelAfter| level.reserved > 0;
+            levels.iter().filter(has_reserved).any(|level| {
+                // Facts change what is on hand and nothing that is reserved. Both lists are by key.
+                let first = changes.partition_point(|change| change.key < level.key);
+                let of_level = changes[first..]
+                    .iter()
+                    .take_while(|change| change.key == level.key);
+                let delta: i64 = of_level.map(|change| change.on_hand_delta).sum();
+                level.reserved > level.on_hand.min(level.on_hand.saturating_sub(delta))
+            })
+        }
+        Changed::Rows(rows) => change::fold(rows.iter().copied())
+            .iter()
+            .any(|change| change.before.is_over_committed() || change.after.is_over_committed()),
     }
 }
 
@@ -337,6 +359,7 @@ fn did(handed: Handed) -> Result<Did, StoreError> {
         rows,
         catalogue: catalogue.map(|change| (version, change)).collect(),
         levels: HashMap::new(),
+        lines: HashMap::new(),
     })
 }
 

@@ -11,12 +11,13 @@ use super::{Inventory, catalogue::page_rows};
 use crate::{
     cache::{CacheKey, Entry, Lookup, Seat, Tier},
     domain::{
-        CommitPoint, Movement, MovementId, Product, ProductId, StockKey, StockLevel, WarehouseId,
-        commit::WantedCommit, decide::TagOf, stock::ProductStock,
+        CommitPoint, Movement, MovementId, Product, ProductId, ReservationId, StockKey, StockLevel,
+        WarehouseId, commit::WantedCommit, decide::TagOf, stock::ProductStock,
     },
     store::{
         AsOf, StoreError,
         history::{LedgerEntry, LedgerPlace},
+        reservations::Reservation,
         stock::{LowLevel, Selection},
     },
 };
@@ -113,6 +114,14 @@ impl Inventory {
             value: read.value.pop(),
             as_of: read.as_of,
         })
+    }
+
+    /// A reservation; `None` if there never was one of this id.
+    pub async fn reservation(
+        &self,
+        id: ReservationId,
+    ) -> Result<AsOf<Option<Reservation>>, StoreError> {
+        self.retried(|| self.store.reservation(id)).await
     }
 
     /// How many products there are.
@@ -262,7 +271,12 @@ impl Inventory {
                 Seat::Joiner(joined) => {
                     self.metrics.cache_joined_total.inc();
                     if let Some(entry) = joined.result().await
-                        && self.cache.rule().admits_joined(key, entry.as_of, seen)
+                        && self.cache.rule().admits_joined(
+                            key,
+                            entry.as_of,
+                            entry.valid_until,
+                            seen,
+                        )
                     {
                         return Ok(entry);
                     }
@@ -277,9 +291,10 @@ impl Inventory {
         match key {
             CacheKey::Stock(key) => {
                 let read = self.retried(|| self.store.read_stock(key)).await?;
-                let body = (self.documents.stock)(key, &read.value);
+                let body = (self.documents.stock)(key, &read.value.level);
                 Ok(Entry {
                     as_of: read.as_of,
+                    valid_until: read.value.expires_next,
                     body: Some(body),
                 })
             }
@@ -288,6 +303,7 @@ impl Inventory {
                 let body = read.value.as_ref().map(self.documents.movement);
                 Ok(Entry {
                     as_of: read.as_of,
+                    valid_until: None,
                     body,
                 })
             }

@@ -148,6 +148,12 @@ fn show(totals: &Totals, metrics: &Metrics) {
     }
     metrics.stock_units.set(totals.units);
     metrics.reorder_products.set(totals.reorder);
+    for (state, lines) in [
+        ("active", totals.reservations),
+        ("at_risk", totals.reservations_at_risk),
+    ] {
+        metrics.reservations.with_label_values(&[state]).set(lines);
+    }
     for (status, lines) in [
         ("in_transit", totals.in_transit),
         ("overdue", totals.overdue),

@@ -2,7 +2,8 @@
 //! that somebody wants to reorder. So each commit is told in its own words, with the thresholds it crossed.
 //!
 //! Invariant: a crossing is a change of "is at or below" between two successive states, whether the stock moved or the threshold.
-//! Nothing else is remembered of alerts, so every process tells the same ones, and tells them again after a restart.
+//! Likewise a reservation becomes at risk, or heals, by what is so of it right before a commit and right after. Nothing else is
+//! remembered of alerts, so every process tells the same ones, and tells them again after a restart.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,11 +11,12 @@ use std::{
     sync::Arc,
 };
 
-use super::feed::{Crossing, Followed, FollowedLevel, Names, Reorder};
+use super::feed::{Crossing, Followed, FollowedLevel, Names, Reorder, Risk};
 use crate::{
     domain::{
-        Product, ProductId, Revision, StockKey, Warehouse, WarehouseId,
+        InventoryId, Product, ProductId, Revision, StockKey, Version, Warehouse, WarehouseId,
         change::{self, ChangeKind, LevelChange},
+        risk::{self, Line},
     },
     store::{
         catalogue::CatalogueChange,
@@ -39,6 +41,8 @@ struct InCommit<'d> {
     catalogue: Vec<CatalogueChange>,
     /// Levels, as the commit left them, of the products it changed in the catalogue.
     levels: &'d [LevelAt],
+    /// The reservations of levels of which more is promised than there is.
+    lines: &'d HashMap<InventoryId, Vec<Line>>,
 }
 
 impl Watch {
@@ -80,6 +84,7 @@ impl Watch {
                     .map(|(_, change)| change)
                     .collect(),
                 levels: did.levels.get(&version).map_or(&[], Vec::as_slice),
+                lines: &did.lines,
             };
             self.tell_one(commit, in_commit)
         };
@@ -114,6 +119,7 @@ impl Watch {
         for &product in before.keys() {
             self.count(product, did.levels);
         }
+        let risks = self.risks(commit.point.version, &did);
         let levels = self.levels(&before, did.changes, did.levels);
         let crossed = levels.iter().filter(|level| level.was_low != level.is_low);
         let crossings = crossed.map(Crossing::of).collect();
@@ -125,6 +131,7 @@ impl Watch {
             committed_at: commit.committed_at,
             crossings,
             reorders: reorders.collect(),
+            risks,
             catalogue: did.catalogue,
             levels,
         }
@@ -181,6 +188,32 @@ impl Watch {
             levels.sort_unstable_by_key(|level| level.change.key);
         }
         levels
+    }
+
+    /// The reservations that became at risk, and those that healed.
+    fn risks(&self, at: Version, did: &InCommit<'_>) -> Vec<Risk> {
+        let over_committed = did
+            .changes
+            .iter()
+            .filter(|change| change.is_over_committed());
+        let of_level = |change: &LevelChange| {
+            let lines = did.lines.get(&change.inventory_id);
+            let changed = risk::changed(
+                at,
+                change.before,
+                change.after,
+                lines.map_or(&[], Vec::as_slice),
+            );
+            let told = changed.map(|(line, is_at_risk)| Risk {
+                reservation: line.reservation,
+                key: change.key,
+                quantity: line.quantity,
+                is_at_risk,
+                names: self.names(change.key),
+            });
+            told.collect::<Vec<_>>()
+        };
+        over_committed.flat_map(of_level).collect()
     }
 
     fn learn(&mut self, change: &CatalogueChange) {

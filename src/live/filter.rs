@@ -93,6 +93,7 @@ impl Filter {
         match &item.what {
             What::Level(level) => self.has_key(level.change.key),
             What::Low(crossing) => self.has_key(crossing.key),
+            What::Risk(risk) => self.has_key(risk.key),
             What::Reorder(reorder) => self.has_total(reorder.product),
             What::Words(CatalogueChange::Product(product)) => has(&self.products, &product.id),
             What::Words(CatalogueChange::Warehouse(place)) => has(&self.warehouses, &place.id),

@@ -11,7 +11,7 @@ use crate::{
         catalogue::{Code, Name, Threshold},
         change::{Amounts, ChangeKind},
     },
-    inventory::feed::{Crossing, FollowedLevel, Names, Reorder},
+    inventory::feed::{Crossing, FollowedLevel, Names, Reorder, Risk},
     store::catalogue::CatalogueChange,
 };
 
@@ -135,6 +135,7 @@ pub(super) fn item(shown: &Shown, item: &Item, cursor: Option<CommitPoint>) -> B
         What::Level(level) => update(shown, level, Told::to_all(level), cursor),
         What::Low(crossing) => low(shown, crossing, cursor),
         What::Reorder(reorder) => self::reorder(shown, reorder, cursor),
+        What::Risk(risk) => self::risk(shown, risk, cursor),
         What::Words(change) => words(shown, change, cursor),
     }
 }
@@ -221,6 +222,36 @@ pub(super) fn reorder(shown: &Shown, reorder: &Reorder, cursor: Option<CommitPoi
                 .and_then(|known| known.reorder_point)
                 .map(Threshold::units),
             product_name: name(known),
+            timestamp: shown.committed_at.to_string(),
+        },
+    )
+}
+
+#[derive(Serialize)]
+struct RiskAlert<'f> {
+    reservation_id: Uuid,
+    product_id: Id<'f>,
+    warehouse: Id<'f>,
+    warehouse_id: Uuid,
+    quantity: i64,
+    timestamp: String,
+}
+
+pub(super) fn risk(shown: &Shown, risk: &Risk, cursor: Option<CommitPoint>) -> Bytes {
+    let StockKey {
+        warehouse: place,
+        product,
+    } = risk.key;
+    tell(
+        shown,
+        risk.name(),
+        cursor,
+        RiskAlert {
+            reservation_id: risk.reservation.uuid(),
+            product_id: product_id(product, risk.names.product.as_deref()),
+            warehouse: warehouse(place, risk.names.warehouse.as_deref()),
+            warehouse_id: place.uuid(),
+            quantity: risk.quantity,
             timestamp: shown.committed_at.to_string(),
         },
     )
@@ -382,7 +413,9 @@ pub(super) fn flat(shown: &Shown, item: &Item) -> Option<Bytes> {
                 timestamp,
             }
         }
-        What::Level(_) | What::Low(_) | What::Reorder(_) | What::Words(_) => return None,
+        What::Level(_) | What::Low(_) | What::Reorder(_) | What::Risk(_) | What::Words(_) => {
+            return None;
+        }
     };
     Some(write(&frame))
 }

@@ -222,6 +222,8 @@ impl Hub {
         let selection = Selection {
             warehouses: filter.warehouses(),
             products: filter.products(),
+            // Whoever has it goes on by what the ledger says: that something ran out comes as an update, when that is recorded.
+            as_in_ledger: true,
             ..Selection::default()
         };
         let read = inventory.product_stock(selection).await?;

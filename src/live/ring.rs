@@ -15,8 +15,10 @@ use bytes::Bytes;
 
 use super::{filter::Filter, frames};
 use crate::{
-    domain::{CommitPoint, ProductId, StockKey, Tag, Timestamp, Version, WarehouseId},
-    inventory::feed::{Crossing, Followed, FollowedLevel, Reorder},
+    domain::{
+        CommitPoint, ProductId, ReservationId, StockKey, Tag, Timestamp, Version, WarehouseId,
+    },
+    inventory::feed::{Crossing, Followed, FollowedLevel, Reorder, Risk},
     store::catalogue::CatalogueChange,
 };
 
@@ -64,6 +66,7 @@ pub enum What {
     Level(FollowedLevel),
     Low(Crossing),
     Reorder(Reorder),
+    Risk(Risk),
     Words(CatalogueChange),
 }
 
@@ -73,6 +76,7 @@ enum About {
     Level(StockKey),
     Low(StockKey),
     Reorder(ProductId),
+    Risk(ReservationId, StockKey),
     Product(ProductId),
     Warehouse(WarehouseId),
 }
@@ -90,6 +94,7 @@ impl What {
             Self::Level(level) => About::Level(level.change.key),
             Self::Low(crossing) => About::Low(crossing.key),
             Self::Reorder(reorder) => About::Reorder(reorder.product),
+            Self::Risk(risk) => About::Risk(risk.reservation, risk.key),
             Self::Words(CatalogueChange::Product(product)) => About::Product(product.id),
             Self::Words(CatalogueChange::Warehouse(place)) => About::Warehouse(place.id),
         }
@@ -123,7 +128,8 @@ impl Shown {
         let words = commit.catalogue.into_iter().map(What::Words);
         let low = commit.crossings.into_iter().map(What::Low);
         let reorders = commit.reorders.into_iter().map(What::Reorder);
-        let first = words.chain(low).chain(reorders);
+        let risks = commit.risks.into_iter().map(What::Risk);
+        let first = words.chain(low).chain(reorders).chain(risks);
         let mut items: Vec<Item> = first.map(Item::new).collect();
         let levels_from = items.len();
         items.extend(commit.levels.into_iter().map(What::Level).map(Item::new));
@@ -240,7 +246,7 @@ impl Shown {
 fn level_key(item: &Item) -> Option<StockKey> {
     match &item.what {
         What::Level(level) => Some(level.change.key),
-        What::Low(_) | What::Reorder(_) | What::Words(_) => None,
+        What::Low(_) | What::Reorder(_) | What::Risk(_) | What::Words(_) => None,
     }
 }
 

@@ -452,7 +452,11 @@ impl Walk {
                 continue;
             }
             let how = match &item.what {
-                What::Low(_) | What::Reorder(_) if !self.has_crossed(item, commits)? => continue,
+                What::Low(_) | What::Reorder(_) | What::Risk(_)
+                    if !self.has_crossed(item, commits)? =>
+                {
+                    continue;
+                }
                 _ if self.dialect == Dialect::Flat => match shown.flat_frame(item) {
                     Some(_) => How::Flat,
                     None => continue,
@@ -475,7 +479,9 @@ impl Walk {
                         How::ByItself(told)
                     }
                 }
-                What::Low(_) | What::Reorder(_) | What::Words(_) => How::AsEverybody,
+                What::Low(_) | What::Reorder(_) | What::Risk(_) | What::Words(_) => {
+                    How::AsEverybody
+                }
             };
             return Ok(Some(Found { shown, place, how }));
         }

@@ -25,11 +25,12 @@ use super::{
 };
 use crate::{
     domain::{
-        CommitPoint, InventoryId, Product, ProductId, Revision, StockKey, StockLevel, Tag,
-        Timestamp, Version, Warehouse, WarehouseId,
+        CommitPoint, InventoryId, Product, ProductId, ReservationId, Revision, StockKey,
+        StockLevel, Tag, Timestamp, Version, Warehouse, WarehouseId,
         catalogue::Threshold,
         change::{Amounts, ChangeKind, LedgerRow},
         commit::WantedCommit,
+        risk::{Line, Uncovered},
         stock::{PlacedLevel, ProductStock},
     },
     inventory::{
@@ -52,8 +53,17 @@ const RING_ITEMS: usize = 12;
 /// What the database holds of each key at a commit: amounts and revision.
 type Levels = BTreeMap<StockKey, (Amounts, i64)>;
 
+/// Everything that ever was reserved, by key and the oldest first.
+type Reserved = BTreeMap<StockKey, Vec<Line>>;
+
 fn product_id(place: usize) -> ProductId {
     ProductId::new(Uuid::from_u128(1 + place as u128 % PRODUCTS)).unwrap()
+}
+
+/// One number for each key.
+fn inventory_id(key: StockKey) -> InventoryId {
+    let number = |id: Uuid| i64::try_from(id.as_u128()).unwrap();
+    InventoryId(10 * number(key.warehouse.uuid()) + number(key.product.uuid()))
 }
 
 fn key(place: usize) -> StockKey {
@@ -68,6 +78,7 @@ fn key(place: usize) -> StockKey {
 struct State {
     followed: Followed,
     levels: Levels,
+    reserved: Reserved,
     products: BTreeMap<ProductId, Product>,
     /// What a follower knows then.
     watch: Watch,
@@ -84,12 +95,29 @@ impl State {
     fn is_low(&self, key: StockKey) -> bool {
         self.products[&key.product].is_low(self.levels[&key].0.quantity())
     }
+
+    /// The active reservations of a key, the newest first.
+    fn active(&self, key: StockKey) -> impl Iterator<Item = &Line> {
+        let lines = self.reserved.get(&key).into_iter().flatten().rev();
+        lines.filter(|line| line.ended.is_none())
+    }
+
+    /// The reservations of a key that what is on hand does not cover.
+    fn at_risk(&self, key: StockKey) -> BTreeSet<String> {
+        let mut uncovered = Uncovered::of(self.levels[&key].0);
+        self.active(key)
+            .filter(|line| uncovered.next(line.quantity))
+            .map(|line| line.reservation.to_string())
+            .collect()
+    }
 }
 
 /// Commits of a database, some of which a restore may take back.
 struct Database {
     commits: Vec<State>,
     tags: u32,
+    /// Reservations ever made, those included that a restore took back.
+    reservations: u128,
 }
 
 impl Database {
@@ -98,9 +126,10 @@ impl Database {
         let mut database = Self {
             commits: Vec::new(),
             tags: 0,
+            reservations: 0,
         };
         let products: BTreeMap<_, _> = ids.map(|id| (id, Product::unnamed(id))).collect();
-        let nothing = (Levels::new(), products, Watch::default());
+        let nothing = (Levels::new(), Reserved::new(), products, Watch::default());
         database.publish(nothing, Did::default());
         for place in 0..PRODUCTS as usize {
             database.set_thresholds(place, Some(2), None);
@@ -119,7 +148,12 @@ impl Database {
     /// The next commit, of a database that is so before it is told.
     fn publish(
         &mut self,
-        (levels, products, mut watch): (Levels, BTreeMap<ProductId, Product>, Watch),
+        (levels, reserved, products, mut watch): (
+            Levels,
+            Reserved,
+            BTreeMap<ProductId, Product>,
+            Watch,
+        ),
         did: Did,
     ) {
         self.tags += 1;
@@ -134,58 +168,119 @@ impl Database {
         self.commits.push(State {
             followed,
             levels,
+            reserved,
             products,
             watch,
         });
     }
 
-    fn commit(&mut self, changes: &[(usize, i64)]) {
+    /// Facts, and reservations that are made or end: each change of a place is of what is on hand, or of what is reserved. Neither
+    /// asks whether there is enough: what is told of it does not either.
+    fn commit(&mut self, changes: &[(usize, Act)]) {
         let State {
             mut levels,
+            mut reserved,
             products,
             watch,
             ..
         } = self.newest().clone();
-        let mut deltas: BTreeMap<StockKey, Vec<i64>> = BTreeMap::new();
-        for (place, delta) in changes {
-            deltas.entry(key(*place)).or_default().push(*delta);
-        }
         let version = self.next_version();
+        let mut deltas: BTreeMap<StockKey, Vec<(ChangeKind, Amounts)>> = BTreeMap::new();
+        for (place, act) in changes {
+            let key = key(*place);
+            let lines = reserved.entry(key).or_default();
+            let did = self.act(*act, version, lines);
+            deltas.entry(key).or_default().extend(did);
+        }
         let mut rows = Vec::new();
         for (key, deltas) in deltas {
+            if deltas.is_empty() {
+                continue;
+            }
             let (amounts, revision) = levels.entry(key).or_default();
-            amounts.on_hand += deltas.iter().sum::<i64>();
+            for (_, delta) in &deltas {
+                amounts.on_hand += delta.on_hand;
+                amounts.reserved += delta.reserved;
+            }
             *revision += 1;
-            rows.extend(deltas.into_iter().map(|delta| FeedRow {
+            rows.extend(deltas.into_iter().map(|(kind, delta)| FeedRow {
                 version,
                 movement: None,
                 row: LedgerRow {
                     key,
-                    inventory_id: InventoryId(1),
-                    kind: if delta < 0 {
-                        ChangeKind::Departure
-                    } else {
-                        ChangeKind::Arrival
-                    },
-                    delta: Amounts {
-                        on_hand: delta,
-                        reserved: 0,
-                    },
+                    inventory_id: inventory_id(key),
+                    kind,
+                    delta,
                     after: *amounts,
                     revision: Revision(*revision),
                 },
             }));
         }
+        // As a follower reads them: the newest first.
+        let of_key = |(key, lines): (&StockKey, &Vec<Line>)| {
+            (inventory_id(*key), lines.iter().rev().copied().collect())
+        };
         let did = Did {
             rows,
+            lines: reserved.iter().map(of_key).collect(),
             ..Did::default()
         };
-        self.publish((levels, products, watch), did);
+        self.publish((levels, reserved, products, watch), did);
+    }
+
+    /// What it changes; nothing, where there is nothing to end.
+    fn act(
+        &mut self,
+        act: Act,
+        version: Version,
+        lines: &mut Vec<Line>,
+    ) -> Option<(ChangeKind, Amounts)> {
+        let on_hand = |on_hand| Amounts {
+            on_hand,
+            reserved: 0,
+        };
+        match act {
+            Act::Move(units) if units < 0 => Some((ChangeKind::Departure, on_hand(units))),
+            Act::Move(units) => Some((ChangeKind::Arrival, on_hand(units))),
+            Act::Reserve(quantity) => {
+                self.reservations += 1;
+                lines.push(Line {
+                    reservation: ReservationId::new(Uuid::from_u128(self.reservations)).unwrap(),
+                    quantity,
+                    made: version,
+                    ended: None,
+                });
+                let reserved = Amounts {
+                    on_hand: 0,
+                    reserved: quantity,
+                };
+                Some((ChangeKind::Reservation, reserved))
+            }
+            Act::End(nth, confirms) => {
+                // One that was made in an earlier commit.
+                let mut active = lines
+                    .iter_mut()
+                    .filter(|line| line.ended.is_none() && line.made < version);
+                let line = active.nth(nth)?;
+                line.ended = Some(version);
+                let delta = Amounts {
+                    on_hand: if confirms { -line.quantity } else { 0 },
+                    reserved: -line.quantity,
+                };
+                let kind = if confirms {
+                    ChangeKind::Confirm
+                } else {
+                    ChangeKind::Expiry
+                };
+                Some((kind, delta))
+            }
+        }
     }
 
     fn set_thresholds(&mut self, place: usize, min: Option<i64>, reorder: Option<i64>) {
         let State {
             levels,
+            reserved,
             mut products,
             watch,
             ..
@@ -201,7 +296,7 @@ impl Database {
         let of_product = levels.iter().filter(|(key, _)| key.product == id);
         let standing = of_product.map(|(key, (amounts, revision))| LevelAt {
             key: *key,
-            inventory_id: InventoryId(1),
+            inventory_id: inventory_id(*key),
             amounts: *amounts,
             revision: Revision(*revision),
         });
@@ -209,8 +304,9 @@ impl Database {
             rows: Vec::new(),
             catalogue: vec![(version, CatalogueChange::Product(product))],
             levels: HashMap::from([(version, standing.collect())]),
+            ..Did::default()
         };
-        self.publish((levels, products, watch), did);
+        self.publish((levels, reserved, products, watch), did);
     }
 
     /// What a read now gives.
@@ -292,6 +388,8 @@ struct Picture {
     low: BTreeSet<(String, String)>,
     /// Products to be reordered, as far as those say.
     to_reorder: BTreeSet<String>,
+    /// Reservations at risk: those of the commit at which it joined (a snapshot does not say), and what it was told since.
+    at_risk: BTreeMap<String, (String, String)>,
 }
 
 /// A client.
@@ -420,7 +518,12 @@ impl Client {
         let shown = told.get("cursor").map(text);
         prop_assert_eq!(shown.clone(), frame.cursor.map(|cursor| cursor.to_string()));
         match told["type"].as_str().unwrap() {
-            "snapshot" => self.take_part(&told),
+            "snapshot" => {
+                self.take_part(&told);
+                if let Some(state) = shown.as_ref().and_then(|cursor| database.at(cursor)) {
+                    self.picture.at_risk = self.expected_at_risk(state);
+                }
+            }
             "update" => self.update(&told["data"])?,
             "resync" => self.cursor = None,
             "low_stock_alert" => {
@@ -443,6 +546,16 @@ impl Client {
                     .to_reorder
                     .remove(told["product_id"].as_str().unwrap());
                 prop_assert!(was, "it was to be reordered: {}", told);
+            }
+            "reservation_at_risk" => {
+                let id = text(&told["reservation_id"]);
+                let known = self.picture.at_risk.insert(id, named(&told));
+                prop_assert!(known.is_none(), "told once: {}", told);
+            }
+            "reservation_healed" => {
+                let id = told["reservation_id"].as_str().unwrap();
+                let known = self.picture.at_risk.remove(id);
+                prop_assert_eq!(known, Some(named(&told)), "it was at risk: {}", told);
             }
             "heartbeat" | "catalogue" => {}
             other => panic!("{other}"),
@@ -505,6 +618,12 @@ impl Client {
         prop_assert_eq!(&self.picture.model, &self.expected(state));
         let low = self.looked_at(state).filter(|key| state.is_low(*key));
         prop_assert_eq!(&self.picture.low, &low.map(name).collect());
+        // Of what has ended nobody is told that it is not at risk any more.
+        let active = state.levels.keys().flat_map(|key| state.active(*key));
+        let active: BTreeSet<String> = active.map(|line| line.reservation.to_string()).collect();
+        let told = self.picture.at_risk.clone().into_iter();
+        let still: BTreeMap<_, _> = told.filter(|(id, _)| active.contains(id)).collect();
+        prop_assert_eq!(still, self.expected_at_risk(state));
         // Who looks at a warehouse is told of totals once, and not of their changes.
         if self.filter.warehouses().is_empty() || !self.filter.products().is_empty() {
             let products = state.products.values();
@@ -521,6 +640,16 @@ impl Client {
     fn looked_at(&self, state: &State) -> impl Iterator<Item = StockKey> {
         let keys = state.levels.keys().copied();
         keys.filter(|key| self.filter.has_key(*key))
+    }
+
+    fn expected_at_risk(&self, state: &State) -> BTreeMap<String, (String, String)> {
+        let of_key = |key| {
+            state
+                .at_risk(key)
+                .into_iter()
+                .map(move |id| (id, name(key)))
+        };
+        self.looked_at(state).flat_map(of_key).collect()
     }
 
     fn expected(&self, state: &State) -> BTreeMap<(String, String), (i64, i64, i64)> {
@@ -548,10 +677,20 @@ fn amounts(level: &Value) -> (i64, i64, i64) {
     (number("quantity"), number("on_hand"), number("revision"))
 }
 
+/// What may happen to a level.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    /// Units arrive, or depart.
+    Move(i64),
+    Reserve(i64),
+    /// Of the active reservations, that one ends; confirmed, its units leave as well.
+    End(usize, bool),
+}
+
 /// What may happen.
 #[derive(Clone, Debug)]
 enum Event {
-    Commit(Vec<(usize, i64)>),
+    Commit(Vec<(usize, Act)>),
     /// A product's minimum and reorder point.
     Thresholds(usize, Option<i64>, Option<i64>),
     Follow,
@@ -565,7 +704,12 @@ enum Event {
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
-    let change = (0..6_usize, -4..6_i64);
+    let act = prop_oneof![
+        4 => (-4..6_i64).prop_map(Act::Move),
+        2 => (1..4_i64).prop_map(Act::Reserve),
+        1 => (0..4_usize, any::<bool>()).prop_map(|(nth, confirms)| Act::End(nth, confirms)),
+    ];
+    let change = (0..6_usize, act);
     prop_oneof![
         6 => prop::collection::vec(change, 1..6).prop_map(Event::Commit),
         2 => (0..3_usize, prop::option::of(0..6_i64), prop::option::of(0..9_i64))
@@ -709,7 +853,7 @@ async fn whoever_is_called_hears_everything_without_asking() {
         })
         .collect();
     for round in 0..500_u64 {
-        database.commit(&[(usize::try_from(round).unwrap() % 6, 1)]);
+        database.commit(&[(usize::try_from(round).unwrap() % 6, Act::Move(1))]);
         hub.follow(database.newest().followed.clone());
         // More often than clients are called, and less often; at times in the middle of it.
         sleep(Duration::from_micros(round * 7_919 % 9_000)).await;

@@ -21,6 +21,14 @@ pub struct Commit {
     pub committed_at: Timestamp,
 }
 
+/// What a look at the order of commits found.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    pub commits: Vec<Commit>,
+    /// The database's clock at some moment of the look; `None` where it found nothing.
+    pub clock: Option<Timestamp>,
+}
+
 impl Store {
     /// The newest commit, for an answer.
     pub async fn newest_commit(&self) -> Result<CommitPoint, StoreError> {
@@ -40,7 +48,7 @@ impl Store {
     }
 
     /// At most `limit` commits from `from` on, in order, `from` itself included.
-    pub async fn commits_from(&self, from: Version, limit: i64) -> Result<Vec<Commit>, StoreError> {
+    pub async fn commits_from(&self, from: Version, limit: i64) -> Result<Looked, StoreError> {
         commits_from(&self.follow, from, limit).await
     }
 
@@ -67,23 +75,26 @@ pub(super) async fn commits_from(
     database: impl PgExecutor<'_>,
     from: Version,
     limit: i64,
-) -> Result<Vec<Commit>, StoreError> {
+) -> Result<Looked, StoreError> {
     let rows = sqlx::query!(
-        r#"select version, tag, committed_at as "committed_at: PgTime"
+        r#"select version, tag, committed_at as "committed_at: PgTime", clock_timestamp() as "clock!: PgTime"
             from stock_commits where version >= $1 order by version limit $2"#,
         from.number(),
         limit
     )
     .fetch_all(database)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Commit {
-                point: commit_point(row.version, row.tag)?,
-                committed_at: row.committed_at.0,
-            })
+    let clock = rows.last().map(|row| row.clock.0);
+    let commits = rows.into_iter().map(|row| {
+        Ok(Commit {
+            point: commit_point(row.version, row.tag)?,
+            committed_at: row.committed_at.0,
         })
-        .collect()
+    });
+    Ok(Looked {
+        commits: commits.collect::<Result<_, StoreError>>()?,
+        clock,
+    })
 }
 
 async fn newest(pool: &PgPool) -> Result<CommitPoint, StoreError> {

@@ -1,27 +1,31 @@
 //! What commits did, as a follower reads it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    PgTime, Store, StoreError,
     catalogue::{CatalogueChange, product, warehouse},
     commits::{Commit, commits_from},
     kinds,
     writer::{commit_point, stock_key},
 };
 use crate::domain::{
-    CommitPoint, InventoryId, MovementId, Product, ProductId, Revision, StockKey, Version,
-    Warehouse,
-    change::{Amounts, LedgerRow},
+    CommitPoint, InventoryId, MovementId, Product, ProductId, ReservationId, Revision, StockKey,
+    Timestamp, Version, Warehouse,
+    change::{self, Amounts, LedgerRow},
+    risk::Line,
 };
 
 /// The newest commits that are looked through for a beginning, and most ledger rows that are read of them: what clients missed
 /// that were gone for a moment.
 const HISTORY_COMMITS_MAX: i64 = 64;
 const HISTORY_ROWS_MAX: i64 = 20_000;
+/// Most reservations of a level, the newest, that are looked at for who is at risk. Of more than so many at risk at once the older
+/// ones are not told of.
+const LINES_OF_LEVEL_MAX: i64 = 10_000;
 /// Longest the reads for a beginning may take, in milliseconds: they are one snapshot of the database.
 const BEGIN_TIMEOUT: &str = "set local statement_timeout = '5s'";
 
@@ -33,6 +37,13 @@ pub struct FeedRow {
     pub row: LedgerRow,
 }
 
+impl FeedRow {
+    /// Whether something of the level is reserved, or was until this row.
+    pub fn has_reserved(&self) -> bool {
+        self.row.after.reserved > 0 || self.row.delta.reserved != 0
+    }
+}
+
 /// What commits did to levels and to the catalogue.
 #[derive(Clone, Debug, Default)]
 pub struct Did {
@@ -42,6 +53,9 @@ pub struct Did {
     pub catalogue: Vec<(Version, CatalogueChange)>,
     /// As each version left them, the levels of the products it changed in the catalogue.
     pub levels: HashMap<Version, Vec<LevelAt>>,
+    /// Of each level of which more was promised than there was, before one of these commits or after: the reservations that were
+    /// active at any time since, the newest first. Those that are due are active until that is recorded.
+    pub lines: HashMap<InventoryId, Vec<Line>>,
 }
 
 /// A level as a version left it.
@@ -58,6 +72,8 @@ pub struct LevelAt {
 pub struct Beginning {
     /// The commit before the history.
     pub base: CommitPoint,
+    /// The database's clock while it was read.
+    pub clock: Timestamp,
     /// The newest commits, in order; none if there is none after the base.
     pub history: Vec<Commit>,
     pub did: Did,
@@ -84,10 +100,12 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         sqlx::raw_sql(BEGIN_TIMEOUT).execute(&mut *tx).await?;
-        let base = base(&mut tx).await?;
+        let (base, clock) = base(&mut tx).await?;
         let history = commits_from(&mut *tx, base.version.next(), HISTORY_COMMITS_MAX).await?;
+        let history = history.commits;
         let mut beginning = Beginning {
             base,
+            clock,
             history,
             did: Did::default(),
             products: named_products(&mut tx).await?,
@@ -113,10 +131,10 @@ impl Beginning {
 
 type Tx = Transaction<'static, Postgres>;
 
-/// The commit after which the history begins: the rows after it are few enough, unless it is the newest.
-async fn base(tx: &mut Tx) -> Result<CommitPoint, StoreError> {
+/// The commit after which the history begins: the rows after it are few enough, unless it is the newest. And what time it is.
+async fn base(tx: &mut Tx) -> Result<(CommitPoint, Timestamp), StoreError> {
     let row = sqlx::query!(
-        r#"select version, tag from (
+        r#"select version, tag, clock_timestamp() as "clock!: PgTime" from (
             select version, tag, (sum(rows) over (order by version desc))::bigint - rows as later, version = max(version) over () as is_newest
             from (
                 select c.version, c.tag, (select count(*) from stock_ledger g where g.batch = c.batch) as rows
@@ -131,7 +149,7 @@ async fn base(tx: &mut Tx) -> Result<CommitPoint, StoreError> {
     .fetch_optional(&mut **tx)
     .await?
     .ok_or(StoreError::NO_COMMITS)?;
-    commit_point(row.version, row.tag)
+    Ok((commit_point(row.version, row.tag)?, row.clock.0))
 }
 
 async fn read_did(
@@ -140,11 +158,83 @@ async fn read_did(
     to: Version,
 ) -> Result<Did, StoreError> {
     let catalogue = read_catalogue(connection, after, to).await?;
+    let rows = read_rows(connection, after, to).await?;
     Ok(Did {
-        rows: read_rows(connection, after, to).await?,
         levels: levels_at(connection, &catalogue).await?,
+        lines: lines_of(connection, &over_committed(&rows)).await?,
+        rows,
         catalogue,
     })
+}
+
+/// The levels of which more was promised than there was, before one of these commits or after, and the first such revision.
+fn over_committed(rows: &[FeedRow]) -> BTreeMap<InventoryId, Revision> {
+    let mut found = BTreeMap::new();
+    if !rows.iter().any(FeedRow::has_reserved) {
+        return found;
+    }
+    for of_commit in rows.chunk_by(|a, b| a.version == b.version) {
+        for change in change::fold(of_commit.iter().map(|row| row.row)) {
+            if change.is_over_committed() {
+                found.entry(change.inventory_id).or_insert(change.revision);
+            }
+        }
+    }
+    found
+}
+
+/// The reservations of these levels that are active, or were until that revision or a later one.
+async fn lines_of(
+    connection: &mut PgConnection,
+    levels: &BTreeMap<InventoryId, Revision>,
+) -> Result<HashMap<InventoryId, Vec<Line>>, StoreError> {
+    let mut lines: HashMap<InventoryId, Vec<Line>> = HashMap::new();
+    if levels.is_empty() {
+        return Ok(lines);
+    }
+    let levels = levels.iter().map(|(level, revision)| (level.0, revision.0));
+    let (inventory_ids, revisions): (Vec<i64>, Vec<i64>) = levels.unzip();
+    // What has ended since is found by the rows of the ledger that say so: there is no index of everything that ever was reserved.
+    let rows = sqlx::query!(
+        r#"select r.inventory_id as "inventory_id!", r.reservation_id as "reservation_id!", r.quantity as "quantity!",
+            m.version as made, e.version as "ended?"
+        from unnest($1::bigint[], $2::bigint[]) as w (inventory_id, revision)
+        cross join lateral (
+            select * from (
+                select r.* from reservations r where r.state = 1 and r.inventory_id = w.inventory_id
+                union
+                select r.* from stock_ledger g
+                join reservations r on r.reservation_id = g.cause_id and r.inventory_id = g.inventory_id and r.state <> 1
+                where g.inventory_id = w.inventory_id and g.revision >= w.revision and g.kind in (10, 11, 12)
+            ) either
+            order by created_at desc, reservation_id desc limit $3
+        ) r
+        join stock_commits m on m.batch = r.made_in
+        left join stock_commits e on e.batch = r.ended_in
+        order by r.inventory_id, r.created_at desc, r.reservation_id desc"#,
+        &inventory_ids,
+        &revisions,
+        LINES_OF_LEVEL_MAX
+    )
+    .fetch_all(connection)
+    .await?;
+    for row in rows {
+        let reservation = ReservationId::new(row.reservation_id);
+        let made = Version::new(row.made);
+        let (reservation, made) = reservation
+            .zip(made)
+            .ok_or(StoreError::Inconsistent("a reservation"))?;
+        lines
+            .entry(InventoryId(row.inventory_id))
+            .or_default()
+            .push(Line {
+                reservation,
+                quantity: row.quantity,
+                made,
+                ended: row.ended.and_then(Version::new),
+            });
+    }
+    Ok(lines)
 }
 
 /// The levels of the products that these changes are of, each as its version left them.
@@ -219,7 +309,8 @@ async fn words_at(
     changes.map(|change| Ok(change?.1)).collect()
 }
 
-/// What is available in all warehouses of the products with a reorder point, and of those that these changes are of.
+/// What is available in all warehouses of the products with a reorder point, and of those that these changes are of. As the ledger
+/// has it: what is due comes back with the commit that says so.
 async fn available(
     tx: &mut Tx,
     changes: &[(Version, CatalogueChange)],

@@ -206,7 +206,8 @@ impl Store {
                 order by number offset $2 limit $3
             ) p on true
             left join lateral (
-                select least(coalesce(sum(greatest(on_hand - reserved + stock_due(inventory_id, reserved), 0)), 0), 9223372036854775807)::bigint as stock
+                select least(coalesce(sum(greatest(on_hand - reserved
+                    + case when reserved > 0 then (select units from stock_due_units(inventory_id)) else 0 end, 0)), 0), 9223372036854775807)::bigint as stock
                 from stock_levels where product_id = p.product_id
             ) s on true
             order by p.number"#,

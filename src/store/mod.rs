@@ -19,6 +19,7 @@ pub mod orders;
 mod pg_time;
 pub mod positions;
 pub mod reads;
+pub mod reservations;
 pub mod slices;
 pub mod stock;
 pub mod totals;

@@ -7,7 +7,8 @@ use super::{
     writer::{LineRow, commit_point},
 };
 use crate::domain::{
-    CommitPoint, Movement, MovementId, ProductId, Revision, StockKey, StockLevel, WarehouseId,
+    CommitPoint, Movement, MovementId, ProductId, Revision, StockKey, StockLevel, Timestamp,
+    WarehouseId,
 };
 
 /// Something read, and the newest commit in it.
@@ -17,15 +18,25 @@ pub struct AsOf<T> {
     pub as_of: CommitPoint,
 }
 
+/// A level as it is now.
+#[derive(Clone, Copy, Debug)]
+pub struct LevelNow {
+    /// Nothing that is due is reserved.
+    pub level: StockLevel,
+    /// When the next of its reservations runs out, by the database's clock: from then on it is another, though no commit says so.
+    pub expires_next: Option<Timestamp>,
+}
+
 /// Most lines of one movement that are read: bounds the answer. No movement of goods has so many products.
 const LINES_MAX: i64 = 10_000;
 
 impl Store {
     /// A level; the empty one where nothing ever changed.
-    pub async fn read_stock(&self, key: StockKey) -> Result<AsOf<StockLevel>, StoreError> {
+    pub async fn read_stock(&self, key: StockKey) -> Result<AsOf<LevelNow>, StoreError> {
         let row = sqlx::query!(
-            r#"select c.version, c.tag, l.on_hand as "on_hand?", l.reserved as "reserved?",
-                l.revision as "revision?", l.updated_at as "updated_at?: PgTime"
+            r#"select c.version, c.tag, l.on_hand as "on_hand?", l.revision as "revision?", l.updated_at as "updated_at?: PgTime",
+                l.reserved - case when l.reserved > 0 then stock_due(l.inventory_id, l.reserved) else 0 end as "reserved?",
+                case when l.reserved > 0 then stock_expires_next(l.inventory_id, l.reserved) end as "expires_next?: PgTime"
             from (select version, tag from stock_commits order by version desc limit 1) c
             left join stock_levels l on l.warehouse_id = $1 and l.product_id = $2"#,
             key.warehouse.uuid(),
@@ -34,7 +45,7 @@ impl Store {
         .fetch_optional(&self.reads)
         .await?
         .ok_or(StoreError::NO_COMMITS)?;
-        let value = match (row.on_hand, row.reserved, row.revision, row.updated_at) {
+        let level = match (row.on_hand, row.reserved, row.revision, row.updated_at) {
             (Some(on_hand), Some(reserved), Some(revision), Some(updated_at)) => StockLevel {
                 on_hand,
                 reserved,
@@ -44,7 +55,10 @@ impl Store {
             _ => StockLevel::EMPTY,
         };
         Ok(AsOf {
-            value,
+            value: LevelNow {
+                level,
+                expires_next: row.expires_next.map(|at| at.0),
+            },
             as_of: commit_point(row.version, row.tag)?,
         })
     }

@@ -1,4 +1,7 @@
 //! Products with what stands of them in all warehouses.
+//!
+//! What is reserved is shown without what is due: a reservation whose time is over holds nothing, whether or not somebody has tidied
+//! it up. A level of which nothing is reserved is not asked for reservations.
 
 use std::collections::HashMap;
 
@@ -26,6 +29,9 @@ pub struct Selection<'s> {
     pub after: Option<ProductId>,
     /// Most of them.
     pub limit: Option<i64>,
+    /// What is reserved as the ledger has it, with what is due and not expired there yet: for who goes on from here by what the
+    /// ledger says.
+    pub as_in_ledger: bool,
 }
 
 impl Store {
@@ -83,7 +89,10 @@ impl Selection<'_> {
                     coalesce(array_agg(on_hand), '{}') as on_hand, coalesce(array_agg(reserved), '{}') as reserved,
                     coalesce(array_agg(revision), '{}') as revisions, coalesce(array_agg(updated_at), '{}') as updated_at
                 from (
-                    select l.* from stock_levels l join wanted using (product_id) order by product_id, warehouse_id
+                    select product_id, l.warehouse_id, l.on_hand, l.revision, l.updated_at,
+                        l.reserved - case when l.reserved > 0 and not $5 then (select units from stock_due_units(l.inventory_id)) else 0 end
+                            as reserved
+                    from stock_levels l join wanted using (product_id) order by product_id, warehouse_id
                 ) ordered
             ) l,
             lateral (
@@ -100,7 +109,8 @@ impl Selection<'_> {
             &warehouses,
             &products,
             selection.after.map_or(Uuid::nil(), ProductId::uuid),
-            selection.limit
+            selection.limit,
+            selection.as_in_ledger
         )
         .fetch_optional(database)
         .await?
@@ -136,7 +146,8 @@ impl Store {
         let products: Vec<Uuid> = keys.iter().map(|key| key.product.uuid()).collect();
         let rows = sqlx::query_as!(
             LevelRow,
-            r#"select c.version, c.tag, k.product_id as "product_id?", l.on_hand as "on_hand?", l.reserved as "reserved?",
+            r#"select c.version, c.tag, k.product_id as "product_id?", l.on_hand as "on_hand?",
+                l.reserved - case when l.reserved > 0 then (select units from stock_due_units(l.inventory_id)) else 0 end as "reserved?",
                 l.revision as "revision?", l.updated_at as "updated_at?: PgTime"
             from (select version, tag from stock_commits order by version desc limit 1) c
             left join unnest($1::uuid[], $2::uuid[]) with ordinality as k (warehouse_id, product_id, place) on true
@@ -163,7 +174,8 @@ impl Store {
     ) -> Result<AsOf<Vec<(ProductId, StockLevel)>>, StoreError> {
         let rows = sqlx::query_as!(
             LevelRow,
-            r#"select c.version, c.tag, l.product_id as "product_id?", l.on_hand as "on_hand?", l.reserved as "reserved?",
+            r#"select c.version, c.tag, l.product_id as "product_id?", l.on_hand as "on_hand?",
+                l.reserved - case when l.reserved > 0 then (select units from stock_due_units(l.inventory_id)) else 0 end as "reserved?",
                 l.revision as "revision?", l.updated_at as "updated_at?: PgTime"
             from (select version, tag from stock_commits order by version desc limit 1) c
             left join lateral (
@@ -202,7 +214,8 @@ impl Store {
         });
         let rows = sqlx::query!(
             r#"select c.version, c.tag, l.product_id as "product_id?", l.warehouse_id as "warehouse_id?", l.sku, l.product_name,
-                l.min_stock, l.reorder_point, l.code, l.warehouse_name, l.on_hand as "on_hand?", l.reserved as "reserved?",
+                l.min_stock, l.reorder_point, l.code, l.warehouse_name, l.on_hand as "on_hand?",
+                l.reserved - case when l.reserved > 0 then (select units from stock_due_units(l.inventory_id)) else 0 end as "reserved?",
                 l.revision as "revision?", l.updated_at as "updated_at?: PgTime"
             from (select version, tag from stock_commits order by version desc limit 1) c
             left join lateral (
@@ -255,7 +268,9 @@ impl Store {
             r#"select p.product_id, p.sku, p.name, p.min_stock, p.reorder_point, l.available as "available!"
             from products p
             cross join lateral (
-                select least(coalesce(sum(greatest(on_hand - reserved, 0)), 0), 9223372036854775807)::bigint as available
+                select least(coalesce(sum(greatest(on_hand - reserved
+                    + case when reserved > 0 then (select units from stock_due_units(inventory_id)) else 0 end, 0)), 0), 9223372036854775807)::bigint
+                    as available
                 from stock_levels where product_id = p.product_id
             ) l
             where p.reorder_point is not null and l.available <= p.reorder_point

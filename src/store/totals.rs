@@ -18,6 +18,7 @@ pub struct Totals {
     pub keys: i64,
     /// What customers are shown, in units.
     pub units: i64,
+    /// Without what is due.
     pub reserved: i64,
     pub available: i64,
     /// Levels with a deficit.
@@ -26,6 +27,10 @@ pub struct Totals {
     pub low: i64,
     /// Products to be ordered again.
     pub reorder: i64,
+    /// Lines of active reservations that are not due.
+    pub reservations: i64,
+    /// Of those, the ones that what is on hand does not cover.
+    pub reservations_at_risk: i64,
     /// Lines of movements under way, and their units.
     pub in_transit: i64,
     pub units_in_transit: i64,
@@ -60,18 +65,39 @@ async fn add_stock(
     totals: &mut Totals,
 ) -> Result<CommitPoint, StoreError> {
     let row = sqlx::query!(
-        r#"select c.version, c.tag, p.products as "products!", w.warehouses as "warehouses!", l.keys as "keys!",
-            l.units as "units!", l.reserved as "reserved!", l.available as "available!", l.negative as "negative!"
+        r#"select c.version, c.tag, p.products as "products!", w.warehouses as "warehouses!", l.keys as "keys!", l.units as "units!",
+            least(l.reserved - due.units, 9223372036854775807)::bigint as "reserved!",
+            least(l.available + due.available, 9223372036854775807)::bigint as "available!", l.negative as "negative!",
+            r.active as "active!", l.at_risk as "at_risk!"
         from (select version, tag from stock_commits order by version desc limit 1) c,
         (select count(*) as products from products) p,
         (select count(*) as warehouses from warehouses) w,
         (
             select count(*) as keys, least(coalesce(sum(greatest(on_hand, 0)), 0), 9223372036854775807)::bigint as units,
-                least(coalesce(sum(reserved), 0), 9223372036854775807)::bigint as reserved,
-                least(coalesce(sum(greatest(on_hand - reserved, 0)), 0), 9223372036854775807)::bigint as available,
-                count(*) filter (where on_hand < 0) as negative
-            from stock_levels
-        ) l"#
+                coalesce(sum(reserved), 0) as reserved, coalesce(sum(greatest(on_hand - reserved, 0)), 0) as available,
+                count(*) filter (where on_hand < 0) as negative,
+                -- Only where more is promised than there is are reservations looked at.
+                coalesce(sum(case when reserved > 0 and reserved > on_hand then (
+                    select count(*) from (
+                        select expires_at, sum(quantity) over (order by created_at desc, reservation_id desc rows unbounded preceding)
+                            - quantity as newer
+                        from reservations where state = 1 and inventory_id = l.inventory_id
+                    ) r
+                    where l.reserved - newer > l.on_hand and (expires_at is null or expires_at > now())
+                ) end), 0)::bigint as at_risk
+            from stock_levels l
+        ) l,
+        -- What is due is little, or somebody would have tidied it up: it is taken off the sums.
+        (
+            select coalesce(sum(d.units), 0) as units,
+                coalesce(sum(greatest(l.on_hand - l.reserved + d.units, 0) - greatest(l.on_hand - l.reserved, 0)), 0) as available
+            from (
+                select inventory_id, sum(quantity)::bigint as units from reservations
+                where state = 1 and expires_at <= now() group by inventory_id
+            ) d
+            join stock_levels l using (inventory_id)
+        ) due,
+        (select count(*) as active from reservations where state = 1 and (expires_at is null or expires_at > now())) r"#
     )
     .fetch_optional(connection)
     .await?
@@ -83,6 +109,8 @@ async fn add_stock(
     totals.reserved = row.reserved;
     totals.available = row.available;
     totals.negative = row.negative;
+    totals.reservations = row.active;
+    totals.reservations_at_risk = row.at_risk;
     commit_point(row.version, row.tag)
 }
 
@@ -96,7 +124,9 @@ async fn add_watched(connection: &mut PgConnection, totals: &mut Totals) -> Resu
         (
             select count(*) as products from products p
             left join (
-                select product_id, sum(greatest(on_hand - reserved, 0)) as available from stock_levels
+                select product_id, sum(greatest(on_hand - reserved
+                    + case when reserved > 0 then (select units from stock_due_units(inventory_id)) else 0 end, 0)) as available
+                from stock_levels
                 where product_id in (select product_id from products where reorder_point is not null)
                 group by product_id
             ) l on l.product_id = p.product_id

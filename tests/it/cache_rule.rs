@@ -1,5 +1,5 @@
-//! The rule of use under interleavings: slow readers, joined reads, writers here and elsewhere, a lost Redis, a paused
-//! follower, a restarted process, a restored database. And each condition of the rule is needed: without it, the same
+//! The rule of use under interleavings: slow readers, joined reads, writers here and elsewhere, reservations that run out, a lost
+//! Redis, a paused follower, a restarted process, a restored database. And each condition of the rule is needed: without it, the same
 //! exploration finds an answer that is not true.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -13,7 +13,7 @@ use stockyard::{
         rule::{Conditions, FOLLOWED_WITHIN},
     },
     clock::Clock,
-    domain::{CommitPoint, Side, StockKey},
+    domain::{CommitPoint, ReservationId, Side, StockKey, Timestamp},
     inventory::{
         Inventory,
         feed::Nobody,
@@ -26,20 +26,26 @@ use stockyard::{
 
 use crate::{
     schema::fact,
-    support::{World, is_long},
+    support::{
+        World, is_long,
+        reserved::{DatabaseClock, End},
+    },
 };
 
 const KEYS: u128 = 3;
 const STEPS: usize = 120;
 /// What a backup holds.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "products",
     "warehouses",
     "movements",
     "stock_levels",
     "stock_ledger",
     "stock_commits",
+    "reservations",
 ];
+/// Longest a reservation lasts.
+const LASTS_MAX_MS: u64 = 60;
 
 /// One process: an inventory, its follower (which looks only when told), and what the process may be expected to know.
 struct Process {
@@ -56,10 +62,42 @@ struct Process {
     slow: Vec<(CacheKey, Entry)>,
 }
 
-/// By version: the commit, and what was on hand of each key then.
-type History = BTreeMap<i64, (CommitPoint, BTreeMap<u128, i64>)>;
+/// What stood of a key at a commit.
+#[derive(Clone, Debug, Default)]
+struct Stood {
+    on_hand: i64,
+    /// Active reservations: which, units, and until when they hold them, by the database's clock.
+    reserved: Vec<(ReservationId, i64, Timestamp)>,
+}
 
-/// What is true: at every version, what was on hand of each key, in this life of the database and in those before.
+impl Stood {
+    fn reserved_at(&self, moment: Timestamp) -> i64 {
+        let holding = self.reserved.iter().filter(|(.., until)| moment < *until);
+        holding.map(|(_, units, _)| units).sum()
+    }
+
+    /// Whether it was so at some moment from the first to the second.
+    fn was(&self, shown: Shown, (from, to): (Timestamp, Timestamp)) -> bool {
+        let ends = self.reserved.iter().map(|(.., until)| *until);
+        let mut moments = ends
+            .filter(|until| (from..=to).contains(until))
+            .chain([from]);
+        self.on_hand == shown.on_hand
+            && moments.any(|moment| self.reserved_at(moment) == shown.reserved)
+    }
+}
+
+/// What an answer says.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    on_hand: i64,
+    reserved: i64,
+}
+
+/// By version: the commit, and what stood of each key then.
+type History = BTreeMap<i64, (CommitPoint, BTreeMap<u128, Stood>)>;
+
+/// What is true: at every version, what stood of each key, in this life of the database and in those before.
 #[derive(Default)]
 struct Truth {
     history: History,
@@ -71,23 +109,45 @@ impl Truth {
         self.history.last_key_value().unwrap().1.0
     }
 
-    fn holds(&self, at: CommitPoint, key: u128, on_hand: i64) -> bool {
-        Self::holds_in(&self.history, at, key, on_hand)
-    }
-
-    fn holds_in(history: &History, at: CommitPoint, key: u128, on_hand: i64) -> bool {
+    fn holds_in(
+        history: &History,
+        at: CommitPoint,
+        key: u128,
+        shown: Shown,
+        when: (Timestamp, Timestamp),
+    ) -> bool {
         history
             .get(&at.version.number())
             .is_some_and(|(point, levels)| {
-                *point == at && levels.get(&key).copied().unwrap_or(0) == on_hand
+                let stood = levels.get(&key).cloned().unwrap_or_default();
+                *point == at && stood.was(shown, when)
             })
+    }
+
+    /// The next commit.
+    fn publish(&mut self, commit: CommitPoint, change: impl FnOnce(&mut BTreeMap<u128, Stood>)) {
+        let mut levels = self.history.last_key_value().unwrap().1.1.clone();
+        change(&mut levels);
+        self.history
+            .insert(commit.version.number(), (commit, levels));
+    }
+
+    /// What holds units of a key now by its state, whether or not it is due.
+    fn active(&self) -> impl Iterator<Item = (ReservationId, Timestamp)> {
+        let (_, levels) = self.history.last_key_value().unwrap().1;
+        let lines = levels.values().flat_map(|stood| &stood.reserved);
+        lines.map(|(id, _, until)| (*id, *until))
     }
 }
 
 struct Exploration {
     world: World,
+    database_clock: DatabaseClock,
     conditions: Conditions,
     random: SmallRng,
+    /// The processes' clocks stand still within a step, and are moved on by what really passed before each.
+    real: Clock,
+    moved: Duration,
     processes: Vec<Process>,
     truth: Truth,
     movements: u128,
@@ -116,9 +176,12 @@ impl Exploration {
         })
         .await;
         let mut exploration = Self {
+            database_clock: world.database.clock().await,
             world,
             conditions,
             random: SmallRng::seed_from_u64(seed),
+            real: Clock::system(),
+            moved: Duration::ZERO,
             processes: Vec::new(),
             truth: Truth::default(),
             movements: 0,
@@ -168,7 +231,8 @@ impl Exploration {
     async fn step(&mut self) -> Result<(), String> {
         let at = self.random.random_range(0..self.processes.len());
         let key = self.random.random_range(1..=KEYS);
-        match self.random.random_range(0..100) {
+        self.move_clocks();
+        match self.random.random_range(0..110) {
             0..30 => return self.read(at, key).await,
             30..45 => self.write(at, key).await,
             45..65 => self.look(at).await,
@@ -179,9 +243,68 @@ impl Exploration {
             94..96 => self.lose_redis().await,
             96..98 => self.restart(at).await,
             98 => self.save().await,
-            _ => self.restore().await,
+            99 => self.restore().await,
+            100..106 => self.reserve(key).await,
+            106..109 => self.let_something_run_out().await,
+            _ => self.sweep().await,
         }
         Ok(())
+    }
+
+    fn move_clocks(&mut self) {
+        let now = self.real.elapsed();
+        for process in &self.processes {
+            process.clock.advance(now.saturating_sub(self.moved));
+        }
+        self.moved = now;
+    }
+
+    /// What time it is in the database, before the processes' clocks are moved: they know of it.
+    async fn now(&mut self) -> Timestamp {
+        let now = self.database_clock.now().await;
+        self.move_clocks();
+        now
+    }
+
+    /// Somebody else reserves some units for a short time.
+    async fn reserve(&mut self, key: u128) {
+        let StockKey { warehouse, product } = stock_key(key);
+        let units = self.random.random_range(1..4);
+        let lasts = Duration::from_millis(self.random.random_range(1..LASTS_MAX_MS));
+        let database = &self.world.database;
+        let reserved = database
+            .reserve(product.uuid(), &[(warehouse.uuid(), units)], Some(lasts))
+            .await;
+        self.truth.publish(reserved.commit, |levels| {
+            let line = (reserved.id, units, reserved.expires_at.unwrap());
+            levels.entry(key).or_default().reserved.push(line);
+        });
+    }
+
+    /// Waits until the next reservation is due, if there is one. No commit says so.
+    async fn let_something_run_out(&mut self) {
+        let now = self.now().await;
+        let coming = self.truth.active().map(|(_, until)| until);
+        let Some(next) = coming.filter(|until| now < *until).min() else {
+            return;
+        };
+        self.database_clock.reach(next).await;
+    }
+
+    /// Somebody records that a reservation ran out.
+    async fn sweep(&mut self) {
+        let now = self.now().await;
+        let mut due = self.truth.active().filter(|(_, until)| *until <= now);
+        let Some((id, _)) = due.next() else {
+            return;
+        };
+        drop(due);
+        let commit = self.world.database.end(id, End::Expired).await;
+        self.truth.publish(commit, |levels| {
+            for stood in levels.values_mut() {
+                stood.reserved.retain(|(of, ..)| *of != id);
+            }
+        });
     }
 
     /// A write through a process, which knows of it at once; the others do not.
@@ -194,11 +317,9 @@ impl Exploration {
             .await
             .unwrap();
         let commit = recorded.commit.unwrap();
-        let mut levels = self.truth.history.last_key_value().unwrap().1.1.clone();
-        *levels.entry(key).or_default() += 1;
-        self.truth
-            .history
-            .insert(commit.version.number(), (commit, levels));
+        self.truth.publish(commit, |levels| {
+            levels.entry(key).or_default().on_hand += 1;
+        });
         self.processes[at].own.insert(key, commit.version.number());
     }
 
@@ -215,12 +336,13 @@ impl Exploration {
     }
 
     async fn read(&mut self, at: usize, key: u128) -> Result<(), String> {
+        let asked = self.now().await;
         let answer = self.processes[at]
             .inventory
             .stock(stock_key(key), None)
             .await
             .unwrap();
-        self.is_true(at, key, &answer, "read")
+        self.is_true(at, key, &answer, asked, "read").await
     }
 
     async fn begin_slow_read(&mut self, at: usize, key: u128) {
@@ -253,6 +375,10 @@ impl Exploration {
         if self.random.random_bool(0.7) {
             self.look(at).await;
         }
+        if self.random.random_bool(0.3) {
+            self.let_something_run_out().await;
+        }
+        let asked = self.now().await;
         let inventory = Arc::clone(&self.processes[at].inventory);
         let joining = async { inventory.stock(stock_key(key), None).await.unwrap() };
         let landing = async {
@@ -263,7 +389,7 @@ impl Exploration {
             lead.land(&entry);
         };
         let (answer, ()) = tokio::join!(joining, landing);
-        self.is_true(at, key, &answer, "joined read")
+        self.is_true(at, key, &answer, asked, "joined read").await
     }
 
     /// Nobody looks for longer than the rule trusts.
@@ -325,20 +451,32 @@ impl Exploration {
             .read_stock(stock_key(key))
             .await
             .unwrap();
-        let body = (stockyard::http::body::DOCUMENTS.stock)(stock_key(key), &read.value);
+        let body = (stockyard::http::body::DOCUMENTS.stock)(stock_key(key), &read.value.level);
         Entry {
             as_of: read.as_of,
+            valid_until: read.value.expires_next,
             body: Some(body),
         }
     }
 
-    /// The answer is what was true at the version it names; that is not older than what the process was sure of, if it
-    /// looked within the last second, and else the present; and it holds what the process wrote itself.
-    fn is_true(&self, at: usize, key: u128, answer: &Answer, what: &str) -> Result<(), String> {
+    /// The answer is what was true at the version it names, at some time since it was asked for; that is not older than what the
+    /// process was sure of, if it looked within the last second, and else the present; and it holds what the process wrote itself.
+    async fn is_true(
+        &mut self,
+        at: usize,
+        key: u128,
+        answer: &Answer,
+        asked: Timestamp,
+        what: &str,
+    ) -> Result<(), String> {
+        let when = (asked, self.database_clock.now().await);
         let process = &self.processes[at];
         let body: serde_json::Value =
             serde_json::from_slice(answer.body.as_ref().unwrap()).unwrap();
-        let on_hand = body["on_hand"].as_i64().unwrap();
+        let shown = Shown {
+            on_hand: body["on_hand"].as_i64().unwrap(),
+            reserved: body["reserved"].as_i64().unwrap(),
+        };
         let version = answer.as_of.version.number();
         let is_fresh = process.clock.elapsed().saturating_sub(process.looked) <= FOLLOWED_WITHIN;
         let has_noticed = self.noticed[at] == self.restores;
@@ -349,21 +487,21 @@ impl Exploration {
             self.truth.newest()
         };
 
-        let now = self.truth.holds(answer.as_of, key, on_hand)
+        let now = Truth::holds_in(&self.truth.history, answer.as_of, key, shown, when)
             && (!has_noticed && is_fresh || version >= floor.version.number())
             && (!has_noticed || version >= own);
         // For a second after a restore nobody can know of it.
         let just_before = is_fresh
             && !has_noticed
             && self.truth.before_restores.iter().any(|old| {
-                Truth::holds_in(old, answer.as_of, key, on_hand)
+                Truth::holds_in(old, answer.as_of, key, shown, when)
                     && version >= process.known.version.number()
             });
         if now || just_before {
             return Ok(());
         }
         Err(format!(
-            "{what} of key {key} in process {at}: {on_hand} as of {} ({:?}); known {}, newest {}, own {own}, fresh {is_fresh}, noticed {has_noticed}",
+            "{what} of key {key} in process {at}: {shown:?} as of {} ({:?}); known {}, newest {}, own {own}, fresh {is_fresh}, noticed {has_noticed}",
             answer.as_of,
             answer.source,
             process.known,
@@ -470,6 +608,18 @@ async fn a_recent_look_is_needed() {
         "`followed`",
         Conditions {
             followed: false,
+            ..Conditions::ALL
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_time_that_is_not_over_is_needed() {
+    is_needed(
+        "`in_time`",
+        Conditions {
+            in_time: false,
             ..Conditions::ALL
         },
     )

@@ -93,6 +93,11 @@ async fn the_dashboard_shows_what_happens() {
         r#"document.querySelector('#alerts [data-type="low_stock_alert"][data-product="W-1"]')"#,
     )
     .await;
+    world.database.reserve(WIDGET, &[(NORTH, 100)], None).await;
+    page.sees(
+        r#"document.querySelector('#alerts [data-type="reservation_at_risk"][data-product="W-1"]')"#,
+    )
+    .await;
     page.sees("document.querySelector('#low-stock').dataset.count === '1'")
         .await;
     page.sees("Number(document.querySelector('#in-transit').dataset.count) === 2")

@@ -72,6 +72,21 @@ async fn units_are_promised_and_taken_or_given_back_once() {
         let refused = step(&service, &reservation.body, to).await;
         assert_eq!(refused.status, StatusCode::CONFLICT, "{to}: {refused:?}");
     }
+    let id = one.body["id"].as_str().unwrap();
+    let shown = service.get(&format!("/api/reservations/{id}")).await;
+    assert_eq!(shown.status, StatusCode::OK, "{shown:?}");
+    assert_eq!(
+        (
+            &shown.body["state"],
+            &shown.body["reference"],
+            &shown.body["at_risk"]
+        ),
+        (&json!("confirmed"), &json!("cart 7"), &json!(false))
+    );
+    let missing = service
+        .get(&format!("/api/reservations/{}", Uuid::new_v4()))
+        .await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
     let nobody = json!({"id": Uuid::new_v4()});
     assert_eq!(
         step(&service, &nobody, "confirm").await.status,

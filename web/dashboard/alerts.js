@@ -1,4 +1,4 @@
-// The list of what became low or recovered since the page was opened, newest first, and what a screen reader is told of it.
+// The list of what became low, at risk or well again since the page was opened, newest first, and what a screen reader is told of it.
 
 import { announce, find, make } from './dom.js';
 import { counted, name, number, timeOfDay } from './format.js';
@@ -14,6 +14,8 @@ const TEXTS = {
   stock_recovered: { label: 'recovered', says: (frame) => `${number(frame.current_quantity)} again, min ${number(frame.min_stock)}` },
   reorder_needed: { label: 'reorder', says: (frame) => `${number(frame.available_stock)} available, reorder point ${number(frame.reorder_point)}` },
   reorder_recovered: { label: 'restocked', says: (frame) => `${number(frame.available_stock)} available, reorder point ${number(frame.reorder_point)}` },
+  reservation_at_risk: { label: 'at risk', says: (frame) => `${number(frame.quantity)} reserved, not covered` },
+  reservation_healed: { label: 'covered', says: (frame) => `${number(frame.quantity)} reserved, covered again` },
 };
 
 export const isAlert = (type) => Object.hasOwn(TEXTS, type);
@@ -41,7 +43,7 @@ export class Alerts {
 
   /** Takes an alert in; false if it is here already. */
   add(frame) {
-    const identity = `${frame.type} ${frame.version} ${frame.product_id} ${frame.warehouse_id ?? ''}`;
+    const identity = `${frame.type} ${frame.version} ${frame.product_id} ${frame.warehouse_id ?? ''} ${frame.reservation_id ?? ''}`;
     if (this.#remembered.has(identity)) return false;
     this.#remembered.add(identity);
     if (this.#remembered.size > REMEMBERED_MAX) this.#remembered.delete(this.#remembered.values().next().value);

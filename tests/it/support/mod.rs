@@ -8,6 +8,7 @@ pub mod messages;
 pub mod own;
 pub mod process;
 pub mod proxy;
+pub mod reserved;
 mod service;
 pub mod stream;
 
