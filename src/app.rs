@@ -30,7 +30,7 @@ use crate::{
     kafka,
     live::hub::{Hub, LiveSettings},
     metrics::Metrics,
-    store::{Store, StoreError, StoreSettings},
+    store::{Store, StoreError, StoreSettings, ranges::CHECKPOINT_ROWS},
 };
 
 /// What ends a command before its time.
@@ -65,8 +65,8 @@ pub struct Parts {
     pub ingests: bool,
 }
 
-/// How often room in the ledger is looked after.
-const LEDGER_ROOM_INTERVAL: Duration = Duration::from_secs(30);
+/// How often room in the ledger is looked after: a partition may grow beyond its bound for as long, and is scanned for as long after.
+const LEDGER_ROOM_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest ingest, and then everything else, may take to end once told to. All of it is told at once, so with the pools it
 /// is 10 s in all; who stops the process waits for 15.
 const INGEST_STOP_MAX: Duration = Duration::from_secs(5);
@@ -414,6 +414,15 @@ async fn keep_ledger_room(inventory: Arc<Inventory>, bytes_max: i64, stop: Cance
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
+        }
+        // First what was left at the last look: whoever drew a number of it before has used it by now.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            closed = inventory.store().close_ledger_range(CHECKPOINT_ROWS) => match closed {
+                Ok(0) => {}
+                Ok(steps) => tracing::info!(steps, "a full partition of the ledger is being closed"),
+                Err(error) => tracing::warn!(%error, "a full partition of the ledger could not be closed"),
+            }
         }
         if let Err(error) = inventory.store().make_ledger_room(bytes_max).await {
             tracing::warn!(%error, "room in the ledger could not be looked after");

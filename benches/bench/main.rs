@@ -5,6 +5,7 @@
 #![expect(unreachable_pub, reason = "a binary has no outside")]
 
 mod alone;
+mod at;
 mod backlog;
 mod bare;
 mod crowd;
@@ -48,6 +49,8 @@ enum Part {
     Disturbed,
     /// Reservations of one product, against the plain way and the best one without combining.
     Reserve,
+    /// Questions about the past with ten million ledger rows, three of ten of them of one key.
+    At,
     /// Live clients: idle ones, a thousand of one warehouse beside a bare broadcast, one that stops reading.
     Live,
 }
@@ -132,6 +135,9 @@ async fn main() -> Outcome<()> {
     }
     if measured(Part::Reserve) {
         hot::measure(options.repetitions).await?;
+    }
+    if measured(Part::At) {
+        at::measure(options.repetitions).await?;
     }
     if measured(Part::Live) {
         fanout::measure(options.repetitions, options.rate).await?;

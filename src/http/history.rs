@@ -20,15 +20,15 @@ use super::{
     input::{self, Page},
 };
 use crate::{
-    domain::{MovementId, Revision, StockKey},
-    store::history::{LedgerEntry, LedgerPlace},
+    domain::{Revision, StockKey},
+    store::history::{Cause, LedgerEntry, LedgerPlace},
 };
 
 const INVALID: &str = "Invalid warehouse or product ID";
 
 /// A change of a level.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct EntryBody {
+pub(super) struct EntryBody<'e> {
     /// Changes of one commit share one, and the state after it.
     #[schema(example = 18)]
     revision: i64,
@@ -40,7 +40,17 @@ pub(super) struct EntryBody {
     /// After the whole commit.
     on_hand: i64,
     reserved: i64,
+    /// Of a departure, an arrival, or one that was taken back.
     movement_id: Option<Uuid>,
+    /// Of a reservation, release, confirm or expiry.
+    reservation_id: Option<Uuid>,
+    /// Of every other change: the request that made it.
+    command_id: Option<Uuid>,
+    /// Who did it, where somebody said so.
+    actor: Option<&'e str>,
+    #[schema(example = "broken in transit")]
+    reason: Option<&'e str>,
+    reference: Option<&'e str>,
     #[schema(value_type = String, format = DateTime)]
     occurred_at: String,
     /// When it was committed.
@@ -48,8 +58,14 @@ pub(super) struct EntryBody {
     recorded_at: String,
 }
 
-impl EntryBody {
-    fn new(entry: &LedgerEntry) -> Self {
+impl<'e> EntryBody<'e> {
+    fn new(entry: &'e LedgerEntry) -> Self {
+        let [movement_id, reservation_id, command_id] = match entry.cause {
+            None => [None; 3],
+            Some(Cause::Movement(id)) => [Some(id), None, None],
+            Some(Cause::Reservation(id)) => [None, Some(id), None],
+            Some(Cause::Command(id)) => [None, None, Some(id)],
+        };
         Self {
             revision: entry.revision.0,
             version: entry.version.number(),
@@ -58,7 +74,12 @@ impl EntryBody {
             reserved_delta: entry.delta.reserved,
             on_hand: entry.after.on_hand,
             reserved: entry.after.reserved,
-            movement_id: entry.movement.map(MovementId::uuid),
+            movement_id,
+            reservation_id,
+            command_id,
+            actor: entry.actor.as_deref(),
+            reason: entry.reason.as_deref(),
+            reference: entry.reference.as_deref(),
             occurred_at: entry.occurred_at.to_string(),
             recorded_at: entry.recorded_at.to_string(),
         }
@@ -67,8 +88,8 @@ impl EntryBody {
 
 /// A page of a ledger.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct HistoryBody {
-    history: Vec<EntryBody>,
+pub(super) struct HistoryBody<'e> {
+    history: Vec<EntryBody<'e>>,
     /// What gives the next page as `?cursor=`; `null` on the last.
     next_cursor: Option<String>,
 }

@@ -11,6 +11,7 @@ mod command;
 mod dashboard;
 mod differences;
 mod error;
+mod explain;
 mod finish;
 mod history;
 mod input;
@@ -24,6 +25,7 @@ mod openapi;
 mod ops;
 mod orders;
 mod origins;
+mod past;
 mod products;
 mod reservations;
 mod server;
@@ -100,6 +102,7 @@ fn api_routes() -> OpenApiRouter<Context> {
         .routes(routes!(summary::show))
         .routes(routes!(history::list))
         .routes(routes!(stock::show))
+        .routes(routes!(explain::show))
         .routes(routes!(catalogue::products))
         .routes(routes!(catalogue::put_product))
         .routes(routes!(catalogue::warehouses))

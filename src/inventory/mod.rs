@@ -10,6 +10,7 @@ pub mod difference;
 pub mod feed;
 pub mod follow;
 pub mod listings;
+pub mod past;
 pub mod query;
 pub mod record;
 pub mod summary;

@@ -60,7 +60,7 @@ pub enum QueryError {
 }
 
 /// How far a wanted commit has come.
-enum Reached {
+pub(super) enum Reached {
     /// This process has followed it: the cache may answer.
     Followed,
     /// The database has it.
@@ -249,12 +249,8 @@ impl Inventory {
                 Lookup::Miss => from_entry(self.read_once(key).await?, Source::Miss),
             },
         };
-        match wanted {
-            Some(wanted) if answer.as_of.version < wanted.version => {
-                Err(QueryError::NotReached(wanted))
-            }
-            _ => Ok(answer),
-        }
+        at_least(wanted, answer.as_of)?;
+        Ok(answer)
     }
 
     /// Reads and fills the cache, or shares the read of another caller as far as the rule lets it.
@@ -311,7 +307,7 @@ impl Inventory {
     }
 
     /// Waits for the commit, and makes sure that it is the one the caller means.
-    async fn await_commit(&self, wanted: WantedCommit) -> Result<Reached, QueryError> {
+    pub(super) async fn await_commit(&self, wanted: WantedCommit) -> Result<Reached, QueryError> {
         let rule = self.cache.rule();
         let is_followed = || {
             rule.is_followed()
@@ -370,6 +366,14 @@ impl Inventory {
             }
         }
         read().await
+    }
+}
+
+/// An answer that does not hold the wanted commit is none.
+pub(super) fn at_least(wanted: Option<WantedCommit>, as_of: CommitPoint) -> Result<(), QueryError> {
+    match wanted {
+        Some(wanted) if as_of.version < wanted.version => Err(QueryError::NotReached(wanted)),
+        _ => Ok(()),
     }
 }
 

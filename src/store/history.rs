@@ -1,13 +1,24 @@
 //! The ledger of one key, newest first.
 
+use uuid::Uuid;
+
 use super::{AsOf, PgTime, Store, StoreError, kinds, writer::commit_point};
 use crate::domain::{
-    MovementId, Revision, StockKey, Timestamp, Version,
+    Revision, StockKey, Timestamp, Version,
     change::{Amounts, ChangeKind},
 };
 
+/// What a change is because of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    Movement(Uuid),
+    Reservation(Uuid),
+    /// The command itself.
+    Command(Uuid),
+}
+
 /// A change of a level.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LedgerEntry {
     pub revision: Revision,
     pub version: Version,
@@ -15,7 +26,11 @@ pub struct LedgerEntry {
     pub delta: Amounts,
     /// The level after its whole commit.
     pub after: Amounts,
-    pub movement: Option<MovementId>,
+    pub cause: Option<Cause>,
+    /// Who did it and why, where somebody said so.
+    pub actor: Option<String>,
+    pub reason: Option<String>,
+    pub reference: Option<String>,
     pub occurred_at: Timestamp,
     /// When it was committed.
     pub recorded_at: Timestamp,
@@ -40,7 +55,8 @@ impl Store {
         let rows = sqlx::query!(
             r#"select c.version as newest, c.tag, g.version as "version?", g.committed_at as "committed_at?: PgTime",
                 g.revision as "revision?", g.kind as "kind?", g.on_hand_delta as "on_hand_delta?", g.reserved_delta as "reserved_delta?",
-                g.on_hand_after as "on_hand?", g.reserved_after as "reserved?", g.cause_id, g.occurred_at as "occurred_at?: PgTime"
+                g.on_hand_after as "on_hand?", g.reserved_after as "reserved?", g.cause_id, g.occurred_at as "occurred_at?: PgTime",
+                n.actor as "actor?", n.reason as "reason?", n.reference as "reference?"
             from (select version, tag from stock_commits order by version desc limit 1) c
             left join lateral (
                 select g.*, k.version, k.committed_at from stock_ledger g join stock_commits k on k.batch = g.batch
@@ -49,6 +65,7 @@ impl Store {
                 order by g.revision desc, g.occurred_at desc, g.cause_id, g.kind
                 offset $4 limit $5
             ) g on true
+            left join stock_notes n on n.cause_id = g.cause_id and n.batch = g.batch and n.kind = g.kind
             order by g.revision desc, g.occurred_at desc, g.cause_id, g.kind"#,
             key.warehouse.uuid(),
             key.product.uuid(),
@@ -68,10 +85,10 @@ impl Store {
                 kind: kinds::named(row.kind?)?,
                 delta: amounts(row.on_hand_delta?, row.reserved_delta?),
                 after: amounts(row.on_hand?, row.reserved?),
-                movement: row
-                    .cause_id
-                    .filter(|_| row.kind.is_some_and(kinds::is_of_movement))
-                    .and_then(MovementId::new),
+                cause: row.cause_id.zip(row.kind).map(|(id, kind)| cause(kind, id)),
+                actor: row.actor,
+                reason: row.reason,
+                reference: row.reference,
                 occurred_at: row.occurred_at?.0,
                 recorded_at: row.committed_at?.0,
             })
@@ -80,5 +97,16 @@ impl Store {
             as_of,
             value: entries.collect(),
         })
+    }
+}
+
+/// What an id stands for in a row of that kind.
+fn cause(kind: i16, id: Uuid) -> Cause {
+    if kinds::is_of_movement(kind) {
+        Cause::Movement(id)
+    } else if kinds::is_of_reservation(kind) {
+        Cause::Reservation(id)
+    } else {
+        Cause::Command(id)
     }
 }

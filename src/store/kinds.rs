@@ -54,6 +54,11 @@ pub(super) fn is_of_movement(number: i16) -> bool {
     matches!(number, 1 | 2 | 13 | 14)
 }
 
+/// Whether the cause of such a row is a reservation.
+pub(super) fn is_of_reservation(number: i16) -> bool {
+    matches!(number, 9..=12)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,14 +10,17 @@ pub mod commits;
 pub mod decided;
 pub mod differences;
 mod error;
+mod explain;
 pub mod feed;
 pub mod history;
 mod kinds;
 pub mod listings;
 pub mod movements;
+mod past;
 pub mod orders;
 mod pg_time;
 pub mod positions;
+pub mod ranges;
 pub mod reads;
 pub mod reservations;
 pub mod slices;
@@ -182,17 +185,6 @@ impl Store {
                 .fetch_one(&self.reads)
                 .await?;
         Ok(applied >= newest)
-    }
-
-    /// Makes sure the ledger has a partition for the batches to come.
-    pub async fn make_ledger_room(&self, partition_bytes_max: i64) -> Result<(), StoreError> {
-        self.in_time(async {
-            sqlx::query!("select stock_ledger_make_room($1)", partition_bytes_max)
-                .execute(&self.reads)
-                .await?;
-            Ok(())
-        })
-        .await
     }
 
     /// Most read connections.

@@ -19,6 +19,7 @@ mod adjustments;
 mod alerts;
 mod answers;
 mod architecture;
+mod at_a_time;
 mod at_risk;
 mod bad_commands;
 mod bad_messages;
