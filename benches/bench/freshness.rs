@@ -139,7 +139,7 @@ async fn committed(database: &Database, probes: &[Probe]) -> Outcome<Vec<u32>> {
     let movements: Vec<Uuid> = probes.iter().map(|probe| probe.movement).collect();
     let mut connection = database.connect().await?;
     let rows: Vec<(Uuid, i64)> = sqlx::query_as(
-        "select movement_id, (extract(epoch from committed_at) * 1000000)::bigint
+        "select cause_id, (extract(epoch from committed_at) * 1000000)::bigint
         from stock_ledger join stock_commits using (batch) where cause_id = any ($1)",
     )
     .bind(&movements)

@@ -2,13 +2,18 @@
 //!
 //! Invariants: one side of one product is set once, and only what set it changes stock. The same side again with the
 //! same content is a duplicate, with other content a conflict; both change nothing. Which of two conflicting facts wins
-//! is decided by who comes first, in the database before this batch, and in the batch by place.
+//! is decided by who comes first, in the database before this batch, and in the batch by place. Of a side that was taken back
+//! the first fact with a content that was not is its correction; what was taken back is a duplicate for good.
 //!
-//! The fold is in three steps, because only the database knows what came before: [`merge`] says what to offer it,
-//! [`Merged::changes`] what changes by those sides it took as new, [`Merged::outcomes`] what became of each fact.
+//! The fold is in steps, because only the database knows what came before: [`merge`] says what to offer it,
+//! [`Merged::correct`] what is new of lines of which something was taken back, [`Merged::changes`] what changes by those sides
+//! that were new, [`Merged::outcomes`] what became of each fact.
+
+use std::collections::HashMap;
 
 use super::{
     Fact, MovementId, MovementLine, ProductId, Side, SideReport, Sides, StockKey, Timestamp,
+    change::ChangeKind,
 };
 
 /// What identifies a line.
@@ -25,14 +30,66 @@ pub struct Merged {
     line_of: Vec<usize>,
 }
 
-/// One side that was really new, and so one row of the ledger.
+/// One side that was really new, or was taken back, and so one row of the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     pub key: StockKey,
     pub side: Side,
+    pub is_taken_back: bool,
     pub movement: MovementId,
     pub occurred_at: Timestamp,
     pub on_hand_delta: i64,
+}
+
+impl Change {
+    /// By a side that was new.
+    fn reported(fact: &Fact) -> Self {
+        Self {
+            key: StockKey {
+                warehouse: fact.report.warehouse,
+                product: fact.product,
+            },
+            side: fact.side,
+            is_taken_back: false,
+            movement: fact.movement,
+            occurred_at: fact.report.at,
+            on_hand_delta: fact.on_hand_delta(),
+        }
+    }
+
+    /// By a side that was known.
+    pub fn taken_back(fact: &Fact) -> Self {
+        let reported = Self::reported(fact);
+        Self {
+            is_taken_back: true,
+            on_hand_delta: -reported.on_hand_delta,
+            ..reported
+        }
+    }
+
+    /// Why the level changed.
+    pub fn kind(&self) -> ChangeKind {
+        if self.is_taken_back {
+            ChangeKind::Void
+        } else {
+            self.side.into()
+        }
+    }
+}
+
+/// What is stored of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub line: MovementLine,
+    /// What was taken back of it, as it was reported.
+    pub voided: Vec<(Side, SideReport)>,
+}
+
+impl Stored {
+    /// Whether it was told before that this happened.
+    fn knows(&self, side: Side, report: SideReport) -> bool {
+        self.line.side(side) == Some(report) || self.voided.contains(&(side, report))
+    }
 }
 
 /// What became of a fact.
@@ -71,10 +128,7 @@ pub fn merge(facts: &[Fact]) -> Merged {
         let offered = &mut merged.offered[at][slot(fact.side)];
         if offered.is_none() {
             *offered = Some(place);
-            match fact.side {
-                Side::Departure => merged.lines[at].departure = Some(fact.report),
-                Side::Arrival => merged.lines[at].arrival = Some(fact.report),
-            }
+            merged.lines[at].set(fact.side, Some(fact.report));
         }
     }
     merged
@@ -101,31 +155,62 @@ impl Merged {
         set.next().is_none().then_some(new)
     }
 
-    /// What changes, ordered by key, given the sides of each line that the database took as new.
+    /// Looks again at the lines of which something was taken back. The database takes no side of those as new, so that what
+    /// was taken back does not come again: of each side that is missing the first fact with a content that was not taken back is
+    /// new. Adds those to `new`, and returns the sides to be set with their lines, in the order of the lines. `stored` holds
+    /// every line of [`Merged::unsettled`].
+    pub fn correct(
+        &mut self,
+        facts: &[Fact],
+        stored: &HashMap<LineId, Stored>,
+        new: &mut [Sides],
+    ) -> Vec<(LineId, MovementLine)> {
+        let mut corrected: Vec<usize> = Vec::new();
+        for (place, fact) in facts.iter().enumerate() {
+            let at = self.line_of[place];
+            let Some(known) = stored.get(&self.ids[at]) else {
+                continue;
+            };
+            let is_new = !known.voided.is_empty()
+                && known.line.side(fact.side).is_none()
+                && !new[at].has(fact.side)
+                && !known.knows(fact.side, fact.report);
+            if is_new {
+                new[at] = new[at].with(fact.side);
+                self.offered[at][slot(fact.side)] = Some(place);
+                self.lines[at].set(fact.side, Some(fact.report));
+                corrected.push(at);
+            }
+        }
+        corrected.sort_unstable();
+        corrected.dedup();
+        let line = |at: usize| {
+            let mut line = self.lines[at];
+            for side in Side::BOTH {
+                if !new[at].has(side) {
+                    line.set(side, None);
+                }
+            }
+            (self.ids[at], line)
+        };
+        corrected.into_iter().map(line).collect()
+    }
+
+    /// What changes, ordered by key, given the sides of each line that were new.
     pub fn changes(&self, new: &[Sides]) -> Vec<Change> {
         let mut changes = Vec::with_capacity(self.ids.len());
         for (((movement, product), line), new) in self.lines().zip(new) {
-            for side in [Side::Departure, Side::Arrival] {
+            for side in Side::BOTH {
                 let Some(report) = line.side(side).filter(|_| new.has(side)) else {
                     continue;
                 };
-                let fact = Fact {
+                changes.push(Change::reported(&Fact {
                     movement,
                     product,
                     side,
                     report,
                     code: None,
-                };
-                changes.push(Change {
-                    key: StockKey {
-                        warehouse: report.warehouse,
-                        product,
-                    },
-                    side,
-                    movement,
-                    occurred_at: report.at,
-                    on_hand_delta: fact.on_hand_delta(),
-                });
+                }));
             }
         }
         changes.sort_by_key(|change| change.key);
@@ -145,27 +230,30 @@ impl Merged {
         lines
     }
 
-    /// What became of each fact. `stored` tells what the database holds of a line, for every line of
+    /// What became of each fact. `stored` is what the database held, before anything was corrected, of every line of
     /// [`Merged::unsettled`]; a side it does not hold cannot make a fact a duplicate.
     pub fn outcomes(
         &self,
         facts: &[Fact],
         new: &[Sides],
-        stored: impl Fn(LineId, Side) -> Option<SideReport>,
+        stored: &HashMap<LineId, Stored>,
     ) -> Vec<Outcome> {
-        facts
-            .iter()
-            .enumerate()
-            .map(|(place, fact)| {
-                if self.is_applied(place, fact, new) {
-                    Outcome::Applied
-                } else if stored((fact.movement, fact.product), fact.side) == Some(fact.report) {
-                    Outcome::Duplicate
-                } else {
-                    Outcome::Conflict
-                }
-            })
-            .collect()
+        let outcome = |(place, fact): (usize, &Fact)| {
+            let at = self.line_of[place];
+            let is_known = (new[at].has(fact.side)
+                && self.lines[at].side(fact.side) == Some(fact.report))
+                || stored
+                    .get(&self.ids[at])
+                    .is_some_and(|stored| stored.knows(fact.side, fact.report));
+            if self.is_applied(place, fact, new) {
+                Outcome::Applied
+            } else if is_known {
+                Outcome::Duplicate
+            } else {
+                Outcome::Conflict
+            }
+        };
+        facts.iter().enumerate().map(outcome).collect()
     }
 
     fn is_applied(&self, place: usize, fact: &Fact, new: &[Sides]) -> bool {
@@ -217,39 +305,61 @@ mod tests {
         }
     }
 
-    /// The thirty-line reference: what the database is, without a database.
+    /// The short reference: what the database is, without a database.
     #[derive(Default, Debug, PartialEq)]
     struct Model {
         sides: BTreeMap<(LineId, Side), SideReport>,
+        voided: BTreeMap<LineId, Vec<(Side, SideReport)>>,
         on_hand: BTreeMap<StockKey, i64>,
     }
 
     impl Model {
         fn take(&mut self, fact: &Fact) -> Outcome {
-            let id = ((fact.movement, fact.product), fact.side);
-            match self.sides.get(&id) {
+            let line = (fact.movement, fact.product);
+            let is_voided = |voided: &Vec<_>| voided.contains(&(fact.side, fact.report));
+            if self.voided.get(&line).is_some_and(is_voided) {
+                return Outcome::Duplicate;
+            }
+            match self.sides.get(&(line, fact.side)) {
                 Some(held) if *held == fact.report => Outcome::Duplicate,
                 Some(_) => Outcome::Conflict,
                 None => {
-                    self.sides.insert(id, fact.report);
-                    let key = StockKey {
-                        warehouse: fact.report.warehouse,
-                        product: fact.product,
-                    };
-                    *self.on_hand.entry(key).or_default() += fact.on_hand_delta();
+                    self.sides.insert((line, fact.side), fact.report);
+                    self.change(&Change::reported(fact));
                     Outcome::Applied
                 }
             }
         }
 
+        fn change(&mut self, change: &Change) {
+            *self.on_hand.entry(change.key).or_default() += change.on_hand_delta;
+        }
+
+        /// Takes a side back, if it is there.
+        fn void(&mut self, line: LineId, side: Side) {
+            if let Some(report) = self.sides.remove(&(line, side)) {
+                self.voided.entry(line).or_default().push((side, report));
+                let (movement, product) = line;
+                self.change(&Change::taken_back(&Fact {
+                    movement,
+                    product,
+                    side,
+                    report,
+                    code: None,
+                }));
+            }
+        }
+
         /// The same through the fold, the model standing in for the tables.
         fn take_batch(&mut self, facts: &[Fact]) -> Vec<Outcome> {
-            let merged = merge(facts);
+            let mut merged = merge(facts);
             let mut new = Vec::new();
             for (id, line) in merged.lines() {
                 let mut sides = Sides::NONE;
-                for side in [Side::Departure, Side::Arrival] {
-                    if let Some(report) = line.side(side) {
+                let offered = Side::BOTH.map(|side| line.side(side).map(|report| (side, report)));
+                for (side, report) in offered.into_iter().flatten() {
+                    // As the upsert does: what has voids is left alone.
+                    if !self.voided.contains_key(&id) {
                         self.sides.entry((id, side)).or_insert_with(|| {
                             sides = sides.with(side);
                             report
@@ -258,17 +368,33 @@ mod tests {
                 }
                 new.push(sides);
             }
-            for (key, delta) in deltas_by_key(&merged.changes(&new)) {
-                *self.on_hand.entry(key).or_default() += delta;
+            let stored = merged.unsettled(facts, &new).into_iter();
+            let stored = stored.map(|id| (id, self.stored(id))).collect();
+            for (id, line) in merged.correct(facts, &stored, &mut new) {
+                let set = Side::BOTH
+                    .into_iter()
+                    .filter_map(|side| Some((side, line.side(side)?)));
+                for (side, report) in set {
+                    let before = self.sides.insert((id, side), report);
+                    assert_eq!(before, None, "what is there is not corrected");
+                }
             }
-            let unsettled = merged.unsettled(facts, &new);
-            merged.outcomes(facts, &new, |id, side| {
-                assert!(
-                    unsettled.contains(&id),
-                    "only unsettled lines are looked up"
-                );
-                self.sides.get(&(id, side)).copied()
-            })
+            for change in merged.changes(&new) {
+                self.change(&change);
+            }
+            merged.outcomes(facts, &new, &stored)
+        }
+
+        fn stored(&self, id: LineId) -> Stored {
+            let side = |side| self.sides.get(&(id, side)).copied();
+            Stored {
+                line: MovementLine {
+                    product: id.1,
+                    departure: side(Side::Departure),
+                    arrival: side(Side::Arrival),
+                },
+                voided: self.voided.get(&id).cloned().unwrap_or_default(),
+            }
         }
     }
 
@@ -300,6 +426,44 @@ mod tests {
             model.take_batch(&batch),
             [Outcome::Conflict, Outcome::Duplicate]
         );
+    }
+
+    #[test]
+    fn what_was_taken_back_is_known_and_what_comes_instead_is_its_correction() {
+        let mut model = Model::default();
+        let [wrong, right, other] = [7, 8, 9].map(|units| fact(1, 1, Side::Departure, 1, units));
+        let arrival = fact(1, 1, Side::Arrival, 2, 8);
+        model.take(&wrong);
+        model.void((wrong.movement, wrong.product), Side::Departure);
+        // The first is no correction, and the other side was never there.
+        assert_eq!(
+            model.take_batch(&[wrong, right, other, arrival, right]),
+            [
+                Outcome::Duplicate,
+                Outcome::Applied,
+                Outcome::Conflict,
+                Outcome::Applied,
+                Outcome::Duplicate
+            ]
+        );
+        assert_eq!(
+            model.take_batch(&[other, wrong, right]),
+            [Outcome::Conflict, Outcome::Duplicate, Outcome::Duplicate]
+        );
+    }
+
+    /// What happens to the tables, one thing after another.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Batch(Vec<Fact>),
+        Void(LineId, Side),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            2 => prop::collection::vec(any_fact(), 0..12).prop_map(Step::Batch),
+            1 => any_fact().prop_map(|fact| Step::Void((fact.movement, fact.product), fact.side)),
+        ]
     }
 
     fn any_fact() -> impl Strategy<Value = Fact> {
@@ -355,12 +519,21 @@ mod tests {
 
     proptest! {
         /// However a stream is cut into batches, it ends where one fact at a time ends, fact by fact.
+        /// Also where sides are taken back in between.
         #[test]
-        fn batches_do_what_single_facts_do(batches in prop::collection::vec(prop::collection::vec(any_fact(), 0..12), 0..6)) {
+        fn batches_do_what_single_facts_do(steps in prop::collection::vec(any_step(), 0..10)) {
             let (mut single, mut batched) = (Model::default(), Model::default());
-            for batch in &batches {
-                let expected: Vec<Outcome> = batch.iter().map(|fact| single.take(fact)).collect();
-                prop_assert_eq!(batched.take_batch(batch), expected);
+            for step in &steps {
+                match step {
+                    Step::Batch(batch) => {
+                        let expected: Vec<Outcome> = batch.iter().map(|fact| single.take(fact)).collect();
+                        prop_assert_eq!(batched.take_batch(batch), expected);
+                    }
+                    Step::Void(line, side) => {
+                        single.void(*line, *side);
+                        batched.void(*line, *side);
+                    }
+                }
             }
             prop_assert_eq!(single, batched);
         }

@@ -29,6 +29,7 @@ pub mod risk;
 pub mod stock;
 pub mod time;
 pub mod transit;
+pub mod void;
 
 pub use catalogue::{Product, Warehouse};
 pub use commit::{CommitPoint, Tag, Version};

@@ -10,6 +10,13 @@ pub enum Side {
 }
 
 impl Side {
+    pub const BOTH: [Self; 2] = [Self::Departure, Self::Arrival];
+
+    /// The one that messages and people call so.
+    pub fn named(text: &str) -> Option<Self> {
+        Self::BOTH.into_iter().find(|side| side.as_str() == text)
+    }
+
     /// As messages and people call it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -133,6 +140,18 @@ impl MovementLine {
         }
     }
 
+    pub fn set(&mut self, side: Side, report: Option<SideReport>) {
+        match side {
+            Side::Departure => self.departure = report,
+            Side::Arrival => self.arrival = report,
+        }
+    }
+
+    /// Whether nothing is known of it any more.
+    pub fn is_empty(&self) -> bool {
+        self.departure.is_none() && self.arrival.is_none()
+    }
+
     /// Departed minus arrived, in units; a missing side counts 0.
     pub fn quantity_diff(&self) -> i64 {
         let units = |side: Option<SideReport>| side.map_or(0, |s| s.quantity.units());
@@ -160,7 +179,7 @@ impl MovementLine {
     }
 }
 
-/// A movement as a whole. It has at least one line, ordered by product.
+/// A movement as a whole, its lines ordered by product. One without a line is not shown: every side of it was taken back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Movement {
     pub id: MovementId,

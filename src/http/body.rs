@@ -166,30 +166,36 @@ pub(super) struct MovementBody {
     lines: Vec<LineBody>,
 }
 
+impl MovementBody {
+    pub(super) fn new(movement: &Movement) -> Self {
+        let warehouse = |side| {
+            movement
+                .warehouse(side)
+                .map_or(Uuid::nil(), crate::domain::WarehouseId::uuid)
+        };
+        let only = movement.only_line();
+        Self {
+            id: movement.id.uuid(),
+            warehouse_id_from: warehouse(Side::Departure),
+            warehouse_id_to: warehouse(Side::Arrival),
+            product_id: only.map_or(Uuid::nil(), |line| line.product.uuid()),
+            time_diff: seconds(movement.time_diff_us()),
+            quantity_diff: movement.quantity_diff(),
+            status: movement.status().into(),
+            departure: only
+                .and_then(|line| line.departure.as_ref())
+                .map(SideBody::new),
+            arrival: only
+                .and_then(|line| line.arrival.as_ref())
+                .map(SideBody::new),
+            lines: movement.lines.iter().map(LineBody::new).collect(),
+        }
+    }
+}
+
 /// The movement document as bytes.
 fn movement_json(movement: &Movement) -> Bytes {
-    let warehouse = |side| {
-        movement
-            .warehouse(side)
-            .map_or(Uuid::nil(), crate::domain::WarehouseId::uuid)
-    };
-    let only = movement.only_line();
-    json(&MovementBody {
-        id: movement.id.uuid(),
-        warehouse_id_from: warehouse(Side::Departure),
-        warehouse_id_to: warehouse(Side::Arrival),
-        product_id: only.map_or(Uuid::nil(), |line| line.product.uuid()),
-        time_diff: seconds(movement.time_diff_us()),
-        quantity_diff: movement.quantity_diff(),
-        status: movement.status().into(),
-        departure: only
-            .and_then(|line| line.departure.as_ref())
-            .map(SideBody::new),
-        arrival: only
-            .and_then(|line| line.arrival.as_ref())
-            .map(SideBody::new),
-        lines: movement.lines.iter().map(LineBody::new).collect(),
-    })
+    json(&MovementBody::new(movement))
 }
 
 /// A century of microseconds is below 2^52, so no fraction is lost.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     body::Body,
-    extract::{FromRequest, MatchedPath, Request, rejection::BytesRejection},
+    extract::{FromRequest, FromRequestParts, MatchedPath, Request, rejection::BytesRejection},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -18,6 +18,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     Context,
+    actor::Actor,
     answer::set_version,
     body::{StockBody, json as to_json},
     error::{ApiError, PROBLEM_JSON},
@@ -28,16 +29,14 @@ use crate::{
         command::{Note, Request as Asked},
         decide::{Refusal, Short},
     },
-    inventory::decide::{Command, Decided, Once, Rendered},
+    inventory::decide::{Answered, Command, Decided, Once, Rendered},
     store::{answers::OnceKey, listings::NewProduct},
 };
 
 /// Under what the answer is kept.
-pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Who wants it, in words of the caller.
-pub(super) const ACTOR: HeaderName = HeaderName::from_static("stock-actor");
-/// Longest of either, in characters.
-const HEADER_CHARS_MAX: usize = 255;
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Longest key, in characters.
+const KEY_CHARS_MAX: usize = 255;
 /// Whose keys are those of callers that do not say who they are.
 const NOBODY: &str = "";
 
@@ -64,12 +63,14 @@ impl<T: DeserializeOwned + WhenEmpty, S: Send + Sync> FromRequest<S> for Ask<T> 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let route = route(&request);
         let path = request.uri().path().to_owned();
-        let headers = request.headers().clone();
-        let bytes = Bytes::from_request(request, state)
+        let (mut parts, body) = request.into_parts();
+        let Actor(actor) = Actor::from_request_parts(&mut parts, state).await?;
+        let actor: Option<Arc<str>> = actor.map(Arc::from);
+        let headers = parts.headers.clone();
+        let bytes = Bytes::from_request(Request::from_parts(parts, body), state)
             .await
             .map_err(too_large)?;
-        let actor = text(&headers, &ACTOR)?;
-        let once = text(&headers, &IDEMPOTENCY_KEY)?.map(|key| Once {
+        let once = idempotency_key(&headers)?.map(|key| Once {
             key: OnceKey {
                 principal: actor.clone().unwrap_or_else(|| NOBODY.into()),
                 route,
@@ -101,18 +102,18 @@ fn too_large(rejection: BytesRejection) -> ApiError {
     }
 }
 
-/// A header that holds a short text.
-fn text(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Arc<str>>, ApiError> {
+/// The key under which the answer is kept, if there is one.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<Arc<str>>, ApiError> {
     const INVALID: ApiError = ApiError::BadRequest(
-        "Idempotency-Key and Stock-Actor are 1 to 255 printable ASCII characters, given once",
+        "Idempotency-Key must be 1 to 255 printable ASCII characters, given once",
     );
-    let mut values = headers.get_all(name).iter();
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };
     let text = value.to_str().map(str::trim).unwrap_or_default();
     let is_text = !text.is_empty()
-        && text.len() <= HEADER_CHARS_MAX
+        && text.len() <= KEY_CHARS_MAX
         && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
     if is_text && values.next().is_none() {
         Ok(Some(text.into()))
@@ -246,12 +247,16 @@ pub(super) async fn decide(
         shows: with.shows,
         render: Box::new(render),
     };
-    let answered = context.inventory.decide(command).await?;
+    Ok(answer(context.inventory.decide(command).await?))
+}
+
+/// The answer of a command as a response.
+pub(super) fn answer(answered: Answered) -> Response {
     let mut response = respond(answered.rendered);
     if let Some(as_of) = answered.as_of {
         set_version(&mut response, as_of);
     }
-    Ok(response)
+    response
 }
 
 pub(super) fn respond(rendered: Rendered) -> Response {

@@ -3,6 +3,7 @@
 //! Invariants: every error, the framework's included, is a problem document; every body, header wait, request and
 //! connection count has a bound; `openapi.json` is made from the handlers themselves.
 
+mod actor;
 mod adjustments;
 mod answer;
 pub mod body;
@@ -32,6 +33,7 @@ mod server;
 mod socket;
 mod stock;
 mod summary;
+mod void;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -97,6 +99,7 @@ pub fn routes(context: Context, settings: &Settings) -> Router {
 fn api_routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
         .routes(routes!(movements::show))
+        .routes(routes!(void::take_back))
         .routes(routes!(listed_movements::list))
         .routes(routes!(differences::list))
         .routes(routes!(summary::show))

@@ -17,8 +17,8 @@ use crate::{
     inventory::query::{Answer, Source},
 };
 
-const INVALID: &str = "Invalid movement ID";
-const NOT_FOUND: &str = "Movement not found";
+pub(super) const INVALID: &str = "Invalid movement ID";
+pub(super) const NOT_FOUND: &str = "Movement not found";
 
 /// What happened to a movement
 #[utoipa::path(

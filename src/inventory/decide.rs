@@ -102,6 +102,13 @@ pub struct Rendered {
     pub body: Bytes,
 }
 
+impl Rendered {
+    /// Whether it is to be given again to who asks with the same key: what was granted, and what was refused as things stood.
+    pub(super) fn is_kept(&self) -> bool {
+        self.status < 400 || matches!(self.status, 409 | 412)
+    }
+}
+
 /// An answer, and the commit it was given with; a refusal has none.
 #[derive(Clone, Debug)]
 pub struct Answered {
@@ -153,7 +160,7 @@ pub(super) struct Desk {
 }
 
 /// A key under way in this process.
-struct UnderWay {
+pub(super) struct UnderWay {
     keys: Arc<Mutex<HashSet<OnceKey>>>,
     key: OnceKey,
 }
@@ -186,13 +193,18 @@ impl Desk {
         let keys = Arc::default();
         (Self { queue, keys }, receiver)
     }
+
+    /// Takes a key for as long as its request is under way in this process.
+    pub(super) fn begin(&self, key: &OnceKey) -> Result<UnderWay, CommandError> {
+        UnderWay::begin(&self.keys, key)
+    }
 }
 
 impl Inventory {
     /// Has a request decided. Dropping this future does not take it back.
     pub async fn decide(&self, command: Command) -> Reply {
         let once = command.once.as_ref();
-        let under_way = once.map(|once| UnderWay::begin(&self.desk.keys, &once.key));
+        let under_way = once.map(|once| self.desk.begin(&once.key));
         let (reply, answer) = oneshot::channel();
         let pending = Pending {
             _under_way: under_way.transpose()?,
@@ -541,7 +553,9 @@ async fn decide(
     let is_published = !book.effects().is_empty() || !catalogue.is_empty();
     let (kept, is_kept) = keep(tx, batch, &answers, is_published).await?;
     for (place, answer) in known {
-        answers[place] = Some(replay(&batch[place].command, answer));
+        let once = batch[place].command.once.as_ref();
+        let answered = once.and_then(|once| replay(once, answer));
+        answers[place] = Some(answered.ok_or(CommandError::OtherRequest));
     }
     Ok(Written {
         answers: answers.into_iter().flatten().collect(),
@@ -571,18 +585,17 @@ async fn known_answers(
         .collect())
 }
 
-/// An answer that was given before.
-fn replay(command: &Command, kept: KeptAnswer) -> Reply {
-    let fingerprint = command.once.as_ref().map(|once| once.fingerprint);
-    if fingerprint != Some(kept.fingerprint) {
-        return Err(CommandError::OtherRequest);
+/// An answer that was given before; `None`: to another request.
+pub(super) fn replay(once: &Once, kept: KeptAnswer) -> Option<Answered> {
+    if once.fingerprint != kept.fingerprint {
+        return None;
     }
     let rendered = Rendered {
         status: u16::try_from(kept.status).unwrap_or(500),
         body: kept.body,
     };
     let is_granted = rendered.status < 400;
-    Ok(Answered {
+    Some(Answered {
         rendered,
         as_of: kept.as_of.filter(|_| is_granted),
     })
@@ -810,7 +823,7 @@ async fn keep(
         let once = pending.command.once.as_ref()?;
         let rendered = &answer.as_ref()?.as_ref().ok()?.rendered;
         let is_granted = rendered.status < 400;
-        (is_granted || matches!(rendered.status, 409 | 412)).then(|| NewAnswer {
+        rendered.is_kept().then(|| NewAnswer {
             key: &once.key,
             fingerprint: once.fingerprint,
             status: i16::try_from(rendered.status).unwrap_or(i16::MAX),

@@ -30,13 +30,16 @@ pub enum Difference {
     },
     StrayReservation(Uuid),
     OrderWithoutReservation(i64),
-    VoidWithoutLedgerRow(SideId),
     LevelWithoutCatalogue {
         key: StockKey,
     },
     LedgerRowWithoutCause(StrayRow),
     SideWithoutLedgerRow(SideId),
     SideTwiceInLedger(SideId),
+    SideOnlyInLedger(SideId),
+    VoidWithoutLedgerRow(SideId),
+    /// By movement and product.
+    LineTellsOtherVoids(Uuid, Uuid),
     BatchNeverPublished {
         batch: i64,
     },
@@ -124,9 +127,6 @@ impl fmt::Display for Difference {
             Self::OrderWithoutReservation(number) => {
                 write!(f, "order {number} without its reservation")
             }
-            Self::VoidWithoutLedgerRow(of) => {
-                write!(f, "side taken back without a ledger row: {}", side(of))
-            }
             Self::LevelWithoutCatalogue { key: of } => {
                 write!(f, "level without its product or warehouse: {}", key(of))
             }
@@ -141,6 +141,22 @@ impl fmt::Display for Difference {
             Self::SideWithoutLedgerRow(of) => write!(f, "side without a ledger row: {}", side(of)),
             Self::SideTwiceInLedger(of) => {
                 write!(f, "side more than once in the ledger: {}", side(of))
+            }
+            Self::SideOnlyInLedger(of) => {
+                write!(
+                    f,
+                    "side in the ledger that its movement does not have: {}",
+                    side(of)
+                )
+            }
+            Self::VoidWithoutLedgerRow(of) => {
+                write!(f, "side taken back without a ledger row: {}", side(of))
+            }
+            Self::LineTellsOtherVoids(movement, product) => {
+                write!(
+                    f,
+                    "line tells of other sides taken back than there are: movement {movement} product {product}"
+                )
             }
             Self::BatchNeverPublished { batch } => {
                 write!(f, "batch {batch} is in the ledger and was never published")

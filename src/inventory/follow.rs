@@ -375,7 +375,7 @@ fn side_rows(
         row: LedgerRow {
             key: change.key,
             inventory_id: InventoryId(level.inventory_id),
-            kind: change.side.into(),
+            kind: change.kind(),
             delta: Amounts {
                 on_hand: change.on_hand_delta,
                 reserved: 0,

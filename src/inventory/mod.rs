@@ -17,6 +17,7 @@ pub mod summary;
 pub mod sweep;
 pub mod transit;
 pub mod verify;
+pub mod void;
 pub mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -59,6 +60,8 @@ pub struct Inventory {
     feed: FeedState,
     /// The catalogue changes rarely: one at a time.
     catalogue_writer: Mutex<Writer>,
+    /// A mistake is taken back rarely: one at a time.
+    void_writer: Mutex<Writer>,
     /// The way to the process's own follower.
     handed: mpsc::Sender<Handed>,
     /// The way to the process's own decider.
@@ -80,6 +83,7 @@ impl Inventory {
         let (desk, requests) = Desk::new();
         let inventory = Arc::new(Self {
             catalogue_writer: Mutex::new(store.writer()),
+            void_writer: Mutex::new(store.writer()),
             store,
             cache,
             documents,

@@ -204,6 +204,11 @@ impl Inventory {
         self.retried(|| self.store.product_by_sku(sku)).await
     }
 
+    /// Whether there is such a product.
+    pub async fn has_product(&self, id: ProductId) -> Result<bool, StoreError> {
+        self.retried(|| self.store.has_product(id)).await
+    }
+
     /// The newest commit, once the wanted one is reached.
     pub async fn reached_commit(
         &self,

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     domain::{
-        CommitPoint, Fact, MovementLine, Revision, StockKey, WarehouseCode, WarehouseId,
-        batch::{self, Change, LineId, Merged, Outcome},
+        CommitPoint, Fact, Revision, StockKey, WarehouseCode, WarehouseId,
+        batch::{self, Change, Merged, Outcome},
     },
     metrics::Metrics,
     store::{
@@ -82,9 +82,9 @@ impl Recorder {
 
     async fn transact(&mut self, facts: &[Fact], taken: Taken<'_>) -> Result<Recorded, StoreError> {
         let metrics = &self.inventory.metrics;
-        let merged = batch::merge(facts);
+        let mut merged = batch::merge(facts);
         let mut tx = staged(metrics, "begin", self.writer.begin()).await?;
-        let written = match write(&mut tx, metrics, facts, &merged, taken).await {
+        let written = match write(&mut tx, metrics, facts, &mut merged, taken).await {
             Ok(written) => written,
             Err(error @ (StoreError::DataRefused { .. } | StoreError::PositionMoved { .. })) => {
                 tx.rollback().await?;
@@ -121,20 +121,24 @@ async fn write(
     tx: &mut WriteTx<'_>,
     metrics: &Metrics,
     facts: &[Fact],
-    merged: &Merged,
+    merged: &mut Merged,
     taken: Taken<'_>,
 ) -> Result<Written, StoreError> {
     let set = staged(metrics, "movements", tx.upsert_movements(merged.lines())).await?;
-    let new = merged
+    let mut new = merged
         .new_sides(&set)
         .ok_or(StoreError::Inconsistent("a line that was not offered"))?;
     let unsettled = merged.unsettled(facts, &new);
-    let stored: HashMap<LineId, MovementLine> = if unsettled.is_empty() {
+    let stored = if unsettled.is_empty() {
         HashMap::new()
     } else {
-        tx.read_lines(&unsettled).await?.into_iter().collect()
+        tx.read_lines(&unsettled).await?
     };
-    let outcomes = merged.outcomes(facts, &new, |id, side| stored.get(&id)?.side(side));
+    let corrected = merged.correct(facts, &stored, &mut new);
+    if !corrected.is_empty() {
+        staged(metrics, "movements", tx.set_sides(&corrected)).await?;
+    }
+    let outcomes = merged.outcomes(facts, &new, &stored);
 
     let changes = merged.changes(&new);
     let mut levels = Vec::new();

@@ -19,7 +19,9 @@ use crate::{
     domain::{MovementLine, StockKey, Version, batch::LineId},
     store::{
         Store, StoreError,
-        slices::{BUCKETS, Digest, LedgerSums, LevelSlice, SideId, bucket_bounds, sides_of},
+        slices::{
+            BUCKETS, Digest, LedgerSums, LevelSlice, SideId, VoidPlace, bucket_bounds, sides_of,
+        },
     },
 };
 
@@ -59,6 +61,7 @@ const BATCHES: i64 = 500;
 /// Commits are of very different sizes: the next ones may be large.
 const COMMITS_MAX: i64 = 200;
 const LINES: i64 = 10_000;
+const VOIDS: i64 = 1_000;
 /// Most stray rows named of one slice.
 const STRAYS_MAX: i64 = 1_000;
 /// Hashes are added modulo 2^62, as the database does.
@@ -120,6 +123,7 @@ impl<'v> Verifier<'v> {
             });
         }
         self.movements_and_ledger().await?;
+        self.voids().await?;
         self.batches().await?;
         self.orphans().await?;
         if let Some(expected) = expected {
@@ -210,6 +214,9 @@ impl<'v> Verifier<'v> {
             self.compared.sides += slice.digest.sides.unsigned_abs();
             cuts.push(slice.as_of.number());
             by_movements.push(slice.digest);
+            for (movement, product) in slice.other_voids {
+                self.differs(&Difference::LineTellsOtherVoids(movement, product));
+            }
         }
         let newest = cuts
             .iter()
@@ -265,53 +272,66 @@ impl<'v> Verifier<'v> {
             }
             after = to;
         }
-        let mut twice: Vec<SideId> = rows
-            .iter()
-            .filter(|(_, times)| **times > 1)
-            .map(|(side, _)| *side)
-            .collect();
-        twice.sort_unstable();
-        for side in twice {
-            self.differs(&Difference::SideTwiceInLedger(side));
-        }
         let (first, last) = bucket_bounds(bucket);
         let mut from = (first, uuid::Uuid::nil());
-        loop {
+        while from.0 <= last {
             let lines = self.store.line_slice(from, LINES).await?;
             let Some(((movement, product), _)) = lines.last() else {
-                return Ok(());
+                break;
             };
             from = (movement.uuid(), product.uuid());
-            let missing: Vec<SideId> = lines
-                .iter()
-                .filter(|(id, _)| id.0.uuid() <= last)
-                .flat_map(|(id, line)| sides_of(*id, line))
-                .filter(|side| !rows.get(side).is_some_and(|times| *times > 0))
-                .collect();
-            for side in missing {
-                if !self.has_row_since(bucket, side, newest).await? {
+            let of_bucket = lines.iter().filter(|(id, _)| id.0.uuid() <= last);
+            for side in of_bucket.flat_map(|(id, line)| sides_of(*id, line)) {
+                let times = rows.remove(&side).unwrap_or(0);
+                if times > 1 {
+                    self.differs(&Difference::SideTwiceInLedger(side));
+                } else if times < 1 && times + self.times_since(bucket, side, newest).await? < 1 {
                     self.differs(&Difference::SideWithoutLedgerRow(side));
                 }
             }
-            if from.0 > last {
-                return Ok(());
+        }
+        let mut left: Vec<(SideId, i64)> = rows.into_iter().filter(|(_, n)| *n != 0).collect();
+        left.sort_unstable();
+        for (side, times) in left {
+            if times + self.times_since(bucket, side, newest).await? != 0 {
+                self.differs(&Difference::SideOnlyInLedger(side));
             }
         }
+        Ok(())
     }
 
-    /// Whether a side that an older cut does not have came with a commit since.
-    async fn has_row_since(
+    /// How often a side was reported, less how often it was taken back, by the commits since an older cut.
+    async fn times_since(
         &mut self,
         bucket: u8,
         side: SideId,
         cut: Version,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<i64, StoreError> {
         let newest = self.store.newest_commit().await?.version;
         if cut >= newest {
-            return Ok(false);
+            return Ok(0);
         }
         let since = self.store.ledger_sides(bucket, cut, newest).await?;
-        Ok(since.contains(&(side, 1)))
+        let times = since.into_iter().filter(|(of, _)| *of == side);
+        Ok(times.map(|(_, times)| times).sum())
+    }
+
+    /// Each side that was taken back with the ledger, and with its line.
+    async fn voids(&mut self) -> Result<(), StoreError> {
+        let mut from = VoidPlace::default();
+        while let Some((strays, next)) = self.store.stray_voids(from, VOIDS).await? {
+            for stray in strays {
+                if !stray.has_ledger_row {
+                    self.differs(&Difference::VoidWithoutLedgerRow(stray.side));
+                }
+                if !stray.is_told {
+                    let (movement, product, _) = stray.side;
+                    self.differs(&Difference::LineTellsOtherVoids(movement, product));
+                }
+            }
+            from = next;
+        }
+        Ok(())
     }
 
     async fn batches(&mut self) -> Result<(), StoreError> {
@@ -340,9 +360,6 @@ impl<'v> Verifier<'v> {
                 self.differs(&Difference::OrderWithoutReservation(order));
             }
             after = last;
-        }
-        for side in self.store.stray_voids(STRAYS_MAX).await? {
-            self.differs(&Difference::VoidWithoutLedgerRow(side));
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ pub(super) struct LedgerColumns {
     pub(super) on_hand: Vec<i64>,
     pub(super) reserved: Vec<i64>,
     pub(super) occurred_at: Vec<PgTime>,
-    pub(super) movements: Vec<Uuid>,
+    pub(super) causes: Vec<Uuid>,
     pub(super) kinds: Vec<i16>,
 }
 
@@ -77,7 +77,7 @@ impl LedgerColumns {
             on_hand: Vec::with_capacity(rows),
             reserved: Vec::with_capacity(rows),
             occurred_at: Vec::with_capacity(rows),
-            movements: Vec::with_capacity(rows),
+            causes: Vec::with_capacity(rows),
             kinds: Vec::with_capacity(rows),
         }
     }
@@ -89,7 +89,7 @@ impl LedgerColumns {
         self.on_hand.push(level.on_hand);
         self.reserved.push(level.reserved);
         self.occurred_at.push(PgTime(change.occurred_at));
-        self.movements.push(change.movement.uuid());
-        self.kinds.push(kinds::of_side(change.side));
+        self.causes.push(change.movement.uuid());
+        self.kinds.push(kinds::of_change(change));
     }
 }

@@ -8,7 +8,10 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{PgTime, Store, StoreError, writer::commit_point};
+use super::{
+    PgTime, Store, StoreError,
+    writer::{BatchNumber, Published, WriteTx, commit_point},
+};
 use crate::domain::{CommitPoint, Timestamp, Version};
 
 /// After so long a silence a listener is asked whether it still hears.
@@ -103,6 +106,28 @@ async fn newest(pool: &PgPool) -> Result<CommitPoint, StoreError> {
         .await?
         .ok_or(StoreError::NO_COMMITS)?;
     commit_point(row.version, row.tag)
+}
+
+impl WriteTx<'_> {
+    /// The commit of another transaction's batch, if it was published.
+    pub async fn published(&mut self, batch: BatchNumber) -> Result<Option<Published>, StoreError> {
+        let row = sqlx::query!(
+            r#"select c.version, c.tag, c.committed_at as "committed_at: PgTime", before.tag as previous_tag
+            from stock_commits c join stock_commits before on before.version = c.version - 1
+            where c.batch = $1"#,
+            batch.0
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        row.map(|row| {
+            Ok(Published {
+                point: commit_point(row.version, row.tag)?,
+                previous: commit_point(row.version - 1, row.previous_tag)?,
+                committed_at: row.committed_at.0,
+            })
+        })
+        .transpose()
+    }
 }
 
 /// Hears of commits.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     PgTime, Store, StoreError, kinds,
-    writer::{Published, WriteTx, commit_point, stock_key},
+    writer::{WriteTx, stock_key},
 };
 use crate::domain::{
     InventoryId, ProductId, ReservationId, Revision, StockKey, StockLevel, Timestamp,
@@ -16,8 +16,6 @@ use crate::domain::{
     decide::{Due, Entry, Held, Made, Standing},
     reservation::State,
 };
-
-use super::writer::BatchNumber;
 
 /// A level that may be locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -334,26 +332,6 @@ impl WriteTx<'_> {
         .execute(self.connection())
         .await?;
         Ok(())
-    }
-
-    /// Whether a batch was published, by a transaction that has ended.
-    pub async fn published(&mut self, batch: BatchNumber) -> Result<Option<Published>, StoreError> {
-        let row = sqlx::query!(
-            r#"select c.version, c.tag, c.committed_at as "committed_at: PgTime", b.tag as previous_tag
-            from stock_commits c join stock_commits b on b.version = c.version - 1
-            where c.batch = $1"#,
-            batch.0
-        )
-        .fetch_optional(self.connection())
-        .await?;
-        row.map(|row| {
-            Ok(Published {
-                point: commit_point(row.version, row.tag)?,
-                previous: commit_point(row.version - 1, row.previous_tag)?,
-                committed_at: row.committed_at.0,
-            })
-        })
-        .transpose()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The ledger's `kind`: why a row is there, as a number.
 
-use crate::domain::{Side, change::ChangeKind};
+use crate::domain::{Side, batch::Change, change::ChangeKind};
 
 /// Every kind and its number. A side that is taken back is told by which side it was.
 const KINDS: [(i16, ChangeKind); 14] = [
@@ -28,6 +28,20 @@ pub(super) fn of_side(side: Side) -> i16 {
     match side {
         Side::Departure => 1,
         Side::Arrival => 2,
+    }
+}
+
+/// The side whose reported rows have that number.
+pub(super) fn side(number: i16) -> Option<Side> {
+    Side::BOTH.into_iter().find(|side| of_side(*side) == number)
+}
+
+/// The kind of a row that a side made, or that takes it back.
+pub(super) fn of_change(change: &Change) -> i16 {
+    if change.is_taken_back {
+        of_void(change.side)
+    } else {
+        of_side(change.side)
     }
 }
 

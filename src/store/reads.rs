@@ -150,6 +150,17 @@ impl Store {
         Ok(id.and_then(WarehouseId::new))
     }
 
+    /// Whether there is such a product.
+    pub async fn has_product(&self, id: ProductId) -> Result<bool, StoreError> {
+        let is_there = sqlx::query_scalar!(
+            r#"select exists (select from products where product_id = $1) as "is_there!""#,
+            id.uuid()
+        )
+        .fetch_one(&self.reads)
+        .await?;
+        Ok(is_there)
+    }
+
     /// The product with this sku.
     pub async fn product_by_sku(&self, sku: &str) -> Result<Option<ProductId>, StoreError> {
         let id = sqlx::query_scalar!("select product_id from products where sku = $1", sku)

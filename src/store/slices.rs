@@ -56,11 +56,31 @@ pub struct Digest {
 }
 
 /// The sides in one of [`BUCKETS`] ranges of movement ids, as of that version.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BucketSlice {
     pub as_of: Version,
     pub digest: Digest,
+    /// The first lines that tell of a side taken back that was not kept, by movement and product.
+    pub other_voids: Vec<(Uuid, Uuid)>,
 }
+
+/// A side that was taken back, and that the ledger or its line says nothing of.
+#[derive(Clone, Copy, Debug)]
+pub struct StrayVoid {
+    pub side: SideId,
+    pub has_ledger_row: bool,
+    pub is_told: bool,
+}
+
+/// The place of a side that was taken back among all of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VoidPlace {
+    side: SideId,
+    batch: i64,
+}
+
+/// Most lines named of one bucket.
+const STRAYS_MAX: i32 = 1_000;
 
 /// Movement ids by their first byte.
 pub const BUCKETS: usize = 256;
@@ -161,10 +181,19 @@ impl Store {
                     + coalesce(sum(uuid_hash_extended(movement_id, uuid_hash_extended(product_id, 2)))
                         filter (where arrival_at is not null), 0),
                     4611686018427387904
-                )::bigint as "hash!"
-            from movements where movement_id >= $1 and movement_id <= $2"#,
+                )::bigint as "hash!",
+                coalesce((array_agg(movement_id order by movement_id, product_id) filter (where is_other))[:$3], '{}') as "other_movements!",
+                coalesce((array_agg(product_id order by movement_id, product_id) filter (where is_other))[:$3], '{}') as "other_products!"
+            from movements m
+            cross join lateral (
+                select case when m.sides_voided = 0 then false else m.sides_voided <> coalesce((
+                    select bit_or(v.side) from movement_voids v where v.movement_id = m.movement_id and v.product_id = m.product_id
+                ), 0) end as is_other
+            ) voids
+            where movement_id >= $1 and movement_id <= $2"#,
             from,
-            to
+            to,
+            STRAYS_MAX
         )
         .fetch_one(&self.reads)
         .await?;
@@ -178,11 +207,60 @@ impl Store {
                 sides: row.sides,
                 hash: row.hash,
             },
+            other_voids: row
+                .other_movements
+                .into_iter()
+                .zip(row.other_products)
+                .collect(),
         })
     }
 
-    /// The same from the ledger (a side that was taken back counts as none), for the commits after `after` up to `to`: by bucket, of each only the commits up to its
-    /// cut. Sums of slices are to be added, modulo 2^62.
+    /// Of the `limit` sides taken back after that place: those that no ledger row confirms, or their line does not tell; and where
+    /// to go on. `None` after the last.
+    pub async fn stray_voids(
+        &self,
+        after: VoidPlace,
+        limit: i64,
+    ) -> Result<Option<(Vec<StrayVoid>, VoidPlace)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select v.movement_id, v.product_id, v.side, v.batch, exists (
+                    select from stock_ledger g join stock_levels l on l.inventory_id = g.inventory_id
+                    where g.batch = v.batch and g.kind = v.side + 12 and g.cause_id = v.movement_id and g.occurred_at = v.at
+                        and abs(g.on_hand_delta) = v.quantity and l.product_id = v.product_id and l.warehouse_id = v.warehouse_id
+                ) as "has_ledger_row!",
+                exists (
+                    select from movements m where m.movement_id = v.movement_id and m.product_id = v.product_id
+                        and m.sides_voided & v.side <> 0
+                ) as "is_told!"
+            from movement_voids v
+            where (v.movement_id, v.product_id, v.side, v.batch) > ($1, $2, $3, $4)
+            order by v.movement_id, v.product_id, v.side, v.batch limit $5"#,
+            after.side.0,
+            after.side.1,
+            after.side.2,
+            after.batch,
+            limit
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let Some(last) = rows.last() else {
+            return Ok(None);
+        };
+        let next = VoidPlace {
+            side: (last.movement_id, last.product_id, last.side),
+            batch: last.batch,
+        };
+        let strays = rows.iter().map(|row| StrayVoid {
+            side: (row.movement_id, row.product_id, row.side),
+            has_ledger_row: row.has_ledger_row,
+            is_told: row.is_told,
+        });
+        let strays = strays.filter(|stray| !stray.has_ledger_row || !stray.is_told);
+        Ok(Some((strays.collect(), next)))
+    }
+
+    /// The same from the ledger (a side that was taken back counts as none), for the commits after `after` up to `to`: by
+    /// bucket, of each only the commits up to its cut. Sums of slices are to be added, modulo 2^62.
     pub async fn ledger_digests(
         &self,
         after: Version,
@@ -375,24 +453,6 @@ impl Store {
         Ok(last.map(|last| (stray, last)))
     }
 
-    /// At most `limit` movements of which a side is noted as taken back and no ledger row takes it back.
-    pub async fn stray_voids(&self, limit: i64) -> Result<Vec<SideId>, StoreError> {
-        let rows = sqlx::query!(
-            "select v.movement_id, v.product_id, v.side from movement_voids v
-            where not exists (
-                select from stock_ledger g
-                where g.batch = v.batch and g.cause_id = v.movement_id and g.kind = v.side + 12
-            ) limit $1",
-            limit
-        )
-        .fetch_all(&self.reads)
-        .await?;
-        let sides = rows.into_iter();
-        Ok(sides
-            .map(|row| (row.movement_id, row.product_id, row.side))
-            .collect())
-    }
-
     /// The sides of one bucket by the ledger, for the commits after `after` up to `to`: how often each was reported and taken,
     /// less how often it was taken back.
     pub async fn ledger_sides(
@@ -424,7 +484,7 @@ impl Store {
             .collect())
     }
 
-    /// At most `limit` lines after that one, in the order of their ids.
+    /// At most `limit` lines with a side after that one, in the order of their ids.
     pub async fn line_slice(
         &self,
         after: (Uuid, Uuid),
@@ -435,7 +495,7 @@ impl Store {
             r#"select movement_id, product_id,
                 departure_at as "departure_at: PgTime", departure_quantity, departure_warehouse_id,
                 arrival_at as "arrival_at: PgTime", arrival_quantity, arrival_warehouse_id
-            from movements where (movement_id, product_id) > ($1, $2)
+            from movements where (movement_id, product_id) > ($1, $2) and num_nonnulls(departure_at, arrival_at) > 0
             order by movement_id, product_id limit $3"#,
             after.0,
             after.1,
@@ -449,7 +509,7 @@ impl Store {
 
 /// The sides a line has, as the ledger names them.
 pub fn sides_of((movement, product): LineId, line: &MovementLine) -> impl Iterator<Item = SideId> {
-    [Side::Departure, Side::Arrival]
+    Side::BOTH
         .into_iter()
         .filter(move |side| line.side(*side).is_some())
         .map(move |side| (movement.uuid(), product.uuid(), kinds::of_side(side)))

@@ -189,9 +189,9 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Offers the sides of each line; a side that is already set stays. Returns, for the lines of which something was
-    /// new, which sides were. `lines` is sorted by id, and so is what comes back: rows are written, and returned, in the
-    /// order in which the ordered select offers them.
+    /// Offers the sides of each line; a side that is already set stays, and so does a line of which something was taken back.
+    /// Returns, for the lines of which something was new, which sides were; every line is locked. `lines` is sorted by id, and so
+    /// is what comes back: rows are written, and returned, in the order in which the ordered select offers them.
     pub async fn upsert_movements<'l>(
         &mut self,
         lines: impl ExactSizeIterator<Item = (LineId, &'l MovementLine)>,
@@ -218,8 +218,9 @@ impl WriteTx<'_> {
                 arrival_warehouse_id = coalesce(m.arrival_warehouse_id, excluded.arrival_warehouse_id),
                 sides_set_last = case when m.departure_at is null and excluded.departure_at is not null then 1 else 0 end
                     + case when m.arrival_at is null and excluded.arrival_at is not null then 2 else 0 end
-            where (m.departure_at is null and excluded.departure_at is not null)
-                or (m.arrival_at is null and excluded.arrival_at is not null)
+            where m.sides_voided = 0
+                and ((m.departure_at is null and excluded.departure_at is not null)
+                    or (m.arrival_at is null and excluded.arrival_at is not null))
             returning movement_id, product_id, sides_set_last
             )
             select coalesce(array_agg(movement_id), '{}') as "movements!", coalesce(array_agg(product_id), '{}') as "products!",
@@ -244,29 +245,6 @@ impl WriteTx<'_> {
                 Ok((line_id(movement, product)?, Sides::from_bits(sides)))
             })
             .collect()
-    }
-
-    /// What is stored of these lines. Asked after [`WriteTx::upsert_movements`], as a statement of its own: the upsert
-    /// does not see what another transaction committed while it waited, this one does.
-    pub async fn read_lines(
-        &mut self,
-        lines: &[LineId],
-    ) -> Result<Vec<(LineId, MovementLine)>, StoreError> {
-        let movements: Vec<Uuid> = lines.iter().map(|(movement, _)| movement.uuid()).collect();
-        let products: Vec<Uuid> = lines.iter().map(|(_, product)| product.uuid()).collect();
-        let rows = sqlx::query_as!(
-            LineRow,
-            r#"select movement_id as "movement_id!", product_id as "product_id!",
-                departure_at as "departure_at: PgTime", departure_quantity, departure_warehouse_id,
-                arrival_at as "arrival_at: PgTime", arrival_quantity, arrival_warehouse_id
-            from unnest($1::uuid[], $2::uuid[]) as wanted (movement_id, product_id)
-            join movements using (movement_id, product_id)"#,
-            &movements,
-            &products
-        )
-        .fetch_all(&mut self.connection)
-        .await?;
-        rows.into_iter().map(LineRow::into_line).collect()
     }
 
     /// Adds to each key's level, creating the ones that are not there. Locks and creates in one ordered statement:
@@ -334,10 +312,10 @@ impl WriteTx<'_> {
         sqlx::query!(
             "insert into stock_ledger (batch, inventory_id, revision, on_hand_delta, reserved_delta,
                 on_hand_after, reserved_after, occurred_at, cause_id, kind)
-            select $1, inventory_id, revision, delta, 0, on_hand, reserved, at, movement_id, kind
+            select $1, inventory_id, revision, delta, 0, on_hand, reserved, at, cause_id, kind
             from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
                 $7::timestamptz[], $8::uuid[], $9::smallint[])
-                as r (inventory_id, revision, delta, on_hand, reserved, at, movement_id, kind)",
+                as r (inventory_id, revision, delta, on_hand, reserved, at, cause_id, kind)",
             self.batch.0,
             &columns.inventory_ids,
             &columns.revisions,
@@ -345,7 +323,7 @@ impl WriteTx<'_> {
             &columns.on_hand,
             &columns.reserved,
             &columns.occurred_at as _,
-            &columns.movements,
+            &columns.causes,
             &columns.kinds
         )
         .execute(&mut self.connection)
@@ -440,7 +418,7 @@ impl LineRow {
     }
 }
 
-fn side_report(
+pub(super) fn side_report(
     at: Option<PgTime>,
     quantity: Option<i64>,
     warehouse: Option<Uuid>,

@@ -63,3 +63,4 @@ mod servers_away;
 mod together;
 mod transit;
 mod verifier;
+mod voids;

@@ -188,7 +188,7 @@ const TABLES: &str = "
         union all
         select format('ledger %s %s: %s and %s by the %s of %s at %s',
             right(warehouse_id::text, 1), right(product_id::text, 1), on_hand_delta, reserved_delta,
-            case kind when 1 then 'Departure' when 2 then 'Arrival' end, right(movement_id::text, 1),
+            case kind when 1 then 'Departure' when 2 then 'Arrival' end, right(cause_id::text, 1),
             (extract(epoch from occurred_at) * 1000000)::bigint - 1750000000000000)
         from stock_ledger join stock_levels using (inventory_id) where warehouse_id between $1 and $2
         union all

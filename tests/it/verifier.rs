@@ -51,7 +51,10 @@ async fn every_contradiction_is_named() {
         (
             "a lost movement",
             "delete from movements where movement_id = (select min(movement_id::text)::uuid from movements)",
-            &["ledger row that nothing confirms"],
+            &[
+                "ledger row that nothing confirms",
+                "side in the ledger that its movement does not have",
+            ],
         ),
         (
             "a movement of another number",
