@@ -24,6 +24,8 @@ pub struct LevelNow {
     /// Nothing that is due is reserved.
     pub level: StockLevel,
     /// When the next of its reservations runs out, by the database's clock: from then on it is another, though no commit says so.
+    /// The moment of the read where one is due and that is not recorded yet: somebody may have extended it in time and not have
+    /// committed that, which changes nothing in the ledger.
     pub expires_next: Option<Timestamp>,
 }
 
@@ -35,7 +37,8 @@ impl Store {
     pub async fn read_stock(&self, key: StockKey) -> Result<AsOf<LevelNow>, StoreError> {
         let row = sqlx::query!(
             r#"select c.version, c.tag, l.on_hand as "on_hand?", l.revision as "revision?", l.updated_at as "updated_at?: PgTime",
-                l.reserved - case when l.reserved > 0 then stock_due(l.inventory_id, l.reserved) else 0 end as "reserved?",
+                l.reserved as "reserved?", now() as "now!: PgTime",
+                case when l.reserved > 0 then stock_due(l.inventory_id, l.reserved) else 0 end as "due!",
                 case when l.reserved > 0 then stock_expires_next(l.inventory_id, l.reserved) end as "expires_next?: PgTime"
             from (select version, tag from stock_commits order by version desc limit 1) c
             left join stock_levels l on l.warehouse_id = $1 and l.product_id = $2"#,
@@ -48,16 +51,21 @@ impl Store {
         let level = match (row.on_hand, row.reserved, row.revision, row.updated_at) {
             (Some(on_hand), Some(reserved), Some(revision), Some(updated_at)) => StockLevel {
                 on_hand,
-                reserved,
+                reserved: reserved - row.due,
                 revision: Revision(revision),
                 updated_at: Some(updated_at.0),
             },
             _ => StockLevel::EMPTY,
         };
+        let expires_next = if row.due > 0 {
+            Some(row.now)
+        } else {
+            row.expires_next
+        };
         Ok(AsOf {
             value: LevelNow {
                 level,
-                expires_next: row.expires_next.map(|at| at.0),
+                expires_next: expires_next.map(|at| at.0),
             },
             as_of: commit_point(row.version, row.tag)?,
         })

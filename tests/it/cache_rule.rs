@@ -232,7 +232,7 @@ impl Exploration {
         let at = self.random.random_range(0..self.processes.len());
         let key = self.random.random_range(1..=KEYS);
         self.move_clocks();
-        match self.random.random_range(0..110) {
+        match self.random.random_range(0..112) {
             0..30 => return self.read(at, key).await,
             30..45 => self.write(at, key).await,
             45..65 => self.look(at).await,
@@ -242,10 +242,10 @@ impl Exploration {
             91..94 => self.pause(at),
             94..96 => self.lose_redis().await,
             96..98 => self.restart(at).await,
-            98 => self.save().await,
-            99 => self.restore().await,
-            100..106 => self.reserve(key).await,
-            106..109 => self.let_something_run_out().await,
+            98 | 99 => self.save().await,
+            100 | 101 => self.restore().await,
+            102..108 => self.reserve(key).await,
+            108..111 => self.let_something_run_out().await,
             _ => self.sweep().await,
         }
         Ok(())
