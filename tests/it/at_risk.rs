@@ -79,7 +79,7 @@ async fn resume(service: &Service, picture: &Picture) -> LiveClient {
 
 #[tokio::test]
 async fn a_late_departure_puts_the_newest_at_risk_and_an_arrival_heals_them() {
-    let world = World::new().await;
+    let world = World::with(|config| config.reservations.sweep_interval_ms = 0).await;
     let writer = world.start().await;
     let other = world.start_parts(ANSWERS).await;
     other.is_ready().await;
@@ -285,7 +285,7 @@ async fn what_is_told_is_what_the_definition_says() {
     // So many that a process that begins has them all in its history.
     const STEPS: usize = 45;
     for seed in 0..if is_long() { 20 } else { 2 } {
-        let world = World::new().await;
+        let world = World::with(|config| config.reservations.sweep_interval_ms = 0).await;
         let mut story = Story {
             writer: world.start().await,
             world,

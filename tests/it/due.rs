@@ -100,7 +100,7 @@ async fn read_on(world: &World, service: &Service, until: Timestamp) -> usize {
 #[tokio::test]
 async fn a_cached_level_is_right_at_the_moment_of_expiry_in_every_process() {
     let rounds = if is_long() { 100 } else { 5 };
-    let world = World::new().await;
+    let world = World::with(|config| config.reservations.sweep_interval_ms = 0).await;
     let services = stocked(&world).await;
     let mut hits = [0; 2];
     for _ in 0..rounds {
@@ -164,7 +164,7 @@ const READS: [(&str, Says); 5] = [
 #[tokio::test]
 async fn every_read_is_right_at_the_moment_of_expiry() {
     let rounds = if is_long() { 50 } else { 3 };
-    let world = World::new().await;
+    let world = World::with(|config| config.reservations.sweep_interval_ms = 0).await;
     let [service, other] = stocked(&world).await;
     let mut clock = world.database.clock().await;
     let keys = json!({"keys": [{"warehouse": WAREHOUSE, "product": PRODUCT}]});
@@ -209,7 +209,7 @@ async fn every_read_is_right_at_the_moment_of_expiry() {
 
 #[tokio::test]
 async fn totals_are_without_what_is_due() {
-    let world = World::new().await;
+    let world = World::with(|config| config.reservations.sweep_interval_ms = 0).await;
     let [service, other] = stocked(&world).await;
     let mut clock = world.database.clock().await;
     let lasts = Some(Duration::from_millis(100));
@@ -235,7 +235,7 @@ async fn totals_are_without_what_is_due() {
 
 #[tokio::test]
 async fn live_clients_go_on_from_what_the_ledger_says() {
-    let world = World::new().await;
+    let world = World::with(|config| config.reservations.sweep_interval_ms = 0).await;
     let [service, other] = stocked(&world).await;
     let lasts = Some(Duration::from_millis(50));
     let units = [(WAREHOUSE, UNITS)];
@@ -273,7 +273,7 @@ async fn live_clients_go_on_from_what_the_ledger_says() {
 
 #[tokio::test]
 async fn an_extension_that_was_decided_in_time_counts_although_it_is_committed_late() {
-    let world = World::new().await;
+    let world = World::with(|config| config.reservations.sweep_interval_ms = 0).await;
     let services = stocked(&world).await;
     let lasts = Some(Duration::from_millis(500));
     let units = [(WAREHOUSE, UNITS)];

@@ -111,31 +111,49 @@ async fn everything_at_once_ends_in_no_deadlock() {
     let callers = (0..CALLERS).map(|n| shared.call(SmallRng::seed_from_u64(seed ^ n)));
     let facts = async {
         let mut random = SmallRng::seed_from_u64(!seed);
-        let mut sent = Vec::new();
+        let (mut sent, mut voids) = (Vec::new(), 0_u64);
         while began.elapsed() < lasts {
             let keys = shared.keys();
             let (warehouse, product) = keys[random.random_range(0..keys.len())];
             let moved = Move::new(warehouse, product, random.random_range(1..4));
             let is_voided = random.random_range(0..8) == 0;
-            let message = if random.random_range(0..3) == 0 {
+            let side = if random.random_range(0..3) == 0 {
+                "departure"
+            } else {
+                "arrival"
+            };
+            let message = if side == "departure" {
                 moved.departure()
             } else {
                 moved.arrival()
             };
             world.send(&message).await;
-            sent.push((moved.movement, is_voided));
+            if is_voided {
+                sent.push((moved.movement, side));
+            }
+            // Those that were sent a while ago are taken back, whether or not they have come in yet.
+            if sent.len() > 5 {
+                let (movement, side) = sent.remove(0);
+                let path = format!("/api/movements/{movement}/void");
+                let body = json!({"side": side, "reason": "wrong"});
+                let voided = shared.services[0].post(&path, &body).await.status;
+                assert!([200, 404].contains(&voided.as_u16()), "{voided}");
+                voids += u64::from(voided == StatusCode::OK);
+            }
         }
         shared.is_over.store(true, Ordering::Relaxed);
+        voids
     };
     let verifying = async {
         while !shared.is_over.load(Ordering::Relaxed) {
             assert_eq!(world.differences().await, [""; 0]);
         }
     };
-    tokio::join!(join_all(callers), facts, verifying);
+    let (_, voids, ()) = tokio::join!(join_all(callers), facts, verifying);
+    assert!(voids > 0);
     let (done, refused) = (&shared.done, &shared.refused);
     eprintln!(
-        "together: {done:?} done, {refused:?} refused in {:?}",
+        "together: {done:?} done, {refused:?} refused, {voids} taken back in {:?}",
         began.elapsed()
     );
     let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";

@@ -541,3 +541,41 @@ async fn every_contradiction_about_it_is_named() {
     }
     world.database.remove().await;
 }
+
+/// The same void with the same key is one void, and answered in the same way; so is a refusal.
+#[tokio::test]
+async fn a_void_with_a_key_is_done_once() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let moved = Move::new(Uuid::new_v4(), Uuid::new_v4(), 5);
+    world.send(&moved.arrival()).await;
+    service.has_on_hand(moved.warehouse, moved.product, 5).await;
+    let path = format!("/api/movements/{}/void", moved.movement);
+    let body = json!({"side": "arrival", "reason": "counted twice"});
+    let asked = (0..4).map(|_| service.post_once(&path, "v", &body));
+    let answers = futures_util::future::join_all(asked).await;
+    let done: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.body["in_progress"] != true)
+        .collect();
+    assert!(!done.is_empty());
+    for answer in &done {
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.body, done[0].body);
+        assert_eq!(
+            answer.header("stock-version"),
+            done[0].header("stock-version")
+        );
+    }
+    let refused = service.post_once(&path, "w", &body).await;
+    assert_eq!(refused.status, 404, "{refused:?}");
+    let other = service
+        .post_once(&path, "v", &json!({"side": "departure", "reason": "x"}))
+        .await;
+    assert_eq!(other.status, 422);
+    let voids = "select count(*) from movement_voids";
+    assert_eq!(world.database.number(voids).await, 1);
+    service.stop().await;
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
+}
