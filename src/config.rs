@@ -278,8 +278,9 @@ impl Config {
         Ok(toml::to_string(&shown)?)
     }
 
-    fn validate(&self) -> Result<(), ConfigError> {
-        let at_least_one = [
+    /// What has to be at least 1.
+    fn at_least_one(&self) -> [(bool, &'static str); 6] {
+        [
             (self.http.connections_max > 0, "http.connections_max"),
             (
                 self.database.read_connections_max > 0,
@@ -292,7 +293,11 @@ impl Config {
                 self.reservations.ttl_default_seconds > 0,
                 "reservations.ttl_default_seconds",
             ),
-        ];
+        ]
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let at_least_one = self.at_least_one();
         let at_least_one = at_least_one.map(|(holds, key)| (holds, key, "at least 1"));
         let rules = [
             (

@@ -102,6 +102,7 @@ fn id(kind: &str, code: &str) -> Uuid {
     Uuid::from_u128(xxh3_128(format!("{kind} {code}").as_bytes()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn wrong(why: impl ToString) -> DemoError {
     DemoError::Wrong(why.to_string())
 }

@@ -190,6 +190,13 @@ impl Cache {
         self.memory.insert(key, entry.clone());
     }
 
+    /// Drops what has just changed from Redis, if that can be done at once: what it holds would be refused by the rule anyway.
+    pub fn unlink(&self, keys: &[CacheKey]) {
+        if let Some(redis) = &self.redis {
+            redis.unlink_later(keys);
+        }
+    }
+
     /// Forgets what this process holds: the database is not the one it was read from.
     pub fn forget(&self) {
         self.memory.invalidate_all();

@@ -137,6 +137,27 @@ impl RedisTier {
         });
     }
 
+    /// Drops entries without making anybody wait for it.
+    pub(super) fn unlink_later(&self, keys: &[CacheKey]) {
+        let inner = Arc::clone(&self.0);
+        let is_away = inner.in_use().is_err();
+        let Some(permit) = Arc::clone(&inner.writes).try_acquire_owned().ok() else {
+            return;
+        };
+        if is_away || keys.is_empty() {
+            return;
+        }
+        let keys: Vec<_> = keys.iter().map(|key| inner.key(*key)).collect();
+        tokio::spawn(async move {
+            let mut connection = inner.connection();
+            let dropped: Result<(), RedisError> = connection.unlink(keys).await;
+            if let Err(error) = dropped {
+                inner.leave_aside(&error);
+            }
+            drop(permit);
+        });
+    }
+
     pub(super) async fn answers(&self) -> bool {
         let mut connection = self.0.connection();
         let answer: Result<String, RedisError> =

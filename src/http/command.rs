@@ -94,6 +94,7 @@ fn route(request: &Request) -> Arc<str> {
     format!("{} {template}", request.method()).into()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn too_large(rejection: BytesRejection) -> ApiError {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
         ApiError::TooLarge
@@ -184,13 +185,12 @@ pub(super) fn note(
     reference: Option<&str>,
 ) -> Result<Note, ApiError> {
     let text = |text: Option<&str>, max: usize, what: &str| match text {
-        None => Ok(None),
+        None | Some("") => Ok(None),
         Some(text) if text.chars().count() > max || text.contains('\0') => {
             Err(ApiError::unprocessable(format!(
                 "{what} has at most {max} characters, none of them NUL"
             )))
         }
-        Some("") => Ok(None),
         Some(text) => Ok(Some(Arc::from(text))),
     };
     Ok(Note {

@@ -1,6 +1,6 @@
 //! The inventory API's reads: products with what stands of them, and single quantities.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 
 use axum::{
     extract::{Path, Query, State},
@@ -16,7 +16,7 @@ use super::{
     answer::{document, listed, next},
     body::StockBody,
     error::{ApiError, Problem},
-    input::{self, Body, Page},
+    input::{self, Body, Names, Page},
 };
 use crate::{
     domain::{ProductId, StockKey, stock::ProductStock},
@@ -288,26 +288,16 @@ pub(super) async fn query(
     Ok(document(StatusCode::OK, &body, read.as_of))
 }
 
-/// The keys, with each code and sku looked up once.
+/// The keys, with codes and skus looked up together.
 async fn keys(inventory: &Inventory, named: &[KeyBody]) -> Result<Vec<StockKey>, ApiError> {
-    const INVALID: &str = "Invalid warehouse or product ID";
-    let (mut warehouses, mut products) = (HashMap::new(), HashMap::new());
-    let mut keys = Vec::with_capacity(named.len());
-    for key in named {
-        let warehouse = match warehouses.get(&key.warehouse) {
-            Some(known) => *known,
-            None => input::warehouse(inventory, &key.warehouse, INVALID).await?,
-        };
-        let product = match products.get(&key.product) {
-            Some(known) => *known,
-            None => input::product(inventory, &key.product, INVALID).await?,
-        };
-        warehouses.insert(&key.warehouse, warehouse);
-        products.insert(&key.product, product);
-        let key = warehouse
-            .zip(product)
-            .map(|(warehouse, product)| StockKey { warehouse, product });
-        keys.push(key.ok_or(ApiError::BadRequest(INVALID))?);
-    }
-    Ok(keys)
+    let products = named.iter().map(|key| Cow::Borrowed(key.product.as_str()));
+    let warehouses = named
+        .iter()
+        .map(|key| Cow::Borrowed(key.warehouse.as_str()));
+    let known = Names::of(inventory, products, warehouses).await?;
+    let key = |key: &KeyBody| {
+        let known = known.key(&key.warehouse, &key.product);
+        known.map_err(|_| ApiError::BadRequest("Invalid warehouse or product ID"))
+    };
+    named.iter().map(key).collect()
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{
-        Quantity, StockKey, Timestamp,
+        Product, Quantity, StockKey, Timestamp, Warehouse,
         catalogue::Threshold,
         command::{Adjustment, AdjustmentKind, Item, Request, Reserve},
         decide::{Refusal, Verdict},
@@ -186,8 +186,9 @@ pub(super) async fn reserve(
     ask: Result<Ask<AnyBody>, ApiError>,
 ) -> Result<Response, ApiError> {
     let ask = ask.map_err(|error| match error {
-        ApiError::Unprocessable(_) => ApiError::BadRequest(INVALID_REQUEST),
-        ApiError::BadRequest("The body is no JSON") => ApiError::BadRequest(INVALID_REQUEST),
+        ApiError::Unprocessable(_) | ApiError::BadRequest("The body is no JSON") => {
+            ApiError::BadRequest(INVALID_REQUEST)
+        }
         error => error,
     })?;
     let product = input::known_product(&context.inventory, &product, NOT_FOUND).await?;
@@ -359,8 +360,8 @@ fn flat(key: StockKey, decided: &Decided<'_>) -> FlatAdjustedBody {
         status: "success",
         data: FlatLevelBody {
             inventory_id: decided.number(key).map_or(0, |number| number.0),
-            product_id: label(product.map(|p| p.label()), key.product.uuid()),
-            warehouse_id: label(place.map(|w| w.label()), key.warehouse.uuid()),
+            product_id: label(product.map(Product::label), key.product.uuid()),
+            warehouse_id: label(place.map(Warehouse::label), key.warehouse.uuid()),
             quantity: level.quantity(),
             min_stock: product.and_then(|p| p.min_stock).map(Threshold::units),
             updated_at: level.updated_at.as_ref().map(Timestamp::to_string),

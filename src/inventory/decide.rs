@@ -24,6 +24,7 @@ use super::{
     follow::{Changed, Handed},
 };
 use crate::{
+    cache::CacheKey,
     domain::{
         CommitPoint, InventoryId, ProductId, ReservationId, StockKey,
         change::LedgerRow,
@@ -455,6 +456,12 @@ impl Decider {
     /// Makes a commit known, and dates its answers.
     fn close(&mut self, published: Published) -> Option<Vec<Reply>> {
         let open = self.open.take()?;
+        if let Changed::Rows(rows) = &open.changed {
+            let mut keys: Vec<StockKey> = rows.iter().map(|row| row.key).collect();
+            keys.dedup();
+            let keys: Vec<CacheKey> = keys.into_iter().map(CacheKey::Stock).collect();
+            self.inventory.cache.unlink(&keys);
+        }
         self.inventory.announce(Handed {
             published,
             changed: open.changed,

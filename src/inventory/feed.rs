@@ -49,14 +49,20 @@ impl Followed {
 
 /// What a commit did to one level.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says something of its own"
+)]
 pub struct FollowedLevel {
     pub change: LevelChange,
     pub names: Names,
     /// Whether the level was low before, and after.
     pub was_low: bool,
     pub is_low: bool,
-    /// Not the level changed but its product's minimum.
+    /// Not the level changed but its product's minimum, or whether it is in the lists.
     pub by_minimum: bool,
+    /// Its product was archived by this commit.
+    pub is_archived: bool,
 }
 
 impl FollowedLevel {

@@ -6,7 +6,7 @@
 //! remembered of alerts, so every process tells the same ones, and tells them again after a restart.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     iter,
     sync::Arc,
 };
@@ -120,7 +120,12 @@ impl Watch {
             self.count(product, did.levels);
         }
         let risks = self.risks(commit.point.version, &did);
-        let levels = self.levels(&before, did.changes, did.levels);
+        let archived = did.catalogue.iter().filter_map(|change| match change {
+            CatalogueChange::Archived(product) => Some(product.id),
+            CatalogueChange::Product(_) | CatalogueChange::Warehouse(_) => None,
+        });
+        let archived = archived.collect();
+        let levels = self.levels(&before, &archived, did.changes, did.levels);
         let crossed = levels.iter().filter(|level| level.was_low != level.is_low);
         let crossings = crossed.map(Crossing::of).collect();
         let reorders = needed
@@ -137,10 +142,12 @@ impl Watch {
         }
     }
 
-    /// The levels that changed, and those that only became low or not low because the minimum changed; by key.
+    /// The levels that changed, and those that only became low or not low because the minimum changed, or whose product was
+    /// archived; by key.
     fn levels(
         &self,
         before: &HashMap<ProductId, Option<Arc<Product>>>,
+        archived: &HashSet<ProductId>,
         changes: Vec<LevelChange>,
         standing: &[LevelAt],
     ) -> Vec<FollowedLevel> {
@@ -160,6 +167,7 @@ impl Watch {
                 was_low: was_there && is_low(old, change.before.quantity()),
                 is_low: is_low(known, change.after.quantity()),
                 by_minimum,
+                is_archived: archived.contains(&change.key.product),
                 change,
                 names,
             }
@@ -180,7 +188,7 @@ impl Watch {
             tell(change, true)
         });
         let mut levels: Vec<FollowedLevel> = by_minimum
-            .filter(|level| level.was_low != level.is_low)
+            .filter(|level| level.was_low != level.is_low || level.is_archived)
             .collect();
         let has_more = !levels.is_empty();
         levels.extend(changes.into_iter().map(|change| tell(change, false)));
@@ -218,7 +226,7 @@ impl Watch {
 
     fn learn(&mut self, change: &CatalogueChange) {
         match change {
-            CatalogueChange::Product(product) => {
+            CatalogueChange::Product(product) | CatalogueChange::Archived(product) => {
                 self.products.insert(product.id, Arc::new(product.clone()));
             }
             CatalogueChange::Warehouse(warehouse) => {
@@ -230,7 +238,9 @@ impl Watch {
 
     fn forget(&mut self, change: &CatalogueChange) {
         match change {
-            CatalogueChange::Product(product) => drop(self.products.remove(&product.id)),
+            CatalogueChange::Product(product) | CatalogueChange::Archived(product) => {
+                drop(self.products.remove(&product.id));
+            }
             CatalogueChange::Warehouse(warehouse) => drop(self.warehouses.remove(&warehouse.id)),
         }
     }

@@ -95,7 +95,9 @@ impl Filter {
             What::Low(crossing) => self.has_key(crossing.key),
             What::Risk(risk) => self.has_key(risk.key),
             What::Reorder(reorder) => self.has_total(reorder.product),
-            What::Words(CatalogueChange::Product(product)) => has(&self.products, &product.id),
+            What::Words(CatalogueChange::Product(product) | CatalogueChange::Archived(product)) => {
+                has(&self.products, &product.id)
+            }
             What::Words(CatalogueChange::Warehouse(place)) => has(&self.warehouses, &place.id),
         }
     }

@@ -273,6 +273,8 @@ enum Word<'f> {
         name: Option<&'f str>,
         min_stock: Option<i64>,
         reorder_point: Option<i64>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        archived: bool,
     },
     Warehouse {
         id: Uuid,
@@ -283,12 +285,13 @@ enum Word<'f> {
 
 pub(super) fn words(shown: &Shown, change: &CatalogueChange, cursor: Option<CommitPoint>) -> Bytes {
     let data = match change {
-        CatalogueChange::Product(product) => Word::Product {
+        CatalogueChange::Product(product) | CatalogueChange::Archived(product) => Word::Product {
             id: product.id.uuid(),
             sku: product.sku.as_ref().map(Code::as_str),
             name: product.name.as_ref().map(Name::as_str),
             min_stock: product.min_stock.map(Threshold::units),
             reorder_point: product.reorder_point.map(Threshold::units),
+            archived: matches!(change, CatalogueChange::Archived(_)),
         },
         CatalogueChange::Warehouse(warehouse) => Word::Warehouse {
             id: warehouse.id.uuid(),
@@ -386,7 +389,7 @@ fn flat_ids(key: StockKey, names: &Names) -> (FlatId<'_>, FlatId<'_>) {
 pub(super) fn flat(shown: &Shown, item: &Item) -> Option<Bytes> {
     let timestamp = shown.committed_at.to_string();
     let frame = match &item.what {
-        What::Level(level) if !level.by_minimum => {
+        What::Level(level) if !level.by_minimum || level.is_archived => {
             let (product_id, warehouse_id) = flat_ids(level.change.key, &level.names);
             Flat::InventoryUpdate {
                 inventory_id: level.change.inventory_id.0,
@@ -394,6 +397,7 @@ pub(super) fn flat(shown: &Shown, item: &Item) -> Option<Bytes> {
                 warehouse_id,
                 quantity: level.change.after.quantity(),
                 action: match level.change.kind {
+                    _ if level.is_archived => "deleted",
                     _ if level.change.revision == Revision::FIRST => "created",
                     ChangeKind::Adjustment => "adjusted",
                     _ => "updated",

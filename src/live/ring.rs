@@ -95,7 +95,9 @@ impl What {
             Self::Low(crossing) => About::Low(crossing.key),
             Self::Reorder(reorder) => About::Reorder(reorder.product),
             Self::Risk(risk) => About::Risk(risk.reservation, risk.key),
-            Self::Words(CatalogueChange::Product(product)) => About::Product(product.id),
+            Self::Words(CatalogueChange::Product(product) | CatalogueChange::Archived(product)) => {
+                About::Product(product.id)
+            }
             Self::Words(CatalogueChange::Warehouse(place)) => About::Warehouse(place.id),
         }
     }

@@ -26,13 +26,15 @@ pub enum Put {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CatalogueChange {
     Product(Product),
+    /// It is in no list any more; what is known of it stays.
+    Archived(Product),
     Warehouse(Warehouse),
 }
 
 impl CatalogueChange {
     pub fn product(&self) -> Option<&Product> {
         match self {
-            Self::Product(product) => Some(product),
+            Self::Product(product) | Self::Archived(product) => Some(product),
             Self::Warehouse(_) => None,
         }
     }
@@ -40,7 +42,7 @@ impl CatalogueChange {
     /// Of the product or the warehouse.
     pub(super) fn id(&self) -> Uuid {
         match self {
-            Self::Product(product) => product.id.uuid(),
+            Self::Product(product) | Self::Archived(product) => product.id.uuid(),
             Self::Warehouse(warehouse) => warehouse.id.uuid(),
         }
     }

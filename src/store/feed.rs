@@ -296,7 +296,7 @@ async fn words_at(
     let rows = sqlx::query_as!(
         ChangeRow,
         "select distinct on (k.product_id, k.warehouse_id)
-            c.version, k.product_id, k.warehouse_id, k.code, k.name, k.min_stock, k.reorder_point
+            c.version, k.product_id, k.warehouse_id, k.code, k.name, k.min_stock, k.reorder_point, k.is_archived
         from catalogue_changes k join stock_commits c on c.batch = k.batch
         where coalesce(k.product_id, k.warehouse_id) = any($2) and c.version <= $1
         order by k.product_id, k.warehouse_id, c.version desc",
@@ -393,7 +393,8 @@ async fn read_catalogue(
 ) -> Result<Vec<(Version, CatalogueChange)>, StoreError> {
     let rows = sqlx::query_as!(
         ChangeRow,
-        "select c.version, k.product_id, k.warehouse_id, k.code, k.name, k.min_stock, k.reorder_point
+        "select c.version, k.product_id, k.warehouse_id, k.code, k.name, k.min_stock, k.reorder_point,
+            k.is_archived
         from stock_commits c join catalogue_changes k on k.batch = c.batch
         where c.version > $1 and c.version <= $2 order by c.version",
         after.number(),
@@ -413,6 +414,7 @@ struct ChangeRow {
     name: Option<String>,
     min_stock: Option<i64>,
     reorder_point: Option<i64>,
+    is_archived: bool,
 }
 
 impl ChangeRow {
@@ -420,7 +422,11 @@ impl ChangeRow {
         let (code, name) = (self.code.as_deref(), self.name.as_deref());
         let of_product = self.product_id.and_then(|id| {
             let product = product(id, code, name, self.min_stock, self.reorder_point);
-            product.map(CatalogueChange::Product)
+            product.map(if self.is_archived {
+                CatalogueChange::Archived
+            } else {
+                CatalogueChange::Product
+            })
         });
         let of_warehouse = || {
             let warehouse = warehouse(self.warehouse_id?, code, name);

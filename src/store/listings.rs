@@ -149,7 +149,7 @@ impl WriteTx<'_> {
         let (sku, name) = (row.sku.as_deref(), row.name.as_deref());
         let archived = product(row.product_id, sku, name, row.min_stock, row.reorder_point);
         let archived = archived.ok_or(StoreError::Inconsistent("a product's id"))?;
-        Ok(Changed::Done(CatalogueChange::Product(archived)))
+        Ok(Changed::Done(CatalogueChange::Archived(archived)))
     }
 }
 

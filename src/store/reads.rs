@@ -122,7 +122,7 @@ impl Store {
         skus: &[String],
     ) -> Result<HashMap<String, ProductId>, StoreError> {
         let rows = sqlx::query!(
-            r#"select sku as "sku!", product_id from products where sku = any($1)"#,
+            r#"select sku as "sku!", product_id from products where sku = any($1) and archived_at is null"#,
             skus
         )
         .fetch_all(&self.reads)
@@ -171,9 +171,12 @@ impl Store {
 
     /// The product with this sku.
     pub async fn product_by_sku(&self, sku: &str) -> Result<Option<ProductId>, StoreError> {
-        let id = sqlx::query_scalar!("select product_id from products where sku = $1", sku)
-            .fetch_optional(&self.reads)
-            .await?;
+        let id = sqlx::query_scalar!(
+            "select product_id from products where sku = $1 and archived_at is null",
+            sku
+        )
+        .fetch_optional(&self.reads)
+        .await?;
         Ok(id.and_then(ProductId::new))
     }
 }

@@ -90,6 +90,7 @@ pub type SideId = (Uuid, Uuid, i16);
 
 impl Store {
     /// At most `limit` levels after that id, each beside its ledger.
+    #[expect(clippy::too_many_lines, reason = "one statement")]
     pub async fn level_slice(&self, after: i64, limit: i64) -> Result<Vec<LevelSlice>, StoreError> {
         let rows = sqlx::query!(
             r#"with slice as (

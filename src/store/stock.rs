@@ -71,7 +71,7 @@ impl Selection<'_> {
             StockColumns,
             r#"with wanted as materialized (
                 select p.* from products p
-                where p.product_id > $3
+                where p.product_id > $3 and p.archived_at is null
                     and (cardinality($1::uuid[]) = 0 or exists (
                         select from stock_levels l where l.product_id = p.product_id and l.warehouse_id = any($1)
                     ))
@@ -124,16 +124,18 @@ impl Selection<'_> {
 impl Store {
     /// How many products there are.
     pub async fn products_total(&self) -> Result<i64, StoreError> {
-        let total = sqlx::query_scalar!(r#"select count(*) as "total!" from products"#)
-            .fetch_one(&self.reads)
-            .await?;
+        let total = sqlx::query_scalar!(
+            r#"select count(*) as "total!" from products where archived_at is null"#
+        )
+        .fetch_one(&self.reads)
+        .await?;
         Ok(total)
     }
 
     /// The first product by sku.
     pub async fn first_product(&self) -> Result<Option<ProductId>, StoreError> {
         let id = sqlx::query_scalar!(
-            "select product_id from products where sku is not null order by sku limit 1"
+            "select product_id from products where sku is not null and archived_at is null order by sku limit 1"
         )
         .fetch_optional(&self.reads)
         .await?;

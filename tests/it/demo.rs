@@ -121,7 +121,7 @@ async fn a_page_updates_reserves_and_reorders() {
     page.sees("document.documentElement.dataset.state === 'live'")
         .await;
     page.ask(&format!(
-        r#"(() => {{
+        r"(() => {{
             const post = (path, body) => fetch(`http://{address}${{path}}`, {{
                 method: 'POST', headers: {{'Content-Type': 'application/json'}}, body: JSON.stringify(body)
             }});
@@ -140,7 +140,7 @@ async fn a_page_updates_reserves_and_reorders() {
             window.sell = (product, warehouse, change, update_type) =>
                 post(`/inventory/${{product}}/update`, {{warehouse, change, update_type}});
             window.hold = async (product, quantity) => (await post(`/inventory/${{product}}/reserve`, {{quantity}})).json();
-        }})()"#
+        }})()"
     ))
     .await;
     page.sees("window.stock.OLJCESPC7Z?.available_stock === 350")

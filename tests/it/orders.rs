@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Service, World};
+use crate::support::{Answer, Service, World, live::LiveClient};
 
 async fn product(service: &Service, sku: &str, stock: i64) -> Value {
     let body = json!({"sku": sku, "name": "Widget", "price": "19.99", "stock": stock});
@@ -192,11 +192,27 @@ async fn products_are_created_changed_and_archived() {
         StatusCode::CONFLICT,
         "it has stock"
     );
+    let emptied = adjust(-10).await;
+    assert_eq!(emptied.body["stock"], 0);
+    let mut flat = LiveClient::connect_to(&service, "/ws/inventory")
+        .await
+        .unwrap();
+    assert_eq!(archive(&other).await.status, StatusCode::NO_CONTENT);
+    let deleted = flat.hear("inventory_update").await;
+    assert_eq!(
+        (&deleted["action"], &deleted["product_id"]),
+        (&json!("deleted"), &json!("A-2"))
+    );
+    assert_eq!(
+        service.get("/inventory/A-2").await.status,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(service.get("/inventory").await.body["total"], 1);
     assert_eq!(archive(&one).await.status, StatusCode::NO_CONTENT);
     assert_eq!(archive(&one).await.status, StatusCode::NOT_FOUND);
     assert_eq!(service.get(&path).await.status, StatusCode::NOT_FOUND);
     assert_eq!(order(&service, &one, 1).await.status, StatusCode::NOT_FOUND);
-    assert_eq!(service.get("/products/").await.body["total"], 1);
+    assert_eq!(service.get("/products/").await.body["total"], 0);
     for path in [
         "/products/x",
         "/products/0",

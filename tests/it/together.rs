@@ -186,9 +186,6 @@ impl Shared {
                 .map(move |product| (*warehouse, *product))
                 .collect::<Vec<_>>()
         };
-        self.warehouses
-            .iter()
-            .flat_map(|warehouse| of(warehouse))
-            .collect()
+        self.warehouses.iter().flat_map(of).collect()
     }
 }
