@@ -31,6 +31,9 @@ seed-demo: ## load a small catalogue with stock into the running stack, as the e
 verify: ## prove that ledger, levels and movements agree (ARGS="--oracle FILE")
 	@scripts/stack.sh run verify $(ARGS)
 
+rebuild: ## make levels and movements anew from the ledger, while it serves (ARGS=--dry-run: compare only)
+	@scripts/stack.sh run rebuild $(ARGS)
+
 dlq: ## look at dead letters and bring them back (ARGS=list, ARGS="show ORIGIN", ARGS="replay --all --dry-run")
 	@scripts/stack.sh run dlq $(ARGS)
 
@@ -63,4 +66,4 @@ prepare: ## write .sqlx, after a changed query or migration
 openapi: ## write openapi.json, after a changed route
 	@cargo run --locked --quiet -- openapi >openapi.json.new && mv openapi.json.new openapi.json
 
-.PHONY: help start stop status logs produce seed-demo verify dlq test test-slow bench check api-check fuzz fmt prepare openapi
+.PHONY: help start stop status logs produce seed-demo verify rebuild dlq test test-slow bench check api-check fuzz fmt prepare openapi

@@ -309,13 +309,7 @@ fn live(
 
 /// Brings the schema up to date and makes the topics.
 pub async fn migrate(config: &Config) -> Result<(), AppError> {
-    // As the owner, not as the role that serves.
-    let settings = StoreSettings {
-        role: String::new(),
-        read_connections_max: 1,
-        ..store_settings(config)
-    };
-    let store = Store::new(&settings)?;
+    let store = store_of_owner(config)?;
     store.migrate().await?;
     store.close().await;
     tracing::info!("the schema is current");
@@ -349,6 +343,15 @@ pub fn store_for_verify(config: &Config) -> Result<Store, AppError> {
         read_connections_max: 1,
         acquire_timeout: VERIFY_ACQUIRE_MAX,
         read_timeout: VERIFY_STATEMENT_MAX,
+        ..store_settings(config)
+    })?)
+}
+
+/// The store as who owns its tables works on it, not the role that serves.
+pub fn store_of_owner(config: &Config) -> Result<Store, AppError> {
+    Ok(Store::new(&StoreSettings {
+        role: String::new(),
+        read_connections_max: 1,
         ..store_settings(config)
     })?)
 }

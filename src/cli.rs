@@ -37,6 +37,12 @@ pub enum Command {
     },
     /// Load a small catalogue with stock, as the examples of the documentation use it. Again, nothing changes.
     SeedDemo,
+    /// Make levels and movements anew from the ledger, beside a service that goes on.
+    Rebuild {
+        /// Compare only.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Look at dead letters, and bring them back.
     #[command(subcommand)]
     Dlq(DlqCommand),

@@ -16,7 +16,10 @@ use stockyard::{
     dead_letters::{DeadLetters, DeadLettersError, How, Selection},
     event::dead_letter::Origin,
     http,
-    inventory::verify::{Expected, Verifier},
+    inventory::{
+        rebuild,
+        verify::{Expected, Verifier},
+    },
     produce::{self, Oracle, Pace, plan::PlanOptions},
     telemetry,
 };
@@ -57,6 +60,7 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         Command::Produce(options) => produce(&config, options).await?,
         Command::SeedDemo => seed_demo(&config).await?,
         Command::Verify { oracle } => verify(&config, oracle.as_deref()).await?,
+        Command::Rebuild { dry_run } => rebuild(&config, dry_run).await?,
         Command::Dlq(command) => tokio::task::block_in_place(|| dlq(&config, command))?,
         Command::Config => print!("{}", config.shown()?),
         Command::Openapi | Command::Healthcheck { .. } => {}
@@ -135,6 +139,25 @@ async fn verify(config: &Config, oracle: Option<&Path>) -> Result<(), Box<dyn Er
     if compared.differences > 0 {
         return Err(format!("{} differences", compared.differences).into());
     }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "what a command prints is its result")]
+async fn rebuild(config: &Config, is_dry: bool) -> Result<(), Box<dyn Error>> {
+    let store = app::store_of_owner(config)?;
+    let mut tell = |difference: &_| println!("{difference}");
+    let rebuilt = rebuild::rebuild(&store, &Clock::system(), is_dry, &mut tell).await?;
+    let (levels, lines) = (rebuilt.levels, rebuilt.lines);
+    let done = match (is_dry, rebuilt.differences() > 0) {
+        (true, true) => "nothing was done, and a rebuild is needed",
+        (true, false) => "nothing was done, and no rebuild is needed",
+        (false, true) => "they are repaired, and every client begins anew",
+        (false, false) => "the tables are new, and it was not needed",
+    };
+    let version = rebuilt.version;
+    println!(
+        "up to version {version}: {levels} levels and {lines} lines differed from the ledger; {done}"
+    );
     Ok(())
 }
 

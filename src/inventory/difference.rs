@@ -6,7 +6,10 @@ use uuid::Uuid;
 
 use crate::{
     domain::{MovementLine, StockKey, Version, batch::LineId},
-    store::slices::{LedgerSums, LevelSlice, SideId, StrayRow},
+    store::{
+        rebuild::{OtherLevel, OtherLine},
+        slices::{LedgerSums, LevelSlice, SideId, StrayRow},
+    },
 };
 
 /// One way in which the tables contradict each other, or the generator.
@@ -40,6 +43,8 @@ pub enum Difference {
     VoidWithoutLedgerRow(SideId),
     /// By movement and product.
     LineTellsOtherVoids(Uuid, Uuid),
+    LevelIsRebuilt(OtherLevel),
+    LineIsRebuilt(OtherLine),
     BatchNeverPublished {
         batch: i64,
     },
@@ -158,6 +163,14 @@ impl fmt::Display for Difference {
                     "line tells of other sides taken back than there are: movement {movement} product {product}"
                 )
             }
+            Self::LevelIsRebuilt(OtherLevel { key: of, was, is }) => {
+                let (was, is) = (amounts(*was), amounts(*is));
+                write!(f, "level was {was}, is {is}: {}", key(of))
+            }
+            Self::LineIsRebuilt(OtherLine { id, was, is }) => {
+                let (was, is) = (shown(was.as_ref()), shown(is.as_ref()));
+                write!(f, "movement {} product {} was {was}, is {is}", id.0, id.1)
+            }
             Self::BatchNeverPublished { batch } => {
                 write!(f, "batch {batch} is in the ledger and was never published")
             }
@@ -195,6 +208,15 @@ impl fmt::Display for Difference {
             }
         }
     }
+}
+
+fn amounts(of: Option<LedgerSums>) -> String {
+    of.map_or("not there".to_owned(), |of| {
+        format!(
+            "on hand {} reserved {} revision {}",
+            of.on_hand, of.reserved, of.revision
+        )
+    })
 }
 
 fn shown(line: Option<&MovementLine>) -> String {

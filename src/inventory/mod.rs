@@ -12,6 +12,7 @@ pub mod follow;
 pub mod listings;
 pub mod past;
 pub mod query;
+pub mod rebuild;
 pub mod record;
 pub mod summary;
 pub mod sweep;

@@ -404,17 +404,19 @@ impl<'v> Verifier<'v> {
 }
 
 /// How much is asked for at once.
-struct Slice {
-    size: i64,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slice {
+    pub(super) size: i64,
     most: i64,
 }
 
 impl Slice {
-    fn new(size: i64, most: i64) -> Self {
+    pub(super) fn new(size: i64, most: i64) -> Self {
         Self { size, most }
     }
 
-    fn adapt(&mut self, took: Duration) {
+    /// The next one, after one that took so long.
+    pub(super) fn adapt(&mut self, took: Duration) {
         if took > SLICE_TIME_MAX {
             self.size = (self.size / 4).max(1);
         } else if took < SLICE_TIME_MAX / 4 {

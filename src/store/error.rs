@@ -50,6 +50,18 @@ impl StoreError {
         refused.unwrap_or(Self::Failed(error))
     }
 
+    /// A statement took longer than it may, or others were in its way: later, or smaller, it may well work.
+    pub fn is_held_up(&self) -> bool {
+        // query_canceled, lock_not_available, deadlock_detected.
+        const HELD_UP: [&str; 3] = ["57014", "55P03", "40P01"];
+        match self {
+            Self::Failed(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| HELD_UP.contains(&&*code))
+            }
+            _ => false,
+        }
+    }
+
     /// The connection broke, so the same on another connection may well work.
     pub fn is_lost_connection(&self) -> bool {
         match self {

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{
-    PgTime, Store, StoreError,
+    ONE_MOMENT, PgTime, Store, StoreError,
     catalogue::{CatalogueChange, product, warehouse},
     commits::{Commit, commits_from},
     kinds,
@@ -96,9 +96,7 @@ impl Store {
     /// The newest commit with the catalogue as of then and what was committed just before, all of one moment.
     pub async fn beginning(&self) -> Result<Beginning, StoreError> {
         let mut tx = self.follow.begin().await?;
-        sqlx::raw_sql("set transaction isolation level repeatable read, read only")
-            .execute(&mut *tx)
-            .await?;
+        sqlx::raw_sql(ONE_MOMENT).execute(&mut *tx).await?;
         sqlx::raw_sql(BEGIN_TIMEOUT).execute(&mut *tx).await?;
         let (base, clock) = base(&mut tx).await?;
         let history = commits_from(&mut *tx, base.version.next(), HISTORY_COMMITS_MAX).await?;

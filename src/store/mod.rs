@@ -23,6 +23,7 @@ mod pg_time;
 pub mod positions;
 pub mod ranges;
 pub mod reads;
+pub mod rebuild;
 pub mod reservations;
 pub mod slices;
 pub mod stock;
@@ -59,6 +60,10 @@ const WRITER_IDLE_MAX: &str = "2s";
 const WRITER_LOCK_WAIT_MAX: &str = "10s";
 /// A client that no longer takes what the server sends, in milliseconds.
 const TCP_USER_TIMEOUT_MS: &str = "2000";
+/// What a transaction of several reads begins with, so that they are of one moment. The tables that can be made anew are locked
+/// before that moment is chosen: one that waited for its turn in the middle would find another table, as it was before.
+const ONE_MOMENT: &str = "set transaction isolation level repeatable read, read only;
+    lock table stock_levels, movements in access share mode";
 /// What an answer may take beyond the wait for a connection and the server's own limit, before its connection counts as
 /// lost.
 const ANSWER_SLACK: Duration = Duration::from_millis(500);

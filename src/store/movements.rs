@@ -213,11 +213,14 @@ async fn look_at(
             (line).departure_warehouse_id as "departure_warehouse_id?", (line).arrival_at as "arrival_at?: PgTime",
             (line).arrival_quantity as "arrival_quantity?", (line).arrival_warehouse_id as "arrival_warehouse_id?",
             case when (line).arrival_at is null then extract(epoch from now() - (line).departure_at)::float8 end as under_way_seconds,
-            usual_seconds as "usual_seconds?", late as "late_after_seconds!", movement_is_overdue(line, late) as "is_overdue!",
+            usual_seconds as "usual_seconds?", late as "late_after_seconds!", movement_is_overdue((line).departure_at, (line).arrival_at, late) as "is_overdue!",
             is_wanted as "is_wanted!", nth as "nth!"
         from (
             select looked_at.*, u.usual_seconds, coalesce(u.late_after_seconds, $1) as late,
-                movement_is_wanted(line, coalesce(u.late_after_seconds, $1), $2, $3, $4, $5::timestamptz, $6::timestamptz, $7) as is_wanted
+                movement_is_wanted(
+                    (line).departure_at, (line).departure_quantity, (line).departure_warehouse_id,
+                    (line).arrival_at, (line).arrival_quantity, (line).arrival_warehouse_id, (line).product_id,
+                    coalesce(u.late_after_seconds, $1), $2, $3, $4, $5::timestamptz, $6::timestamptz, $7) as is_wanted
             from (
                 (
                     select m as line, row_number() over (order by departure_at, movement_id, product_id) as nth

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{AsOf, Store, StoreError, writer::commit_point};
+use super::{AsOf, ONE_MOMENT, Store, StoreError, writer::commit_point};
 use crate::domain::CommitPoint;
 
 /// Longest one of the three statements may take: together they are one snapshot of the database, which nobody holds for more
@@ -44,9 +44,7 @@ impl Store {
     /// Everything summed up. Late is what took so long, where nothing was learned yet.
     pub async fn totals(&self, late_after_seconds: f64) -> Result<AsOf<Totals>, StoreError> {
         let mut tx = self.reads.begin().await?;
-        sqlx::raw_sql("set transaction isolation level repeatable read, read only")
-            .execute(&mut *tx)
-            .await?;
+        sqlx::raw_sql(ONE_MOMENT).execute(&mut *tx).await?;
         sqlx::raw_sql(TIMEOUT).execute(&mut *tx).await?;
         let mut totals = Totals::default();
         let as_of = add_stock(&mut tx, &mut totals).await?;
@@ -150,7 +148,7 @@ async fn add_movements(
             d.short as "short!", d.over as "over!", d.arrival_only as "arrival_only!"
         from (
             select count(*) as lines, least(coalesce(sum(m.departure_quantity), 0), 9223372036854775807)::bigint as units,
-                count(*) filter (where movement_is_overdue(m, coalesce(u.late_after_seconds, $1))) as overdue
+                count(*) filter (where movement_is_overdue(m.departure_at, m.arrival_at, coalesce(u.late_after_seconds, $1))) as overdue
             from movements m left join transit_usual u on u.departure_warehouse_id = m.departure_warehouse_id
             where m.arrival_at is null and m.departure_at is not null
         ) o,

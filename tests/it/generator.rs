@@ -76,11 +76,7 @@ async fn what_is_published_is_what_the_tables_hold() {
     };
     assert_eq!(said("level is not the sum of its ledger"), 1, "{found:#?}");
     assert_eq!(said("level is not as expected"), 1, "{found:#?}");
-    assert_eq!(
-        said("ledger row that no movement confirms"),
-        1,
-        "{found:#?}"
-    );
+    assert_eq!(said("ledger row that nothing confirms"), 1, "{found:#?}");
     assert_eq!(said("side without a ledger row"), 1, "{found:#?}");
     assert_eq!(
         found

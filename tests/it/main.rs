@@ -53,6 +53,7 @@ mod positions;
 mod postgres_away;
 mod problems;
 mod readers;
+mod rebuild;
 mod redis_away;
 mod redis_faults;
 mod reservations;
