@@ -1,6 +1,14 @@
 //! Puts the parts together from the configuration, starts a role, and stops it in order.
 
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -151,9 +159,16 @@ pub async fn run(
         audience(hub.as_ref()),
     )?;
     let tasks = TaskTracker::new();
+    // What was taken over HTTP is decided before the decider ends.
+    let (drained, is_broken) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
     if parts.answers {
         look_after(config, &inventory, follower, &tasks, &stop);
-        tasks.spawn(decider.run(stop.clone()));
+        tasks.spawn(decide(
+            decider,
+            drained.clone(),
+            stop.clone(),
+            Arc::clone(&is_broken),
+        ));
     } else {
         // Nobody looks at commits that are handed over, or asks for anything.
         drop((follower, decider));
@@ -193,7 +208,11 @@ pub async fn run(
     for address in listeners.iter().filter_map(|l| l.local_addr().ok()) {
         tracing::info!(%address, answers = parts.answers, ingests = parts.ingests, "listening");
     }
-    tasks.spawn(http::run(listeners, routes, limits, metrics, stop.clone()));
+    let serving = http::run(listeners, routes, limits, metrics, stop.clone());
+    tasks.spawn(async move {
+        serving.await;
+        drained.cancel();
+    });
     tasks.close();
 
     let result = if let Some(ingest) = ingest {
@@ -208,7 +227,24 @@ pub async fn run(
     }
     inventory.store().close().await;
     tracing::info!("stopped");
+    if is_broken.load(Ordering::Relaxed) {
+        return Err(AppError::Unhealthy("the decider ended".to_owned()));
+    }
     Ok(result?)
+}
+
+/// Decides until everything taken is decided. Without it the process is of no use: it ends if this does.
+async fn decide(
+    decider: Decider,
+    drained: CancellationToken,
+    stop: CancellationToken,
+    is_broken: Arc<AtomicBool>,
+) {
+    if let Err(error) = tokio::spawn(decider.run(drained)).await {
+        tracing::error!(%error, "nothing is decided any more");
+        is_broken.store(true, Ordering::Relaxed);
+        stop.cancel();
+    }
 }
 
 /// What a process that answers does beside answering: it follows, learns what is usual, and sums up.

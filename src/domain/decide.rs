@@ -348,7 +348,10 @@ impl Book {
     /// All items or none. Of those that cannot be had, every one is named.
     fn reserve(&mut self, reserve: &Reserve) -> Verdict {
         let (mut draft, mut short, mut lines) = (Draft::new(), Vec::new(), Vec::new());
-        for item in &reserve.items {
+        // Who can be served from anywhere does not take what somebody else must have from there.
+        let bound = reserve.items.iter().filter(|item| item.warehouse.is_some());
+        let free = reserve.items.iter().filter(|item| item.warehouse.is_none());
+        for item in bound.chain(free) {
             match self.allocate(item, &draft) {
                 Ok(taken) => {
                     for (key, quantity) in taken {

@@ -7,7 +7,7 @@ use axum::{
 
 use super::error::ApiError;
 
-const STOCK_ACTOR: HeaderName = HeaderName::from_static("stock-actor");
+pub(super) const STOCK_ACTOR: HeaderName = HeaderName::from_static("stock-actor");
 /// Longest name of who asks, in characters.
 const CHARS_MAX: usize = 100;
 

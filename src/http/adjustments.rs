@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     Context,
     body::StockBody,
-    command::{self, Ask, WhenEmpty, With, decide, granted, note, refused, stock_body},
+    command::{self, Ask, WhenEmpty, With, decide, granted, note, or_kept, refused, stock_body},
     error::{ApiError, Problem},
     input::{Name, Names},
 };
@@ -141,7 +141,12 @@ pub(super) async fn adjust(
     State(context): State<Context>,
     ask: Ask<AdjustmentBody>,
 ) -> Result<Response, ApiError> {
-    let names = names(&context, std::slice::from_ref(&ask.body)).await?;
+    let once = ask.once.clone();
+    or_kept(&context, once, adjust_once(&context, ask)).await
+}
+
+async fn adjust_once(context: &Context, ask: Ask<AdjustmentBody>) -> Result<Response, ApiError> {
+    let names = names(context, std::slice::from_ref(&ask.body)).await?;
     let adjustment = ask.body.resolve(&names, ask.actor.as_ref())?;
     let told = Told::of(&adjustment);
     let request = Request::Adjust {
@@ -149,7 +154,7 @@ pub(super) async fn adjust(
         expected: ask.if_match,
     };
     decide(
-        &context,
+        context,
         ask.once,
         request,
         With::default(),
@@ -242,13 +247,18 @@ pub(super) async fn bulk(
     State(context): State<Context>,
     ask: Ask<BulkBody>,
 ) -> Result<Response, ApiError> {
+    let once = ask.once.clone();
+    or_kept(&context, once, bulk_once(&context, ask)).await
+}
+
+async fn bulk_once(context: &Context, ask: Ask<BulkBody>) -> Result<Response, ApiError> {
     let bodies = &ask.body.adjustments;
     if !(1..=BULK_MAX).contains(&bodies.len()) {
         return Err(ApiError::unprocessable(
             "adjustments must hold 1 to 1000 adjustments",
         ));
     }
-    let names = names(&context, bodies).await?;
+    let names = names(context, bodies).await?;
     let is_atomic = ask.body.atomic;
     let (mut adjustments, mut told) = (Vec::new(), Vec::new());
     for (place, body) in bodies.iter().enumerate() {
@@ -266,7 +276,7 @@ pub(super) async fn bulk(
         is_atomic,
     };
     decide(
-        &context,
+        context,
         ask.once,
         request,
         With::default(),

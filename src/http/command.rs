@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Under what the answer is kept.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest key, in characters.
 const KEY_CHARS_MAX: usize = 255;
 /// Whose keys are those of callers that do not say who they are.
@@ -123,7 +123,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<Arc<str>>, ApiError> {
     }
 }
 
-/// RFC 9110, 13.1.1: tags, compared strongly, or `*` for whatever is there.
+/// RFC 9110, 13.1.1: tags, or `*` for whatever is there.
 fn if_match(headers: &HeaderMap) -> Result<Option<Vec<String>>, ApiError> {
     let values: Vec<&HeaderValue> = headers.get_all(header::IF_MATCH).iter().collect();
     if values.is_empty() {
@@ -133,7 +133,12 @@ fn if_match(headers: &HeaderMap) -> Result<Option<Vec<String>>, ApiError> {
     let texts: Result<Vec<&str>, _> = texts.collect();
     let texts = texts.map_err(|_| ApiError::BadRequest("If-Match must hold tags"))?;
     let tags = texts.into_iter().flat_map(|text| text.split(','));
-    Ok(Some(tags.map(|tag| tag.trim().to_owned()).collect()))
+    // One that was compressed on its way is marked as weak, and stands for the same level.
+    let tag = |tag: &str| {
+        let tag = tag.trim();
+        tag.strip_prefix("W/").unwrap_or(tag).to_owned()
+    };
+    Ok(Some(tags.map(tag).collect()))
 }
 
 /// The same request has the same.
@@ -248,6 +253,28 @@ pub(super) async fn decide(
         render: Box::new(render),
     };
     Ok(answer(context.inventory.decide(command).await?))
+}
+
+/// The answer to a request; where it names what is not there any more, the one that is kept for it.
+pub(super) async fn or_kept(
+    context: &Context,
+    once: Option<Once>,
+    asked: impl Future<Output = Result<Response, ApiError>>,
+) -> Result<Response, ApiError> {
+    let refused = match asked.await {
+        Err(
+            refused @ (ApiError::NotFound(_)
+            | ApiError::Absent(_)
+            | ApiError::BadRequest(_)
+            | ApiError::Unprocessable(_)),
+        ) => refused,
+        answered => return answered,
+    };
+    let Some(once) = once else {
+        return Err(refused);
+    };
+    let kept = context.inventory.kept_answer(&once).await?;
+    kept.map(answer).ok_or(refused)
 }
 
 /// The answer of a command as a response.

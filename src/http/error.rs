@@ -134,6 +134,13 @@ fn undecided(error: &CommandError) -> Response {
             "Too many requests wait to be decided",
         ),
         CommandError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "The service stops"),
+        CommandError::NotDone(error) if error.is_of_request() => {
+            tracing::error!(%error, "a request could not be decided");
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The request could not be answered; nothing was done",
+            )
+        }
         CommandError::NotDone(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
             "The database does not answer; nothing was done",

@@ -14,7 +14,8 @@ use super::{
     Context,
     adjustments::kind,
     command::{
-        self, Ask, INSUFFICIENT_STOCK, WhenEmpty, With, decide, granted, note, problem, refused,
+        self, Ask, INSUFFICIENT_STOCK, WhenEmpty, With, decide, granted, note, or_kept, problem,
+        refused,
     },
     error::{ApiError, Problem},
     input::{self, Name, Names},
@@ -83,6 +84,15 @@ pub(super) async fn update(
     Path(product): Path<String>,
     ask: Ask<UpdateBody>,
 ) -> Result<Response, ApiError> {
+    let once = ask.once.clone();
+    or_kept(&context, once, update_once(&context, product, ask)).await
+}
+
+async fn update_once(
+    context: &Context,
+    product: String,
+    ask: Ask<UpdateBody>,
+) -> Result<Response, ApiError> {
     let body = &ask.body;
     let product = input::known_product(&context.inventory, &product, NOT_FOUND).await?;
     let place = body.warehouse.text();
@@ -103,13 +113,13 @@ pub(super) async fn update(
         .map_err(ApiError::unprocessable)?;
     let request = Request::Adjust {
         adjustment,
-        expected: ask.if_match,
+        expected: None,
     };
     let with = With {
         shows: Some(product),
         ..With::default()
     };
-    decide(&context, ask.once, request, with, |decided| {
+    decide(context, ask.once, request, with, |decided| {
         match (decided.verdict, decided.product) {
             (Verdict::Refused(refusal, place), _) => refused(refusal, decided, *place),
             (_, Some(stock)) => granted(StatusCode::OK, &document(stock)),
@@ -185,6 +195,15 @@ pub(super) async fn reserve(
     Path(product): Path<String>,
     ask: Result<Ask<AnyBody>, ApiError>,
 ) -> Result<Response, ApiError> {
+    let once = ask.as_ref().ok().and_then(|ask| ask.once.clone());
+    or_kept(&context, once, reserve_once(&context, product, ask)).await
+}
+
+async fn reserve_once(
+    context: &Context,
+    product: String,
+    ask: Result<Ask<AnyBody>, ApiError>,
+) -> Result<Response, ApiError> {
     let ask = ask.map_err(|error| match error {
         ApiError::Unprocessable(_) | ApiError::BadRequest("The body is no JSON") => {
             ApiError::BadRequest(INVALID_REQUEST)
@@ -210,7 +229,7 @@ pub(super) async fn reserve(
         shows: Some(product),
         ..With::default()
     };
-    decide(&context, ask.once, request, with, move |decided| {
+    decide(context, ask.once, request, with, move |decided| {
         reserved(decided, quantity)
     })
     .await
@@ -223,7 +242,9 @@ fn reserved(decided: &Decided<'_>, quantity: Quantity) -> Rendered {
             let body = ReservedBody {
                 success: true,
                 reserved: quantity.units(),
-                available_stock: levels.map(|placed| placed.level.available()).sum(),
+                available_stock: levels.fold(0, |sum: i64, placed| {
+                    sum.saturating_add(placed.level.available())
+                }),
                 reservation_id: made.id.uuid(),
                 expires_at: made.expires_at.as_ref().map(Timestamp::to_string),
             };
@@ -307,6 +328,11 @@ pub(super) async fn adjust(
     State(context): State<Context>,
     ask: Ask<FlatAdjustBody>,
 ) -> Result<Response, ApiError> {
+    let once = ask.once.clone();
+    or_kept(&context, once, adjust_once(&context, ask)).await
+}
+
+async fn adjust_once(context: &Context, ask: Ask<FlatAdjustBody>) -> Result<Response, ApiError> {
     let body = &ask.body;
     let (product, warehouse) = (body.product_id.text(), body.warehouse_id.text());
     let names = Names::of(
@@ -324,14 +350,14 @@ pub(super) async fn adjust(
         .map_err(ApiError::unprocessable)?;
     let request = Request::Adjust {
         adjustment,
-        expected: ask.if_match,
+        expected: None,
     };
     let with = With {
         shows: Some(key.product),
         ..With::default()
     };
     decide(
-        &context,
+        context,
         ask.once,
         request,
         with,

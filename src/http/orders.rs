@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::{
     Context,
     answer::document,
-    command::{self, Ask, WhenEmpty, With, decide, granted, problem, refused},
+    command::{self, Ask, WhenEmpty, With, decide, granted, or_kept, problem, refused},
     error::{ApiError, Problem},
     products::{PageQuery, number},
     reservations::quantity,
@@ -168,6 +168,11 @@ pub(super) async fn create(
     State(context): State<Context>,
     ask: Ask<NewOrderBody>,
 ) -> Result<Response, ApiError> {
+    let once = ask.once.clone();
+    or_kept(&context, once, create_once(&context, ask)).await
+}
+
+async fn create_once(context: &Context, ask: Ask<NewOrderBody>) -> Result<Response, ApiError> {
     let quantity = quantity(ask.body.quantity)?;
     let number = ask.body.product_id;
     let product = context.inventory.listed_product(number).await?;
@@ -185,7 +190,7 @@ pub(super) async fn create(
         is_order: true,
     });
     decide(
-        &context,
+        context,
         ask.once,
         request,
         With::default(),

@@ -3,7 +3,11 @@
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::answer::{CACHE_STATUS, STOCK_MIN_VERSION, STOCK_VERSION};
+use super::{
+    actor::STOCK_ACTOR,
+    answer::{CACHE_STATUS, STOCK_MIN_VERSION, STOCK_VERSION},
+    command::IDEMPOTENCY_KEY,
+};
 
 /// Stands for every origin on this machine.
 const LOOPBACK: &str = "loopback";
@@ -29,9 +33,13 @@ pub(super) fn cors(allowed: &[String]) -> CorsLayer {
         .allow_headers([
             header::CONTENT_TYPE,
             header::IF_NONE_MATCH,
+            header::IF_MATCH,
             STOCK_MIN_VERSION,
+            IDEMPOTENCY_KEY,
+            STOCK_ACTOR,
         ])
-        .expose_headers::<[HeaderName; 4]>([
+        .expose_headers::<[HeaderName; 5]>([
+            header::RETRY_AFTER,
             header::ETAG,
             header::LINK,
             CACHE_STATUS,

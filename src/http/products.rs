@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{
     Context,
     answer::{document, set_version},
-    command::{self, Ask, WhenEmpty, With, decide, granted, problem, refused},
+    command::{self, Ask, WhenEmpty, With, decide, granted, or_kept, problem, refused},
     error::{ApiError, Problem},
     input::Body,
 };
@@ -185,7 +185,9 @@ fn no_product(id: &str) -> ApiError {
 /// Units of a product available in all warehouses.
 fn available(stock: Option<&ProductStock>) -> i64 {
     let levels = stock.into_iter().flat_map(|stock| &stock.levels);
-    levels.map(|placed| placed.level.available()).sum()
+    levels.fold(0, |sum: i64, placed| {
+        sum.saturating_add(placed.level.available())
+    })
 }
 
 /// The products
@@ -345,13 +347,17 @@ pub(super) async fn create(
 async fn default_warehouse(context: &Context) -> Result<WarehouseId, ApiError> {
     let code = &context.default_warehouse;
     let inventory = &context.inventory;
+    // The same in every process, so that they make one.
+    let id = WarehouseId::new(Uuid::from_u128(xxh3_128(code.as_str().as_bytes())));
+    let id = id.ok_or_else(|| ApiError::unprocessable("the default warehouse has no id"))?;
     loop {
         if let Some(id) = inventory.warehouse_by_code(code.as_str()).await? {
             return Ok(id);
         }
-        // The same in every process, so that they make one.
-        let id = WarehouseId::new(Uuid::from_u128(xxh3_128(code.as_str().as_bytes())));
-        let id = id.ok_or_else(|| ApiError::unprocessable("the default warehouse has no id"))?;
+        // One that was given another code since stays what it is called.
+        if inventory.has_warehouse(id).await? {
+            return Ok(id);
+        }
         let warehouse = Warehouse {
             code: Some(code.clone()),
             ..Warehouse::unnamed(id)
@@ -482,9 +488,18 @@ pub(super) async fn adjust(
     Path(id): Path<String>,
     ask: Ask<StockAdjustBody>,
 ) -> Result<Response, ApiError> {
-    let (listing, _) = listing(&context, &id).await?;
+    let once = ask.once.clone();
+    or_kept(&context, once, adjust_once(&context, id, ask)).await
+}
+
+async fn adjust_once(
+    context: &Context,
+    id: String,
+    ask: Ask<StockAdjustBody>,
+) -> Result<Response, ApiError> {
+    let (listing, _) = listing(context, &id).await?;
     let key = StockKey {
-        warehouse: default_warehouse(&context).await?,
+        warehouse: default_warehouse(context).await?,
         product: listing.product.id,
     };
     let note = ask.note(ask.body.reason.as_deref(), None)?;
@@ -493,14 +508,14 @@ pub(super) async fn adjust(
         .map_err(ApiError::unprocessable)?;
     let request = Request::Adjust {
         adjustment,
-        expected: ask.if_match,
+        expected: None,
     };
     let with = With {
         shows: Some(key.product),
         ..With::default()
     };
     decide(
-        &context,
+        context,
         ask.once,
         request,
         with,

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     Context,
     answer::document,
-    command::{self, Ask, WhenEmpty, With, decide, granted, refused},
+    command::{self, Ask, WhenEmpty, With, decide, granted, or_kept, refused},
     error::{ApiError, Problem},
     input::{Name, Names},
 };
@@ -320,9 +320,14 @@ pub(super) async fn reserve(
     State(context): State<Context>,
     ask: Ask<ReserveBody>,
 ) -> Result<Response, ApiError> {
+    let once = ask.once.clone();
+    or_kept(&context, once, reserve_once(&context, ask)).await
+}
+
+async fn reserve_once(context: &Context, ask: Ask<ReserveBody>) -> Result<Response, ApiError> {
     let note = ask.note(None, ask.body.reference.as_deref())?;
     let ttl_seconds = Some(context.ttl(ask.body.ttl_seconds)?);
-    let items = items(&context, &ask.body.into_items()?).await?;
+    let items = items(context, &ask.body.into_items()?).await?;
     let request = Request::Reserve(Reserve {
         id: command::reservation_id(),
         items,
@@ -331,7 +336,7 @@ pub(super) async fn reserve(
         is_order: false,
     });
     decide(
-        &context,
+        context,
         ask.once,
         request,
         With::default(),

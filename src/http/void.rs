@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{
     Context,
     body::{LineBody, MovementBody},
-    command::{Ask, WhenEmpty, answer, granted, problem},
+    command::{Ask, WhenEmpty, answer, granted, or_kept, problem},
     error::{ApiError, Problem},
     input,
     movements::{INVALID, NOT_FOUND},
@@ -108,6 +108,15 @@ impl LeftBody {
 pub(super) async fn take_back(
     State(context): State<Context>,
     Path(movement): Path<String>,
+    ask: Ask<VoidRequest>,
+) -> Result<Response, ApiError> {
+    let once = ask.once.clone();
+    or_kept(&context, once, take_back_once(&context, movement, ask)).await
+}
+
+async fn take_back_once(
+    context: &Context,
+    movement: String,
     ask: Ask<VoidRequest>,
 ) -> Result<Response, ApiError> {
     let (inventory, request) = (&context.inventory, &ask.body);

@@ -38,7 +38,7 @@ use crate::{
         catalogue::CatalogueChange,
         decided::{Locked, Ordered, Wanted},
         listings::NewProduct,
-        writer::{BatchNumber, Published, WriteTx, Writer},
+        writer::{BatchNumber, Mark, Published, WriteTx, Writer},
     },
 };
 
@@ -47,6 +47,8 @@ const QUEUE_MAX: usize = 10_000;
 /// Most requests of one transaction, and most levels they name: what it locks, and how long it takes.
 const BATCH_REQUESTS_MAX: usize = 1_000;
 const BATCH_LEVELS_MAX: usize = 2_000;
+/// Most reservations' lines that one transaction expires: what more is due, the next ones do, before anything is decided.
+const EXPIRED_MAX: i64 = 5_000;
 /// Back-off between tries while the database is away.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
@@ -231,6 +233,14 @@ impl Inventory {
     }
 }
 
+impl Inventory {
+    /// What the same request with the same key was answered before.
+    pub async fn kept_answer(&self, once: &Once) -> Result<Option<Answered>, StoreError> {
+        let kept = self.retried(|| self.store.kept_answer(&once.key)).await?;
+        Ok(kept.and_then(|kept| replay(once, kept)))
+    }
+}
+
 /// Decides what comes to the desk, one transaction at a time.
 pub struct Decider {
     inventory: Arc<Inventory>,
@@ -250,9 +260,12 @@ impl fmt::Debug for Decider {
 
 /// A transaction that was told to commit, and what is to be answered if it did.
 struct Open {
-    batch: BatchNumber,
+    mark: Mark,
     levels: Vec<Wanted>,
-    answers: Vec<Reply>,
+    /// Whose skus it holds.
+    created: Vec<NewProduct>,
+    /// `None`: nothing was decided yet.
+    answers: Option<Vec<Reply>>,
     changed: Changed,
     catalogue: Vec<CatalogueChange>,
 }
@@ -272,7 +285,7 @@ impl Decider {
         wait_max: Duration,
     ) -> Self {
         Self {
-            writer: inventory.store.writer(),
+            writer: inventory.store.hasty_writer(try_max(&inventory, wait_max)),
             inventory,
             queue,
             wait_max,
@@ -329,9 +342,7 @@ impl Decider {
                         drop(pending.reply.send(answer));
                     }
                 }
-                Err(CommandError::NotDone(error))
-                    if part.len() > 1 && matches!(*error, StoreError::DataRefused { .. }) =>
-                {
+                Err(CommandError::NotDone(error)) if part.len() > 1 && error.is_of_request() => {
                     let rest = part.split_off(part.len() / 2);
                     parts.extend([rest, part]);
                 }
@@ -355,7 +366,7 @@ impl Decider {
             .command_batch_requests
             .observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
         loop {
-            let limit = self.inventory.store.write_timeout().min(self.wait_max / 2);
+            let limit = try_max(&self.inventory, self.wait_max);
             let tried = timeout(limit, self.attempt(batch));
             let error = match tried.await.unwrap_or(Err(StoreError::NoAnswer(limit))) {
                 Ok(Some(answers)) => return Ok(answers),
@@ -363,8 +374,8 @@ impl Decider {
                 Ok(None) => continue,
                 Err(error) => error,
             };
-            let is_refused = matches!(error, StoreError::DataRefused { .. });
-            if is_refused || clock.elapsed().saturating_sub(began) > self.wait_max {
+            let is_final = error.is_of_request() || error.is_read_only();
+            if is_final || clock.elapsed().saturating_sub(began) > self.wait_max {
                 let error = Arc::new(error);
                 return Err(match self.open.take() {
                     Some(_) => CommandError::Unknown(error),
@@ -386,62 +397,90 @@ impl Decider {
             return Ok(Some(answers));
         }
         let mut tx = self.writer.begin().await?;
-        let decided = decide(&mut tx, batch, self.inventory.documents.stock_tag).await;
-        let Written {
-            answers,
-            kept,
-            levels,
-            changed,
-            catalogue,
-            is_published,
-            is_kept,
-        } = match decided {
-            Ok(written) => written,
-            Err(error @ StoreError::DataRefused { .. }) => {
+        let tag_of = self.inventory.documents.stock_tag;
+        let written = match decide(&mut tx, batch, tag_of).await {
+            Ok(Found::Decided(written)) => written,
+            Ok(Found::MoreIsDue(levels)) => {
+                tx.rollback().await?;
+                self.expire(levels).await?;
+                return Ok(None);
+            }
+            Err(error) if error.is_of_request() => {
                 tx.rollback().await?;
                 return Err(error);
             }
             Err(error) => return Err(error),
         };
-        if !kept {
+        if written.kept == Kept::Elsewhere {
             tx.rollback().await?;
             return Ok(None);
         }
         crash_point!("decided");
-        if !is_published {
-            if is_kept {
-                tx.commit_silently().await?;
-            } else {
-                tx.rollback().await?;
-            }
-            // What was done before, and needed no commit now, is true as of any.
-            let is_granted = |answer: &Reply| answer.as_ref().is_ok_and(Answered::is_undated);
-            if !answers.iter().any(is_granted) {
-                return Ok(Some(answers));
-            }
-            let as_of = self.inventory.newest_commit().await?;
-            return Ok(Some(dated(answers, as_of)));
+        if written.is_published {
+            self.open = Some(Open {
+                mark: tx.mark(),
+                levels: written.levels,
+                created: written.created,
+                answers: Some(written.answers),
+                changed: written.changed,
+                catalogue: written.catalogue,
+            });
+            let published = tx.publish().await?;
+            return Ok(self.close(published));
+        }
+        match written.kept {
+            Kept::Done => tx.commit_silently().await?,
+            Kept::Nothing | Kept::Elsewhere => tx.rollback().await?,
+        }
+        Ok(Some(written.answers))
+    }
+
+    /// Expires some of what is due on these levels, the longest due first.
+    async fn expire(&mut self, levels: Vec<Wanted>) -> Result<(), StoreError> {
+        let levels: Vec<Wanted> = levels
+            .into_iter()
+            .map(|wanted| Wanted {
+                may_make: false,
+                ..wanted
+            })
+            .collect();
+        let mut tx = self.writer.begin().await?;
+        let locked = tx.lock_levels(&levels).await?;
+        let due = tx
+            .expire_due(&locked.levels, locked.now, EXPIRED_MAX)
+            .await?;
+        let standing = locked.levels.iter().map(|(_, standing)| *standing);
+        let mut book = Book::new(locked.now, standing, self.inventory.documents.stock_tag);
+        book.expire(due);
+        let (rows, _) = write(&mut tx, &book, &numbers(&locked)).await?;
+        if rows.is_empty() {
+            return tx.rollback().await;
         }
         self.open = Some(Open {
-            batch: tx.batch(),
+            mark: tx.mark(),
             levels,
-            answers,
-            changed,
-            catalogue,
+            created: Vec::new(),
+            answers: None,
+            changed: Changed::Rows(rows),
+            catalogue: Vec::new(),
         });
         let published = tx.publish().await?;
-        Ok(self.close(published))
+        self.close(published);
+        Ok(())
     }
 
     /// The answers of the commit whose end was not known, if it is there. Its transaction held these levels when it was told to
-    /// commit, so whoever holds them now knows that it has ended.
+    /// commit, and the skus of what it created, so whoever holds them now knows that it has ended.
     async fn look_up(&mut self) -> Result<Option<Vec<Reply>>, StoreError> {
         let Some(open) = &self.open else {
             return Ok(None);
         };
         let mut tx = self.writer.begin().await?;
+        for new in &open.created {
+            tx.create_product(new).await?;
+        }
         tx.lock_levels(&open.levels).await?;
-        let published = tx.published(open.batch).await?;
+        let published = tx.published(open.mark).await?;
         tx.rollback().await?;
         let is_there = if published.is_some() { "yes" } else { "no" };
         let lost = &self.inventory.metrics.command_lost_commits_total;
@@ -467,23 +506,30 @@ impl Decider {
             changed: open.changed,
             catalogue: open.catalogue,
         });
-        Some(dated(open.answers, published.point))
+        let answers = open.answers?.into_iter();
+        Some(
+            answers
+                .map(|answer| dated(answer, published.point))
+                .collect(),
+        )
     }
 }
 
-/// Answers that were granted are true as of this commit.
-fn dated(answers: Vec<Reply>, as_of: CommitPoint) -> Vec<Reply> {
-    let date = |answer: Reply| {
-        answer.map(|answered| Answered {
-            as_of: if answered.is_undated() {
-                Some(as_of)
-            } else {
-                answered.as_of
-            },
-            ..answered
-        })
-    };
-    answers.into_iter().map(date).collect()
+/// Longest one try may take.
+fn try_max(inventory: &Inventory, wait_max: Duration) -> Duration {
+    inventory.store.write_timeout().min(wait_max / 2)
+}
+
+/// An answer that was granted is true as of this commit, unless it is dated.
+fn dated(answer: Reply, as_of: CommitPoint) -> Reply {
+    answer.map(|answered| Answered {
+        as_of: if answered.is_undated() {
+            Some(as_of)
+        } else {
+            answered.as_of
+        },
+        ..answered
+    })
 }
 
 /// How many levels a request names, at least.
@@ -498,16 +544,30 @@ fn named_levels(request: &Request) -> usize {
 
 /// A transaction before it is committed.
 struct Written {
-    /// In the order of the batch; not dated.
+    /// In the order of the batch; those of its own commit are not dated.
     answers: Vec<Reply>,
-    /// False: another transaction keeps an answer under one of the keys.
-    kept: bool,
-    /// Whether answers were kept.
-    is_kept: bool,
+    kept: Kept,
     is_published: bool,
     levels: Vec<Wanted>,
+    created: Vec<NewProduct>,
     changed: Changed,
     catalogue: Vec<CatalogueChange>,
+}
+
+/// What became of the answers that are to be given again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Nothing,
+    Done,
+    /// Another transaction keeps one under one of the keys: this one must not be committed.
+    Elsewhere,
+}
+
+/// What a transaction came to before its end.
+enum Found {
+    Decided(Written),
+    /// On these levels; so much that it is expired first.
+    MoreIsDue(Vec<Wanted>),
 }
 
 /// Everything between begin and commit.
@@ -515,7 +575,7 @@ async fn decide(
     tx: &mut WriteTx<'_>,
     batch: &[Pending],
     tag_of: TagOf,
-) -> Result<Written, StoreError> {
+) -> Result<Found, StoreError> {
     let known = known_answers(tx, batch).await?;
     let open: Vec<usize> = (0..batch.len())
         .filter(|n| !known.contains_key(n))
@@ -531,7 +591,9 @@ async fn decide(
         .map(|(&key, &may_make)| Wanted { key, may_make })
         .collect();
     let locked = tx.lock_levels(&levels).await?;
-    let mut book = read(tx, &locked, &touched, tag_of).await?;
+    let Some(mut book) = read(tx, &locked, &touched, tag_of).await? else {
+        return Ok(Found::MoreIsDue(levels));
+    };
     let verdicts: Vec<Verdict> = requests().map(|request| book.decide(request)).collect();
     let ids = numbers(&locked);
     let (rows, orders) = write(tx, &book, &ids).await?;
@@ -558,21 +620,40 @@ async fn decide(
         answers[place] = Some(Ok(Answered { rendered, as_of }));
     }
     let is_published = !book.effects().is_empty() || !catalogue.is_empty();
-    let (kept, is_kept) = keep(tx, batch, &answers, is_published).await?;
+    let mut kept_under = Some(tx.batch());
+    if !is_published {
+        // What was done before, and needs no commit now, is true as of any: it is kept as of the newest.
+        let is_granted = |answer: &Option<Reply>| {
+            let answer = answer.as_ref().and_then(|answer| answer.as_ref().ok());
+            answer.is_some_and(Answered::is_undated)
+        };
+        kept_under = None;
+        if answers.iter().any(is_granted) {
+            let (newest, batch) = tx.newest().await?;
+            kept_under = Some(batch);
+            answers = answers
+                .into_iter()
+                .map(|answer| answer.map(|answer| dated(answer, newest)))
+                .collect();
+        }
+    }
+    let kept = keep(tx, batch, &answers, kept_under).await?;
     for (place, answer) in known {
         let once = batch[place].command.once.as_ref();
         let answered = once.and_then(|once| replay(once, answer));
         answers[place] = Some(answered.ok_or(CommandError::OtherRequest));
     }
-    Ok(Written {
+    let created = created.into_iter().filter(|(_, number)| number.is_some());
+    let created = created.filter_map(|(place, _)| batch[place].command.creates.clone());
+    Ok(Found::Decided(Written {
         answers: answers.into_iter().flatten().collect(),
         kept,
-        is_kept,
         is_published,
         levels,
+        created: created.collect(),
         changed: Changed::Rows(rows),
         catalogue,
-    })
+    }))
 }
 
 /// The answers that are kept for requests of the batch, by place.
@@ -615,10 +696,11 @@ async fn create(
     open: &[usize],
 ) -> Result<(HashMap<usize, Option<i64>>, Vec<CatalogueChange>), StoreError> {
     let (mut created, mut changes) = (HashMap::new(), Vec::new());
-    for &place in open {
-        let Some(new) = &batch[place].command.creates else {
-            continue;
-        };
+    let new = |place: &usize| Some((*place, batch[*place].command.creates.as_ref()?));
+    let mut new: Vec<(usize, &NewProduct)> = open.iter().filter_map(new).collect();
+    // Who creates the same ones elsewhere takes them in the same order.
+    new.sort_by_key(|(_, new)| new.product.sku.clone());
+    for (place, new) in new {
         let number = tx.create_product(new).await?;
         if number.is_some() {
             changes.push(CatalogueChange::Product(new.product.clone()));
@@ -680,18 +762,25 @@ impl Touched {
     }
 }
 
-/// Everything that is decided over, under the locks.
+/// Everything that is decided over, under the locks; `None`: more is due than is expired at once.
 async fn read(
     tx: &mut WriteTx<'_>,
     locked: &Locked,
     touched: &Touched,
     tag_of: TagOf,
-) -> Result<Book, StoreError> {
+) -> Result<Option<Book>, StoreError> {
     let standing = locked.levels.iter().map(|(_, standing)| *standing);
     let mut book = Book::new(locked.now, standing, tag_of);
     if locked.levels.iter().any(|(_, at)| at.level.reserved > 0) {
-        book.expire(tx.expire_due(&locked.levels, locked.now).await?);
+        let due = tx
+            .expire_due(&locked.levels, locked.now, EXPIRED_MAX)
+            .await?;
+        if i64::try_from(due.len()) == Ok(EXPIRED_MAX) {
+            return Ok(None);
+        }
+        book.expire(due);
     }
+    book.know_unknown(locked.archived.iter().copied());
     if !touched.reservations.is_empty() {
         book.hold(tx.reservations(&touched.reservations).await?);
     }
@@ -699,7 +788,7 @@ async fn read(
     if !products.is_empty() {
         book.know_unknown(tx.unknown(&products, &warehouses).await?);
     }
-    Ok(book)
+    Ok(Some(book))
 }
 
 /// Products and warehouses of which no level proves that they are in the catalogue.
@@ -818,30 +907,32 @@ async fn show(
     Ok(shown.map(|stock| (stock.product.id, stock)).collect())
 }
 
-/// Keeps the answers that are to be given again: what was granted, and what was refused as things stood. Whether that could be
-/// done, and whether there were any.
+/// Keeps the answers that are to be given again; those that were granted under that batch.
 async fn keep(
     tx: &mut WriteTx<'_>,
     batch: &[Pending],
     answers: &[Option<Reply>],
-    is_published: bool,
-) -> Result<(bool, bool), StoreError> {
+    under: Option<BatchNumber>,
+) -> Result<Kept, StoreError> {
     let new = batch.iter().zip(answers).filter_map(|(pending, answer)| {
         let once = pending.command.once.as_ref()?;
         let rendered = &answer.as_ref()?.as_ref().ok()?.rendered;
-        let is_granted = rendered.status < 400;
         rendered.is_kept().then(|| NewAnswer {
             key: &once.key,
             fingerprint: once.fingerprint,
             status: i16::try_from(rendered.status).unwrap_or(i16::MAX),
             body: &rendered.body,
-            is_of_commit: is_published && is_granted,
+            batch: under.filter(|_| rendered.status < 400),
         })
     });
     let mut new: Vec<NewAnswer<'_>> = new.collect();
     if new.is_empty() {
-        return Ok((true, false));
+        return Ok(Kept::Nothing);
     }
     new.sort_unstable_by_key(|answer| answer.key);
-    Ok((tx.keep_answers(&new).await?, true))
+    Ok(if tx.keep_answers(&new).await? {
+        Kept::Done
+    } else {
+        Kept::Elsewhere
+    })
 }

@@ -209,6 +209,11 @@ impl Inventory {
         self.retried(|| self.store.has_product(id)).await
     }
 
+    /// Whether the catalogue has that warehouse.
+    pub async fn has_warehouse(&self, id: WarehouseId) -> Result<bool, StoreError> {
+        self.retried(|| self.store.has_warehouse(id)).await
+    }
+
     /// The newest commit, once the wanted one is reached.
     pub async fn reached_commit(
         &self,

@@ -22,7 +22,7 @@ use crate::{
     store::{
         StoreError,
         answers::NewAnswer,
-        writer::{BatchNumber, LevelAfter, Published, WriteTx, Writer},
+        writer::{BatchNumber, LevelAfter, Mark, Published, WriteTx, Writer},
     },
 };
 
@@ -55,7 +55,7 @@ struct Written {
 
 /// A transaction that was sent to be committed, and of which nothing was heard.
 struct Sent {
-    batch: BatchNumber,
+    mark: Mark,
     written: Written,
 }
 
@@ -129,7 +129,7 @@ impl Inventory {
         // Whoever holds the lines waits for every transaction that wrote them: one that was sent before is over by now.
         let lines = tx.lock_lines(wanted.movement).await?;
         if let Some(before) = sent.as_ref()
-            && let Some(published) = tx.published(before.batch).await?
+            && let Some(published) = tx.published(before.mark).await?
         {
             tx.rollback().await?;
             return Ok(self.tell_void(published, &before.written));
@@ -145,13 +145,13 @@ impl Inventory {
             Ok(taken) => taken,
             Err(refusal) => return refuse(tx, voiding, refusal).await,
         };
-        let batch = tx.batch();
+        let mark = tx.mark();
         let written = write(&mut tx, taken, voiding).await?;
-        if !keep(&mut tx, voiding, &written.rendered, true).await? {
+        if !keep(&mut tx, voiding, &written.rendered, Some(mark.batch)).await? {
             tx.rollback().await?;
             return Ok(Tried::Again);
         }
-        let sent = sent.insert(Sent { batch, written });
+        let sent = sent.insert(Sent { mark, written });
         let published = tx.publish().await?;
         Ok(self.tell_void(published, &sent.written))
     }
@@ -184,7 +184,7 @@ async fn refuse(
         rendered,
         as_of: None,
     };
-    if !keep(&mut tx, voiding, &answered.rendered, false).await? {
+    if !keep(&mut tx, voiding, &answered.rendered, None).await? {
         tx.rollback().await?;
         return Ok(Tried::Again);
     }
@@ -197,7 +197,7 @@ async fn keep(
     tx: &mut WriteTx<'_>,
     voiding: &Voiding<'_>,
     rendered: &Rendered,
-    is_of_commit: bool,
+    batch: Option<BatchNumber>,
 ) -> Result<bool, StoreError> {
     match voiding.once.filter(|_| rendered.is_kept()) {
         None => Ok(true),
@@ -207,7 +207,7 @@ async fn keep(
                 fingerprint: once.fingerprint,
                 status: i16::try_from(rendered.status).unwrap_or(i16::MAX),
                 body: &rendered.body,
-                is_of_commit,
+                batch,
             }])
             .await
         }

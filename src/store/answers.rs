@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    writer::{WriteTx, commit_point},
+    writer::{BatchNumber, WriteTx, commit_point},
 };
 use crate::domain::CommitPoint;
 
@@ -37,8 +37,8 @@ pub struct NewAnswer<'a> {
     pub fingerprint: Uuid,
     pub status: i16,
     pub body: &'a Bytes,
-    /// It is the answer of this transaction's commit.
-    pub is_of_commit: bool,
+    /// Of the commit that it is given with.
+    pub batch: Option<BatchNumber>,
 }
 
 /// Most old answers that are dropped at once.
@@ -84,7 +84,6 @@ impl WriteTx<'_> {
     /// Keeps answers. False if another transaction has kept one under one of the keys meanwhile: then nothing of this one must be
     /// committed. `answers` is sorted by key.
     pub async fn keep_answers(&mut self, answers: &[NewAnswer<'_>]) -> Result<bool, StoreError> {
-        let batch = self.batch().0;
         let principals: Vec<String> = answers
             .iter()
             .map(|a| a.key.principal.to_string())
@@ -94,7 +93,7 @@ impl WriteTx<'_> {
         let fingerprints: Vec<Uuid> = answers.iter().map(|a| a.fingerprint).collect();
         let statuses: Vec<i16> = answers.iter().map(|a| a.status).collect();
         let bodies: Vec<Vec<u8>> = answers.iter().map(|a| a.body.to_vec()).collect();
-        let batches = answers.iter().map(|a| a.is_of_commit.then_some(batch));
+        let batches = answers.iter().map(|a| a.batch.map(|batch| batch.0));
         let kept = sqlx::query!(
             "insert into idempotency_keys as i (principal, route, key, fingerprint, status, body, batch, created_at)
             select a.principal, a.route, a.key, a.fingerprint, a.status, a.body, a.batch, now()
@@ -120,6 +119,30 @@ impl WriteTx<'_> {
 }
 
 impl Store {
+    /// The answer kept under this key, if one is.
+    pub async fn kept_answer(&self, key: &OnceKey) -> Result<Option<KeptAnswer>, StoreError> {
+        let row = sqlx::query!(
+            r#"select i.fingerprint, i.status, i.body, c.version as "version?", c.tag as "tag?"
+            from idempotency_keys i left join stock_commits c on c.batch = i.batch
+            where i.principal = $1 and i.route = $2 and i.key = $3 and i.created_at > now() - interval '24 hours'"#,
+            &*key.principal,
+            &*key.route,
+            &*key.key
+        )
+        .fetch_optional(&self.reads)
+        .await?;
+        row.map(|row| {
+            let as_of = row.version.zip(row.tag);
+            Ok(KeptAnswer {
+                fingerprint: row.fingerprint,
+                status: row.status,
+                body: row.body.into(),
+                as_of: as_of.map(|(v, tag)| commit_point(v, tag)).transpose()?,
+            })
+        })
+        .transpose()
+    }
+
     /// Drops answers that are older than a day, some at a time; whether there may be more.
     pub async fn drop_old_answers(&self) -> Result<bool, StoreError> {
         let dropped = sqlx::query!(

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::{
     PgTime, Store, StoreError,
-    writer::{BatchNumber, Published, WriteTx, commit_point},
+    writer::{BatchNumber, Mark, Published, WriteTx, commit_point},
 };
 use crate::domain::{CommitPoint, Timestamp, Version};
 
@@ -109,13 +109,25 @@ async fn newest(pool: &PgPool) -> Result<CommitPoint, StoreError> {
 }
 
 impl WriteTx<'_> {
-    /// The commit of another transaction's batch, if it was published.
-    pub async fn published(&mut self, batch: BatchNumber) -> Result<Option<Published>, StoreError> {
+    /// The newest commit that the transaction sees, and its batch.
+    pub async fn newest(&mut self) -> Result<(CommitPoint, BatchNumber), StoreError> {
+        let row = sqlx::query!(
+            "select version, tag, batch from stock_commits order by version desc limit 1"
+        )
+        .fetch_optional(self.connection())
+        .await?
+        .ok_or(StoreError::NO_COMMITS)?;
+        Ok((commit_point(row.version, row.tag)?, BatchNumber(row.batch)))
+    }
+
+    /// The commit of another transaction, if it was published.
+    pub async fn published(&mut self, mark: Mark) -> Result<Option<Published>, StoreError> {
         let row = sqlx::query!(
             r#"select c.version, c.tag, c.committed_at as "committed_at: PgTime", before.tag as previous_tag
             from stock_commits c join stock_commits before on before.version = c.version - 1
-            where c.batch = $1"#,
-            batch.0
+            where c.batch = $1 and c.tag = $2"#,
+            mark.batch.0,
+            mark.tag.0.cast_signed()
         )
         .fetch_optional(self.connection())
         .await?;

@@ -30,6 +30,8 @@ pub struct Wanted {
 pub struct Locked {
     pub levels: Vec<(InventoryId, Standing)>,
     pub now: Timestamp,
+    /// Products of them that are archived.
+    pub archived: Vec<Uuid>,
 }
 
 /// A reservation's line beside its level's key.
@@ -44,10 +46,10 @@ struct LineRow {
 }
 
 impl WriteTx<'_> {
-    /// Where anything of these products was ever.
+    /// Where anything of these products stands.
     pub async fn places_of(&mut self, products: &[Uuid]) -> Result<Vec<StockKey>, StoreError> {
         let rows = sqlx::query!(
-            "select warehouse_id, product_id from stock_levels where product_id = any($1)",
+            "select warehouse_id, product_id from stock_levels where product_id = any($1) and on_hand > 0",
             products
         )
         .fetch_all(self.connection())
@@ -78,7 +80,8 @@ impl WriteTx<'_> {
             select coalesce(array_agg(inventory_id), '{}') as "inventory_ids!", coalesce(array_agg(warehouse_id), '{}') as "warehouses!",
                 coalesce(array_agg(product_id), '{}') as "products!", coalesce(array_agg(on_hand), '{}') as "on_hand!",
                 coalesce(array_agg(reserved), '{}') as "reserved!", coalesce(array_agg(revision), '{}') as "revisions!",
-                coalesce(array_agg(updated_at), '{}') as "updated_at!: Vec<PgTime>", clock_timestamp() as "now!: PgTime"
+                coalesce(array_agg(updated_at), '{}') as "updated_at!: Vec<PgTime>", clock_timestamp() as "now!: PgTime",
+                array(select product_id from products where product_id = any($2) and archived_at is not null) as "archived!"
             from locked"#,
             &warehouses,
             &products,
@@ -103,6 +106,7 @@ impl WriteTx<'_> {
         Ok(Locked {
             levels,
             now: read.now.0,
+            archived: read.archived,
         })
     }
 
@@ -114,22 +118,28 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Expires what is due on levels that are locked: a statement of its own, because one that waited for the locks does not see
+    /// Expires what is due on levels that are locked, the longest due first, so many lines at most: a statement of its own, because one that waited for the locks does not see
     /// what others did meanwhile.
     pub async fn expire_due(
         &mut self,
         levels: &[(InventoryId, Standing)],
         now: Timestamp,
+        lines_max: i64,
     ) -> Result<Vec<Due>, StoreError> {
         let batch = self.batch().0;
         let ids: Vec<i64> = levels.iter().map(|(id, _)| id.0).collect();
         let rows = sqlx::query!(
             r#"update reservations set state = 4, ended_in = $1, changed_at = $3
-            where state = 1 and inventory_id = any($2) and expires_at <= $3
+            where (reservation_id, inventory_id) in (
+                select reservation_id, inventory_id from reservations
+                where state = 1 and inventory_id = any($2) and expires_at <= $3
+                order by expires_at limit $4
+            )
             returning reservation_id, inventory_id, quantity, expires_at as "expires_at!: PgTime""#,
             batch,
             &ids,
-            PgTime(now) as _
+            PgTime(now) as _,
+            lines_max
         )
         .fetch_all(self.connection())
         .await?;

@@ -29,6 +29,22 @@ impl StoreError {
     /// The migrations make the first one.
     pub(super) const NO_COMMITS: Self = Self::Inconsistent("no commits, not even the first");
 
+    /// It is about what was asked for, not about the database being away: the same again ends in the same way.
+    pub fn is_of_request(&self) -> bool {
+        matches!(self, Self::DataRefused { .. } | Self::Inconsistent(_))
+    }
+
+    /// The database takes no writes: a standby, or one that was told so.
+    pub fn is_read_only(&self) -> bool {
+        const READ_ONLY_TRANSACTION: &str = "25006";
+        let Self::Failed(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        error
+            .code()
+            .is_some_and(|code| code == READ_ONLY_TRANSACTION)
+    }
+
     /// Another row has the value that is to be unique.
     pub fn is_taken(&self) -> bool {
         const UNIQUE_VIOLATION: &str = "23505";

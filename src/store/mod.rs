@@ -148,7 +148,12 @@ impl Store {
 
     /// A connection of its own that writes.
     pub fn writer(&self) -> writer::Writer {
-        let statement_timeout = format!("{}ms", self.write_timeout.as_millis());
+        self.hasty_writer(self.write_timeout)
+    }
+
+    /// One of which the server ends a statement after so long: who gives a try up then is not held up by it.
+    pub fn hasty_writer(&self, statement_max: Duration) -> writer::Writer {
+        let statement_timeout = format!("{}ms", statement_max.as_millis());
         writer::Writer::new(self.serving.clone().options([
             ("idle_in_transaction_session_timeout", WRITER_IDLE_MAX),
             ("statement_timeout", statement_timeout.as_str()),

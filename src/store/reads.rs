@@ -169,6 +169,17 @@ impl Store {
         Ok(is_there)
     }
 
+    /// Whether the catalogue has that warehouse.
+    pub async fn has_warehouse(&self, id: WarehouseId) -> Result<bool, StoreError> {
+        let is_there = sqlx::query_scalar!(
+            r#"select exists (select from warehouses where warehouse_id = $1) as "is_there!""#,
+            id.uuid()
+        )
+        .fetch_one(&self.reads)
+        .await?;
+        Ok(is_there)
+    }
+
     /// The product with this sku.
     pub async fn product_by_sku(&self, sku: &str) -> Result<Option<ProductId>, StoreError> {
         let id = sqlx::query_scalar!(

@@ -33,12 +33,21 @@ pub struct Writer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BatchNumber(pub i64);
 
+/// What tells a commit from every other, whatever becomes of the database.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    pub batch: BatchNumber,
+    pub tag: Tag,
+}
+
 /// A transaction under way. Dropped without a commit it takes its connection with it, and the server rolls it back.
 #[derive(Debug)]
 pub struct WriteTx<'w> {
     connection: PgConnection,
     home: &'w mut Option<PgConnection>,
     batch: BatchNumber,
+    /// What the commit is known by, beside its number.
+    tag: Tag,
 }
 
 /// A level as the batch left it.
@@ -81,6 +90,7 @@ impl Writer {
             connection,
             home: &mut self.connection,
             batch,
+            tag: Tag(rand::random()),
         })
     }
 }
@@ -88,6 +98,14 @@ impl Writer {
 impl WriteTx<'_> {
     pub fn batch(&self) -> BatchNumber {
         self.batch
+    }
+
+    /// What its commit can be told by, once it has been sent.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            batch: self.batch,
+            tag: self.tag,
+        }
     }
 
     pub(super) fn connection(&mut self) -> &mut PgConnection {
@@ -344,7 +362,8 @@ impl WriteTx<'_> {
 
     /// Takes the next version, wakes the followers and commits.
     pub async fn publish(mut self) -> Result<Published, StoreError> {
-        let message = format!("select * from stock_publish({}); commit", self.batch.0);
+        let (batch, tag) = (self.batch.0, self.tag.0.cast_signed());
+        let message = format!("select * from stock_publish({batch}, {tag}); commit");
         let row = sqlx::raw_sql(AssertSqlSafe(message))
             .fetch_one(&mut self.connection)
             .await?;

@@ -221,6 +221,14 @@ async fn what_was_lost_at_the_commit_is_looked_up() {
             "{moment:?}: it came back in time"
         );
     }
+    // What is created holds no level: it is told apart by its sku.
+    for (round, moment) in MOMENTS.into_iter().enumerate() {
+        way.arm(moment);
+        let body = json!({"sku": format!("LOST-{round}"), "name": "x", "price": 1, "stock": 0});
+        let created = service.post("/products/", &body).await;
+        assert_eq!(created.status, StatusCode::CREATED, "{moment:?}: {created:?}");
+        assert!(!way.is_armed());
+    }
     let (there, not_there) = (found(&service, "yes").await, found(&service, "no").await);
     eprintln!(
         "lost commits: {made} reservations; {there} commits were there, {not_there} were not"

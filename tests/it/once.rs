@@ -71,6 +71,30 @@ async fn an_answer_is_given_again() {
         let refused = service.post_once("/api/reservations", bad, &wanted).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{bad:?}");
     }
+    // What the request names may be gone by then.
+    service
+        .put(&format!("/api/products/{product}"), json!({"sku": "GONE"}))
+        .await;
+    let by_sku = json!({"product": "GONE", "quantity": 1});
+    let named = service.post_once("/api/reservations", "k 3", &by_sku).await;
+    assert_eq!(named.status, StatusCode::CREATED);
+    service
+        .put(&format!("/api/products/{product}"), json!({"sku": "OTHER"}))
+        .await;
+    let again = service.post_once("/api/reservations", "k 3", &by_sku).await;
+    assert_eq!((again.status, again.body), (named.status, named.body));
+    let anew = service.post_once("/api/reservations", "k 4", &by_sku).await;
+    assert_eq!(anew.status, StatusCode::NOT_FOUND);
+    // What needed no commit is told as of the same one each time.
+    let id = first.body["id"].as_str().unwrap();
+    let confirm = format!("/api/reservations/{id}/confirm");
+    let repeated = service.post_once(&confirm, "k 5", &json!({})).await;
+    service.post("/api/adjustments", &restock).await;
+    let again = service.post_once(&confirm, "k 5", &json!({})).await;
+    assert_eq!(
+        again.header("stock-version"),
+        repeated.header("stock-version")
+    );
     service.stop().await;
 
     // In another process, and after the answer is too old.

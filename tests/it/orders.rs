@@ -1,9 +1,11 @@
 //! The orders API: products with numbers and prices, orders from pending to shipped or cancelled.
 
+use std::collections::BTreeMap;
+
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Service, World, live::LiveClient};
+use crate::support::{Answer, Service, World, is_long, live::LiveClient};
 
 async fn product(service: &Service, sku: &str, stock: i64) -> Value {
     let body = json!({"sku": sku, "name": "Widget", "price": "19.99", "stock": stock});
@@ -229,33 +231,58 @@ async fn products_are_created_changed_and_archived() {
     world.database.remove().await;
 }
 
-/// Five in stock, twenty buyers: five orders, all paid, nothing left; and so with each order sent twice.
+/// Five in stock, twenty buyers, each asks twice at once with one key: five orders, all paid, nothing left.
 #[tokio::test]
 async fn the_last_items_are_ordered_once() {
     let world = World::new().await;
-    let service = world.start().await;
-    for round in 0..10 {
-        let last = product(&service, &format!("LAST-{round}"), 5).await;
-        let buyers = (0..20).map(|_| order(&service, &last, 1));
-        let answers = futures_util::future::join_all(buyers).await;
-        let (made, refused): (Vec<_>, Vec<_>) = answers
-            .iter()
-            .partition(|a| a.status == StatusCode::CREATED);
-        assert_eq!((made.len(), refused.len()), (5, 15));
-        assert!(
-            refused
-                .iter()
-                .all(|answer| answer.status == StatusCode::CONFLICT)
-        );
-        for answer in made {
-            assert_eq!(
-                step(&service, &answer.body, "pay").await.body["status"],
-                "PAID"
+    let services = [
+        world.start().await,
+        world.start().await,
+        world.start().await,
+    ];
+    for round in 0..if is_long() { 1_000 } else { 10 } {
+        // At one process, and at three.
+        let services = &services[..if round % 2 == 0 { 1 } else { 3 }];
+        let last = product(&services[0], &format!("LAST-{round}"), 5).await;
+        let body = json!({"product_id": last["id"], "quantity": 1});
+        let buyers = (0..20).map(|buyer| {
+            let (key, body) = (format!("{round}-{buyer}"), &body);
+            async move {
+                let at = |n: usize| &services[(buyer + n) % services.len()];
+                let (one, other) = tokio::join!(
+                    at(0).post_once("/orders/", &key, body),
+                    at(1).post_once("/orders/", &key, body)
+                );
+                [one, other]
+            }
+        });
+        let pairs = futures_util::future::join_all(buyers).await;
+        let (mut made, mut refused) = (BTreeMap::new(), 0);
+        for pair in &pairs {
+            let told = pair.iter().filter(|a| a.body["in_progress"] != true);
+            let told: Vec<&Answer> = told.collect();
+            assert!(
+                told.iter().all(|answer| answer.body == told[0].body),
+                "{pair:?}"
             );
+            match told[0].status {
+                StatusCode::CREATED => {
+                    made.insert(told[0].body["id"].as_i64(), told[0].body.clone());
+                }
+                StatusCode::CONFLICT => refused += 1,
+                _ => panic!("{pair:?}"),
+            }
         }
-        assert_eq!(stock(&service, &last).await, 0);
+        assert_eq!((made.len(), refused), (5, 15), "round {round}");
+        for order in made.values() {
+            let paid = step(&services[0], order, "pay").await;
+            assert_eq!(paid.body["status"], "PAID");
+        }
+        assert_eq!(stock(&services[0], &last).await, 0);
     }
-    service.stop().await;
+    for service in services {
+        service.stop().await;
+    }
     assert_eq!(world.differences().await, [""; 0]);
     world.database.remove().await;
 }

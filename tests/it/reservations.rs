@@ -216,3 +216,89 @@ async fn the_sweeper_tidies_up() {
     assert_eq!(world.differences().await, [""; 0]);
     world.database.remove().await;
 }
+
+/// More is due than one transaction expires: it is worked off, and who asks meanwhile gets what is there.
+#[tokio::test]
+async fn a_pile_of_what_is_due_is_worked_off() {
+    let world = World::with(|config| config.reservations.sweep_interval_ms = 0).await;
+    let service = world.start().await;
+    let (warehouse, product) = service.stocked(30_000).await;
+    let body = json!({"product": product, "quantity": 1, "ttl_seconds": 1});
+    assert_eq!(reserve(&service, body).await.status, StatusCode::CREATED);
+    // As many more, as they would have been made together.
+    world
+        .database
+        .run(
+            "with made as (
+                insert into reservations (reservation_id, inventory_id, quantity, state, created_at, expires_at, changed_at, made_in)
+                select gen_random_uuid(), r.inventory_id, 1, 1, r.created_at, r.expires_at, r.changed_at, r.made_in
+                from reservations r, generate_series(1, 12000)
+                returning reservation_id
+            ), level as (
+                update stock_levels set reserved = reserved + 12000
+            ), told as (
+                update stock_ledger set reserved_after = reserved_after + 12000 where kind = 9
+            )
+            insert into stock_ledger (batch, inventory_id, revision, on_hand_delta, reserved_delta, on_hand_after, reserved_after,
+                occurred_at, cause_id, kind)
+            select g.batch, g.inventory_id, g.revision, 0, 1, g.on_hand_after, g.reserved_after + 12000, g.occurred_at, m.reservation_id, 9
+            from stock_ledger g, made m where g.kind = 9",
+        )
+        .await;
+    eventually("they are due", async || {
+        let due = "select count(*) from reservations where expires_at <= now()";
+        (world.database.number(due).await == 12_001).then_some(())
+    })
+    .await;
+    let all = reserve(&service, json!({"product": product, "quantity": 30_000})).await;
+    assert_eq!(all.status, StatusCode::CREATED, "{all:?}");
+    assert_eq!(
+        amounts(&service, warehouse, product).await,
+        (30_000, 30_000, 0)
+    );
+    let commits = "select count(distinct batch) from stock_ledger where kind = 12";
+    assert_eq!(world.database.number(commits).await, 3);
+    service.stop().await;
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
+}
+
+/// Two levels, of which one was tidied up: the reservation has expired as a whole, and is given back once.
+#[tokio::test]
+async fn a_reservation_of_two_levels_expires_as_one() {
+    let world = World::with(|config| config.reservations.sweep_interval_ms = 0).await;
+    let service = world.start().await;
+    let (warehouse, product) = service.stocked(5).await;
+    let (other_warehouse, other) = service.stocked(5).await;
+    let items = json!([{"product": product, "quantity": 2}, {"product": other, "quantity": 3}]);
+    let made = reserve(&service, json!({"items": items, "ttl_seconds": 1})).await;
+    let id = made.body["id"].as_str().unwrap();
+    let all = json!({"product": product, "quantity": 5});
+    eventually("one level's units are free", async || {
+        (reserve(&service, all.clone()).await.status == StatusCode::CREATED).then_some(())
+    })
+    .await;
+    let states = "select count(distinct state) from reservations where expires_at - created_at < interval '1 minute'";
+    assert_eq!(
+        world.database.number(states).await,
+        2,
+        "the other level was not touched"
+    );
+    let shown = service.get(&format!("/api/reservations/{id}")).await;
+    assert_eq!(shown.body["state"], "expired");
+    for to in ["confirm", "extend"] {
+        assert_eq!(
+            step(&service, &made.body, to).await.status,
+            StatusCode::CONFLICT
+        );
+    }
+    assert_eq!(
+        step(&service, &made.body, "release").await.body["state"],
+        "expired"
+    );
+    assert_eq!(amounts(&service, other_warehouse, other).await, (5, 0, 5));
+    assert_eq!(amounts(&service, warehouse, product).await, (5, 5, 0));
+    service.stop().await;
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
+}
