@@ -28,7 +28,7 @@ use crate::{
     demo::{self, DemoError, Loaded},
     domain::catalogue::Code,
     http::{self, ServerError, live::Live},
-    ingest::{Ingest, IngestError},
+    ingest::{Ingest, IngestError, Status},
     inventory::{
         self, Inventory,
         decide::Decider,
@@ -190,19 +190,7 @@ pub async fn run(
     };
 
     let status = ingest.as_ref().map(|ingest| Arc::clone(&ingest.status));
-    let context = http::Context {
-        inventory: Arc::clone(&inventory),
-        follows: parts.answers,
-        default_product: config.live.default_product.as_str().into(),
-        ttl_default_seconds: config.reservations.ttl_default_seconds,
-        ttl_max_seconds: config.reservations.ttl_max_seconds,
-        order_ttl_seconds: Some(config.orders.ttl_seconds).filter(|seconds| *seconds > 0),
-        default_warehouse: Code::stored(&config.orders.default_warehouse),
-        live,
-        ingest_is_ready: status.map(|status| {
-            Arc::new(move || status.has_partitions()) as Arc<dyn Fn() -> bool + Send + Sync>
-        }),
-    };
+    let context = http_context(config, &inventory, live, status);
     let limits = http_limits(config);
     let routes = http::routes(context, &http_settings(config));
     for address in listeners.iter().filter_map(|l| l.local_addr().ok()) {
@@ -287,6 +275,27 @@ fn audience(hub: Option<&Arc<Hub>>) -> Arc<dyn Audience> {
     match hub {
         Some(hub) => Arc::clone(hub) as _,
         None => Arc::new(Nobody),
+    }
+}
+
+fn http_context(
+    config: &Config,
+    inventory: &Arc<Inventory>,
+    live: Option<Arc<Live>>,
+    status: Option<Arc<Status>>,
+) -> http::Context {
+    http::Context {
+        inventory: Arc::clone(inventory),
+        follows: live.is_some(),
+        default_product: config.live.default_product.as_str().into(),
+        ttl_default_seconds: config.reservations.ttl_default_seconds,
+        ttl_max_seconds: config.reservations.ttl_max_seconds,
+        order_ttl_seconds: Some(config.orders.ttl_seconds).filter(|seconds| *seconds > 0),
+        default_warehouse: Code::stored(&config.orders.default_warehouse),
+        live,
+        ingest_is_ready: status.map(|status| {
+            Arc::new(move || status.has_partitions()) as Arc<dyn Fn() -> bool + Send + Sync>
+        }),
     }
 }
 

@@ -599,43 +599,28 @@ async fn decide(
     let (rows, orders) = write(tx, &book, &ids).await?;
     let shown = show(tx, batch, &open, &verdicts).await?;
 
-    let mut answers: Vec<Option<Reply>> = (0..batch.len()).map(|_| None).collect();
     let refused = Verdict::Refused(Refusal::SkuTaken, None);
     let taken = taken.iter().map(|place| (place, &refused));
+    let mut answers: Vec<Option<Reply>> = (0..batch.len()).map(|_| None).collect();
     for (&place, verdict) in open.iter().zip(&verdicts).chain(taken) {
         let command = &batch[place].command;
-        let order = match verdict {
-            Verdict::Reserved(reserved) => orders.get(&reserved.id).copied(),
-            _ => None,
-        };
-        let rendered = (command.render)(&Decided {
+        let decided = Decided {
             verdict,
             book: &book,
             numbers: &ids,
-            order,
+            order: orders.number_of(verdict),
             product_number: created.get(&place).copied().flatten(),
             product: command.shows.and_then(|product| shown.get(&product)),
-        });
-        let as_of = None;
-        answers[place] = Some(Ok(Answered { rendered, as_of }));
+        };
+        answers[place] = Some(Ok(Answered {
+            rendered: (command.render)(&decided),
+            as_of: None,
+        }));
     }
     let is_published = !book.effects().is_empty() || !catalogue.is_empty();
     let mut kept_under = Some(tx.batch());
     if !is_published {
-        // What was done before, and needs no commit now, is true as of any: it is kept as of the newest.
-        let is_granted = |answer: &Option<Reply>| {
-            let answer = answer.as_ref().and_then(|answer| answer.as_ref().ok());
-            answer.is_some_and(Answered::is_undated)
-        };
-        kept_under = None;
-        if answers.iter().any(is_granted) {
-            let (newest, batch) = tx.newest().await?;
-            kept_under = Some(batch);
-            answers = answers
-                .into_iter()
-                .map(|answer| answer.map(|answer| dated(answer, newest)))
-                .collect();
-        }
+        kept_under = date_by_newest(tx, &mut answers).await?;
     }
     let kept = keep(tx, batch, &answers, kept_under).await?;
     for (place, answer) in known {
@@ -654,6 +639,24 @@ async fn decide(
         changed: Changed::Rows(rows),
         catalogue,
     }))
+}
+
+/// What was done before, and needs no commit now, is true as of any: of the newest. Its batch, if there is such an answer.
+async fn date_by_newest(
+    tx: &mut WriteTx<'_>,
+    answers: &mut [Option<Reply>],
+) -> Result<Option<BatchNumber>, StoreError> {
+    let has_undated = answers.iter().flatten().flatten().any(Answered::is_undated);
+    if !has_undated {
+        return Ok(None);
+    }
+    let (newest, batch) = tx.newest().await?;
+    for answer in answers.iter_mut().flatten().flatten() {
+        if answer.is_undated() {
+            answer.as_of = Some(newest);
+        }
+    }
+    Ok(Some(batch))
 }
 
 /// The answers that are kept for requests of the batch, by place.
@@ -822,7 +825,18 @@ fn numbers(locked: &Locked) -> HashMap<StockKey, InventoryId> {
         .collect()
 }
 
-type Orders = HashMap<ReservationId, i64>;
+/// The numbers of the orders that were made, by their reservations.
+#[derive(Default)]
+struct Orders(HashMap<ReservationId, i64>);
+
+impl Orders {
+    fn number_of(&self, verdict: &Verdict) -> Option<i64> {
+        match verdict {
+            Verdict::Reserved(reserved) => self.0.get(&reserved.id).copied(),
+            _ => None,
+        }
+    }
+}
 
 /// Writes what was decided; the rows of the ledger by key, and the numbers of the orders.
 async fn write(
@@ -879,9 +893,9 @@ async fn write(
             })
         })
         .collect();
-    let mut made = Orders::new();
+    let mut made = Orders::default();
     if !orders.is_empty() {
-        made.extend(tx.write_orders(&orders, book.now()).await?);
+        made.0.extend(tx.write_orders(&orders, book.now()).await?);
     }
     Ok((rows, made))
 }

@@ -226,7 +226,11 @@ async fn what_was_lost_at_the_commit_is_looked_up() {
         way.arm(moment);
         let body = json!({"sku": format!("LOST-{round}"), "name": "x", "price": 1, "stock": 0});
         let created = service.post("/products/", &body).await;
-        assert_eq!(created.status, StatusCode::CREATED, "{moment:?}: {created:?}");
+        assert_eq!(
+            created.status,
+            StatusCode::CREATED,
+            "{moment:?}: {created:?}"
+        );
         assert!(!way.is_armed());
     }
     let (there, not_there) = (found(&service, "yes").await, found(&service, "no").await);
