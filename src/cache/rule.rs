@@ -10,7 +10,7 @@
 //! carries the moment until which it is true, by the database's clock, and is used only before it. What time it is there is
 //! known at most too late, never too early: a look brings the database's clock with it, read after the look began, so now it is
 //! no later there than that clock and all that has passed here since the look began. The two clocks may run at different rates while
-//! one is being set right: [`DRIFT_DIVISOR`] allows for that. (A clock that is set in one step is right again with the next look.)
+//! one is being set right: `DRIFT_DIVISOR` allows for that. (A clock that is set in one step is right again with the next look.)
 //!
 //! Order matters: use loads `P` before the tables (acquire), following raises the tables before `P` (release). A
 //! restart after a restore is fenced by a generation that is odd while it is under way, as in a sequence lock.

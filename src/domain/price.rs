@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// 0 to [`Price::CENTS_MAX`] hundredths of whatever the prices are in.
+/// 0 to 99,999,999,999.99 of whatever the prices are in, in hundredths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Price(i64);
 

@@ -16,11 +16,11 @@ use stockyard::{
         rebuild::{RebuildError, Rebuilt, rebuild},
     },
 };
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::timeout};
 use uuid::Uuid;
 
 use crate::support::{
-    Service, World, eventually,
+    Service, World, deadline, eventually,
     live::LiveClient,
     messages::Move,
     process::{Process, said},
@@ -281,7 +281,8 @@ async fn what_was_not_so_is_repaired_and_everybody_begins_anew() {
     assert_eq!(world.texts(ROWS).await, right);
     assert_eq!(world.newest_version().await, version, "versions stay");
     for (service, client) in [&service, &other].into_iter().zip(&mut clients) {
-        client.hear("resync").await;
+        let heard = timeout(deadline(), client.hear("resync")).await;
+        heard.expect("a resync");
         client.hear("snapshot").await;
         client.reach(version).await;
         assert_eq!(client.picture.model, world.model_at(version).await);
