@@ -1,0 +1,330 @@
+//! Decides what comes to the desk, one transaction at a time, and answers each caller once the end of its commit is known.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Answered, CommandError, Reply,
+    desk::Pending,
+    steps::{EXPIRED_MAX, Found, Kept, decide, numbers, write},
+};
+use crate::{
+    cache::CacheKey,
+    domain::{CommitPoint, StockKey, command::Request, decide::Book},
+    inventory::{
+        Inventory,
+        follow::{Changed, Handed},
+    },
+    store::{
+        StoreError,
+        catalogue::CatalogueChange,
+        decided::Wanted,
+        listings::NewProduct,
+        writer::{Mark, Published, Writer},
+    },
+};
+
+/// Most requests of one transaction, and most levels they name: what it locks, and how long it takes.
+const BATCH_REQUESTS_MAX: usize = 1_000;
+const BATCH_LEVELS_MAX: usize = 2_000;
+/// Back-off between tries while the database is away.
+const RETRY_MIN: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// Decides what comes to the desk, one transaction at a time.
+pub struct Decider {
+    inventory: Arc<Inventory>,
+    queue: mpsc::Receiver<Pending>,
+    writer: Writer,
+    /// Longest a request may take to be decided, while the database is away.
+    wait_max: Duration,
+    /// A commit whose end is not known.
+    open: Option<Open>,
+}
+
+impl fmt::Debug for Decider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decider").finish_non_exhaustive()
+    }
+}
+
+/// A transaction that was told to commit, and what is to be answered if it did.
+struct Open {
+    mark: Mark,
+    levels: Vec<Wanted>,
+    /// Whose skus it holds.
+    created: Vec<NewProduct>,
+    /// `None`: nothing was decided yet.
+    answers: Option<Vec<Reply>>,
+    changed: Changed,
+    catalogue: Vec<CatalogueChange>,
+}
+
+impl Decider {
+    pub(in crate::inventory) fn new(
+        inventory: Arc<Inventory>,
+        queue: mpsc::Receiver<Pending>,
+        wait_max: Duration,
+    ) -> Self {
+        Self {
+            writer: inventory.store.hasty_writer(try_max(&inventory, wait_max)),
+            inventory,
+            queue,
+            wait_max,
+            open: None,
+        }
+    }
+
+    /// Decides until told to stop, and then what still waits.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let first = tokio::select! {
+                biased;
+                first = self.queue.recv() => first,
+                () = stop.cancelled(), if !self.queue.is_closed() => {
+                    self.queue.close();
+                    continue;
+                }
+            };
+            let Some(first) = first else { return };
+            let batch = self.gather(first);
+            self.settle(batch).await;
+        }
+    }
+
+    /// The requests that wait, to a bound. Nobody waits any more for some of them.
+    fn gather(&mut self, first: Pending) -> Vec<Pending> {
+        let (mut batch, mut levels) = (Vec::new(), 0);
+        let mut next = Some(first);
+        while let Some(pending) = next {
+            if !pending.reply.is_closed() {
+                levels += named_levels(&pending.command.request);
+                batch.push(pending);
+            }
+            let is_full = batch.len() >= BATCH_REQUESTS_MAX || levels >= BATCH_LEVELS_MAX;
+            next = if is_full {
+                None
+            } else {
+                self.queue.try_recv().ok()
+            };
+        }
+        batch
+    }
+
+    /// Decides a batch and answers, however often it takes; a request that the database does not take is answered alone.
+    async fn settle(&mut self, batch: Vec<Pending>) {
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop() {
+            if part.is_empty() {
+                continue;
+            }
+            match self.decided(&part).await {
+                Ok(answers) => {
+                    for (pending, answer) in part.into_iter().zip(answers) {
+                        drop(pending.reply.send(answer));
+                    }
+                }
+                Err(CommandError::NotDone(error)) if part.len() > 1 && error.is_of_request() => {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.extend([rest, part]);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, requests = part.len(), "requests could not be decided");
+                    for pending in part {
+                        drop(pending.reply.send(Err(error.clone())));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The answers to a batch, tried again as long as requests may wait.
+    async fn decided(&mut self, batch: &[Pending]) -> Result<Vec<Reply>, CommandError> {
+        let clock = self.inventory.clock.clone();
+        let began = clock.elapsed();
+        let mut wait = RETRY_MIN;
+        self.inventory
+            .metrics
+            .command_batch_requests
+            .observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+        loop {
+            let limit = try_max(&self.inventory, self.wait_max);
+            let tried = timeout(limit, self.attempt(batch));
+            let error = match tried.await.unwrap_or(Err(StoreError::NoAnswer(limit))) {
+                Ok(Some(answers)) => return Ok(answers),
+                // Somebody else was given an answer under one of the keys just now: it can be read.
+                Ok(None) => continue,
+                Err(error) => error,
+            };
+            let is_final = error.is_of_request() || error.is_read_only();
+            if is_final || clock.elapsed().saturating_sub(began) > self.wait_max {
+                let error = Arc::new(error);
+                return Err(match self.open.take() {
+                    Some(_) => CommandError::Unknown(error),
+                    None => CommandError::NotDone(error),
+                });
+            }
+            let retries = &self.inventory.metrics.retries_total;
+            retries.with_label_values(&["decide"]).inc();
+            sleep(wait).await;
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// One transaction. `None`: it is to be tried again.
+    async fn attempt(&mut self, batch: &[Pending]) -> Result<Option<Vec<Reply>>, StoreError> {
+        if self.open.is_some()
+            && let Some(answers) = self.look_up().await?
+        {
+            return Ok(Some(answers));
+        }
+        let mut tx = self.writer.begin().await?;
+        let tag_of = self.inventory.documents.stock_tag;
+        let written = match decide(&mut tx, batch, tag_of).await {
+            Ok(Found::Decided(written)) => written,
+            Ok(Found::MoreIsDue(levels)) => {
+                tx.rollback().await?;
+                self.expire(levels).await?;
+                return Ok(None);
+            }
+            Err(error) if error.is_of_request() => {
+                tx.rollback().await?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        if written.kept == Kept::Elsewhere {
+            tx.rollback().await?;
+            return Ok(None);
+        }
+        crash_point!("decided");
+        if written.is_published {
+            self.open = Some(Open {
+                mark: tx.mark(),
+                levels: written.levels,
+                created: written.created,
+                answers: Some(written.answers),
+                changed: written.changed,
+                catalogue: written.catalogue,
+            });
+            let published = tx.publish().await?;
+            return Ok(self.close(published));
+        }
+        match written.kept {
+            Kept::Done => tx.commit_silently().await?,
+            Kept::Nothing | Kept::Elsewhere => tx.rollback().await?,
+        }
+        Ok(Some(written.answers))
+    }
+
+    /// Expires some of what is due on these levels, the longest due first.
+    async fn expire(&mut self, levels: Vec<Wanted>) -> Result<(), StoreError> {
+        let levels: Vec<Wanted> = levels
+            .into_iter()
+            .map(|wanted| Wanted {
+                may_make: false,
+                ..wanted
+            })
+            .collect();
+        let mut tx = self.writer.begin().await?;
+        let locked = tx.lock_levels(&levels).await?;
+        let due = tx
+            .expire_due(&locked.levels, locked.now, EXPIRED_MAX)
+            .await?;
+        let standing = locked.levels.iter().map(|(_, standing)| *standing);
+        let mut book = Book::new(locked.now, standing, self.inventory.documents.stock_tag);
+        book.expire(due);
+        let (rows, _) = write(&mut tx, &book, &numbers(&locked)).await?;
+        if rows.is_empty() {
+            return tx.rollback().await;
+        }
+        self.open = Some(Open {
+            mark: tx.mark(),
+            levels,
+            created: Vec::new(),
+            answers: None,
+            changed: Changed::Rows(rows),
+            catalogue: Vec::new(),
+        });
+        let published = tx.publish().await?;
+        self.close(published);
+        Ok(())
+    }
+
+    /// The answers of the commit whose end was not known, if it is there. Its transaction held these levels when it was told to
+    /// commit, and the skus of what it created, so whoever holds them now knows that it has ended.
+    async fn look_up(&mut self) -> Result<Option<Vec<Reply>>, StoreError> {
+        let Some(open) = &self.open else {
+            return Ok(None);
+        };
+        let mut tx = self.writer.begin().await?;
+        for new in &open.created {
+            tx.create_product(new).await?;
+        }
+        tx.lock_levels(&open.levels).await?;
+        let published = tx.published(open.mark).await?;
+        tx.rollback().await?;
+        let is_there = if published.is_some() { "yes" } else { "no" };
+        let lost = &self.inventory.metrics.command_lost_commits_total;
+        lost.with_label_values(&[is_there]).inc();
+        let Some(published) = published else {
+            self.open = None;
+            return Ok(None);
+        };
+        Ok(self.close(published))
+    }
+
+    /// Makes a commit known, and dates its answers.
+    fn close(&mut self, published: Published) -> Option<Vec<Reply>> {
+        let open = self.open.take()?;
+        if let Changed::Rows(rows) = &open.changed {
+            let mut keys: Vec<StockKey> = rows.iter().map(|row| row.key).collect();
+            keys.dedup();
+            let keys: Vec<CacheKey> = keys.into_iter().map(CacheKey::Stock).collect();
+            self.inventory.cache.unlink(&keys);
+        }
+        self.inventory.announce(Handed {
+            published,
+            changed: open.changed,
+            catalogue: open.catalogue,
+        });
+        let answers = open.answers?.into_iter();
+        Some(
+            answers
+                .map(|answer| dated(answer, published.point))
+                .collect(),
+        )
+    }
+}
+
+/// Longest one try may take.
+fn try_max(inventory: &Inventory, wait_max: Duration) -> Duration {
+    inventory.store.write_timeout().min(wait_max / 2)
+}
+
+/// An answer that was granted is true as of this commit, unless it is dated.
+fn dated(answer: Reply, as_of: CommitPoint) -> Reply {
+    answer.map(|answered| Answered {
+        as_of: if answered.is_undated() {
+            Some(as_of)
+        } else {
+            answered.as_of
+        },
+        ..answered
+    })
+}
+
+/// How many levels a request names, at least.
+fn named_levels(request: &Request) -> usize {
+    match request {
+        Request::Adjust { .. } | Request::Step { .. } => 1,
+        Request::AdjustMany { adjustments, .. } => adjustments.len(),
+        Request::Reserve(reserve) => reserve.items.len(),
+        Request::Tidy(keys) => keys.len(),
+    }
+}

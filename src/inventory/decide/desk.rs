@@ -1,0 +1,111 @@
+//! Where requests are handed in: a queue with a bound, and the keys that are under way in this process.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Answered, Command, CommandError, Once, Reply, replay};
+use crate::{
+    inventory::Inventory,
+    store::{StoreError, answers::OnceKey},
+};
+
+/// Requests that wait to be decided; a further one is refused at once.
+const QUEUE_MAX: usize = 10_000;
+
+/// A command that waits for its answer.
+pub(in crate::inventory) struct Pending {
+    pub(super) command: Command,
+    pub(super) reply: oneshot::Sender<Reply>,
+    /// Held as long as the command is under way.
+    _under_way: Option<UnderWay>,
+}
+
+/// The way to the decider.
+#[derive(Debug)]
+pub(in crate::inventory) struct Desk {
+    queue: mpsc::Sender<Pending>,
+    keys: Arc<Mutex<HashSet<OnceKey>>>,
+}
+
+/// A key under way in this process.
+pub(in crate::inventory) struct UnderWay {
+    keys: Arc<Mutex<HashSet<OnceKey>>>,
+    key: OnceKey,
+}
+
+impl UnderWay {
+    fn begin(keys: &Arc<Mutex<HashSet<OnceKey>>>, key: &OnceKey) -> Result<Self, CommandError> {
+        let is_new = keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key.clone());
+        is_new
+            .then(|| Self {
+                keys: Arc::clone(keys),
+                key: key.clone(),
+            })
+            .ok_or(CommandError::InProgress)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.remove(&self.key);
+    }
+}
+
+impl Desk {
+    pub(in crate::inventory) fn new() -> (Self, mpsc::Receiver<Pending>) {
+        let (queue, receiver) = mpsc::channel(QUEUE_MAX);
+        let keys = Arc::default();
+        (Self { queue, keys }, receiver)
+    }
+
+    /// Takes a key for as long as its request is under way in this process.
+    pub(in crate::inventory) fn begin(&self, key: &OnceKey) -> Result<UnderWay, CommandError> {
+        UnderWay::begin(&self.keys, key)
+    }
+}
+
+impl Inventory {
+    /// Has a request decided. Dropping this future does not take it back.
+    pub async fn decide(&self, command: Command) -> Reply {
+        let once = command.once.as_ref();
+        let under_way = once.map(|once| self.desk.begin(&once.key));
+        let (reply, answer) = oneshot::channel();
+        let pending = Pending {
+            _under_way: under_way.transpose()?,
+            command,
+            reply,
+        };
+        self.desk
+            .queue
+            .try_send(pending)
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => CommandError::Busy,
+                mpsc::error::TrySendError::Closed(_) => CommandError::Stopping,
+            })?;
+        let answer = answer.await.unwrap_or(Err(CommandError::Stopping));
+        let result = match &answer {
+            Ok(answered) if answered.rendered.status < 400 => "done",
+            Ok(_) => "refused",
+            Err(_) => "failed",
+        };
+        let commands = &self.metrics.commands_total;
+        commands.with_label_values(&[result]).inc();
+        answer
+    }
+}
+
+impl Inventory {
+    /// What the same request with the same key was answered before.
+    pub async fn kept_answer(&self, once: &Once) -> Result<Option<Answered>, StoreError> {
+        let kept = self.retried(|| self.store.kept_answer(&once.key)).await?;
+        Ok(kept.and_then(|kept| replay(once, kept)))
+    }
+}
