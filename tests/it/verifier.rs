@@ -160,7 +160,10 @@ async fn every_contradiction_of_what_was_decided_is_named() {
         (
             "a side taken back that is in no ledger",
             "insert into movement_voids values (gen_random_uuid(), gen_random_uuid(), 1, gen_random_uuid(), now(), 1, 1)",
-            &["side taken back without a ledger row"],
+            &[
+                "side taken back without a ledger row",
+                "line tells of other sides taken back than there are",
+            ],
         ),
     ];
     for (fault, sql, expected) in faults {
