@@ -2,9 +2,9 @@
 
 use uuid::Uuid;
 
-use super::{AsOf, PgTime, Store, StoreError, kinds, writer::commit_point};
+use super::{AsOf, PgTime, Store, StoreError, kinds, reads::joined_level, writer::commit_point};
 use crate::domain::{
-    MovementId, Revision, Side, StockKey, StockLevel,
+    MovementId, Side, StockKey,
     change::Amounts,
     explain::{ActiveReservations, Departure, Explanation, KindSum},
 };
@@ -91,15 +91,7 @@ impl Store {
 
 impl Columns {
     fn into_explanation(self) -> Explanation {
-        let level = match (self.on_hand, self.reserved, self.revision) {
-            (Some(on_hand), Some(reserved), Some(revision)) => StockLevel {
-                on_hand,
-                reserved,
-                revision: Revision(revision),
-                updated_at: self.updated_at.map(|time| time.0),
-            },
-            _ => StockLevel::EMPTY,
-        };
+        let level = joined_level(self.on_hand, self.reserved, self.revision, self.updated_at);
         let is_departure = |kind: &i16| {
             [
                 kinds::of_side(Side::Departure),

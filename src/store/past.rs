@@ -3,8 +3,8 @@
 //! The functions in the database (`migrations/0014_ledger_questions.sql`) know which ranges of the ledger are closed and what is
 //! summed up of them; each answer is one statement of one moment, whatever is closed meanwhile.
 
-use super::{AsOf, PgTime, Store, StoreError, writer::commit_point};
-use crate::domain::{Revision, StockKey, StockLevel, Timestamp};
+use super::{AsOf, PgTime, Store, StoreError, reads::joined_level, writer::commit_point};
+use crate::domain::{StockKey, StockLevel, Timestamp};
 
 impl Store {
     /// The level after its last commit up to that moment: what was known then.
@@ -26,15 +26,7 @@ impl Store {
         .fetch_optional(&self.reads)
         .await?
         .ok_or(StoreError::NO_COMMITS)?;
-        let value = match (row.on_hand, row.reserved, row.revision) {
-            (Some(on_hand), Some(reserved), Some(revision)) => StockLevel {
-                on_hand,
-                reserved,
-                revision: Revision(revision),
-                updated_at: row.committed_at.map(|time| time.0),
-            },
-            _ => StockLevel::EMPTY,
-        };
+        let value = joined_level(row.on_hand, row.reserved, row.revision, row.committed_at);
         Ok(AsOf {
             value,
             as_of: commit_point(row.version, row.tag)?,
@@ -61,15 +53,7 @@ impl Store {
         .fetch_optional(&self.reads)
         .await?
         .ok_or(StoreError::NO_COMMITS)?;
-        let value = match (row.on_hand, row.reserved, row.revision) {
-            (Some(on_hand), Some(reserved), Some(revision)) => StockLevel {
-                on_hand,
-                reserved,
-                revision: Revision(revision),
-                updated_at: row.occurred_at.map(|time| time.0),
-            },
-            _ => StockLevel::EMPTY,
-        };
+        let value = joined_level(row.on_hand, row.reserved, row.revision, row.occurred_at);
         Ok(AsOf {
             value,
             as_of: commit_point(row.version, row.tag)?,

@@ -48,15 +48,12 @@ impl Store {
         .fetch_optional(&self.reads)
         .await?
         .ok_or(StoreError::NO_COMMITS)?;
-        let level = match (row.on_hand, row.reserved, row.revision, row.updated_at) {
-            (Some(on_hand), Some(reserved), Some(revision), Some(updated_at)) => StockLevel {
-                on_hand,
-                reserved: reserved - row.due,
-                revision: Revision(revision),
-                updated_at: Some(updated_at.0),
-            },
-            _ => StockLevel::EMPTY,
-        };
+        let level = joined_level(
+            row.on_hand,
+            row.reserved.map(|reserved| reserved - row.due),
+            row.revision,
+            row.updated_at,
+        );
         let expires_next = if row.due > 0 {
             Some(row.now)
         } else {
@@ -189,5 +186,23 @@ impl Store {
         .fetch_optional(&self.reads)
         .await?;
         Ok(id.and_then(ProductId::new))
+    }
+}
+
+/// The level in the columns of a left join: the empty one where nothing was joined.
+pub(super) fn joined_level(
+    on_hand: Option<i64>,
+    reserved: Option<i64>,
+    revision: Option<i64>,
+    updated_at: Option<PgTime>,
+) -> StockLevel {
+    match (on_hand, reserved, revision) {
+        (Some(on_hand), Some(reserved), Some(revision)) => StockLevel {
+            on_hand,
+            reserved,
+            revision: Revision(revision),
+            updated_at: updated_at.map(|time| time.0),
+        },
+        _ => StockLevel::EMPTY,
     }
 }
