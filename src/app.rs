@@ -2,18 +2,22 @@
 
 use std::{
     future::Future,
+    io,
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    runtime,
     signal::unix::{SignalKind, signal},
+    sync::oneshot,
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -222,14 +226,29 @@ pub async fn run(
 }
 
 /// Decides until everything taken is decided. Without it the process is of no use: it ends if this does.
+///
+/// On a thread of its own, so that what the database answers does not wait behind the requests that are being read and answered:
+/// one transaction at a time is what all of them wait for.
 async fn decide(
     decider: Decider,
     drained: CancellationToken,
     stop: CancellationToken,
     is_broken: Arc<AtomicBool>,
 ) {
-    if let Err(error) = tokio::spawn(decider.run(drained)).await {
-        tracing::error!(%error, "nothing is decided any more");
+    let (has_ended, ended) = oneshot::channel();
+    let deciding = thread::Builder::new()
+        .name("decide".to_owned())
+        .spawn(move || {
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(decider.run(drained));
+            // Nobody waits for it any more where the process gave up waiting.
+            let _ = has_ended.send(());
+            Ok::<_, io::Error>(())
+        });
+    if deciding.is_err() || ended.await.is_err() {
+        tracing::error!("nothing is decided any more");
         is_broken.store(true, Ordering::Relaxed);
         stop.cancel();
     }

@@ -14,7 +14,7 @@ use redis::{
     AsyncCommands, Client, RedisError, SetExpiry, SetOptions,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
-use tokio::sync::Semaphore;
+use tokio::{runtime::Handle, sync::Semaphore};
 
 use super::{CacheKey, Entry};
 use crate::{
@@ -58,6 +58,8 @@ struct Inner {
     writes: Arc<Semaphore>,
     clock: Clock,
     metrics: Metrics,
+    /// Where what nobody waits for is done, whoever asks for it: the connection lives there.
+    runtime: Handle,
 }
 
 impl std::fmt::Debug for Inner {
@@ -93,6 +95,7 @@ impl RedisTier {
             retry_after: settings.retry_after,
             aside_until: AtomicU64::new(0),
             writes: Arc::new(Semaphore::new(WRITES_MAX)),
+            runtime: Handle::current(),
             clock,
             metrics,
         })))
@@ -119,7 +122,8 @@ impl RedisTier {
             return;
         };
         let bytes = encode(entry);
-        tokio::spawn(async move {
+        let runtime = inner.runtime.clone();
+        runtime.spawn(async move {
             let mut connection = inner.connection();
             let ttl_ms = u64::try_from(inner.ttl.as_millis()).unwrap_or(u64::MAX);
             let options = SetOptions::default().with_expiration(SetExpiry::PX(ttl_ms));
@@ -148,7 +152,8 @@ impl RedisTier {
             return;
         }
         let keys: Vec<_> = keys.iter().map(|key| inner.key(*key)).collect();
-        tokio::spawn(async move {
+        let runtime = inner.runtime.clone();
+        runtime.spawn(async move {
             let mut connection = inner.connection();
             let dropped: Result<(), RedisError> = connection.unlink(keys).await;
             if let Err(error) = dropped {

@@ -212,9 +212,15 @@ pub(super) fn etag(body: &[u8]) -> String {
     format!("\"{}\"", Uuid::from_u128(xxh3_128(body)).as_simple())
 }
 
+/// Room for a document of the usual size.
+const USUAL_BYTES: usize = 512;
+
 /// These documents hold nothing that JSON cannot: no map with other keys than text, no failing `Serialize`.
 pub(super) fn json(body: &impl Serialize) -> Bytes {
-    serde_json::to_vec(body)
-        .map(Bytes::from)
-        .unwrap_or_default()
+    let mut written = Vec::with_capacity(USUAL_BYTES);
+    match serde_json::to_writer(&mut written, body) {
+        // What caches keep of it is no larger than it is.
+        Ok(()) => Bytes::copy_from_slice(&written),
+        Err(_) => Bytes::new(),
+    }
 }

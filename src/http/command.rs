@@ -1,7 +1,7 @@
 //! What all commands have in common: the body and who sends it, the key under which the answer is kept, and how the answer of the
 //! decider becomes a response.
 
-use std::sync::Arc;
+use std::{mem::take, sync::Arc};
 
 use axum::{
     Json,
@@ -61,16 +61,16 @@ impl<T: DeserializeOwned + WhenEmpty, S: Send + Sync> FromRequest<S> for Ask<T> 
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let route = route(&request);
-        let path = request.uri().path().to_owned();
+        let key = idempotency_key(request.headers())?;
+        let kept_as = key.map(|key| (key, route(&request), request.uri().path().to_owned()));
         let (mut parts, body) = request.into_parts();
         let Actor(actor) = Actor::from_request_parts(&mut parts, state).await?;
         let actor: Option<Arc<str>> = actor.map(Arc::from);
-        let headers = parts.headers.clone();
+        let headers = take(&mut parts.headers);
         let bytes = Bytes::from_request(Request::from_parts(parts, body), state)
             .await
             .map_err(too_large)?;
-        let once = idempotency_key(&headers)?.map(|key| Once {
+        let once = kept_as.map(|(key, route, path)| Once {
             key: OnceKey {
                 principal: actor.clone().unwrap_or_else(|| NOBODY.into()),
                 route,

@@ -28,9 +28,10 @@ const UNMATCHED: &str = "unmatched";
 /// Two stacks around the same routes: what a request did not ask for is not done for it.
 #[derive(Clone)]
 pub(super) struct FinishLayer<P, F> {
-    /// For requests that only read, and come from no web page: nothing is compressed, nothing has a body.
+    /// For requests that come from no web page, want nothing compressed, and say how small their bodies are.
     pub(super) plain: P,
     pub(super) full: F,
+    pub(super) body_bytes_max: usize,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -41,6 +42,7 @@ impl<S: Clone, P: Layer<S>, F: Layer<S>> Layer<S> for FinishLayer<P, F> {
         Finish {
             plain: self.plain.layer(routes.clone()),
             full: self.full.layer(routes),
+            body_bytes_max: self.body_bytes_max,
             metrics: Arc::clone(&self.metrics),
         }
     }
@@ -50,6 +52,7 @@ impl<S: Clone, P: Layer<S>, F: Layer<S>> Layer<S> for FinishLayer<P, F> {
 pub(super) struct Finish<P, F> {
     plain: P,
     full: F,
+    body_bytes_max: usize,
     metrics: Arc<Metrics>,
 }
 
@@ -81,7 +84,7 @@ where
         let matched = request.extensions().get::<MatchedPath>().cloned();
         let method = method_label(request.method().as_str());
         let metrics = Arc::clone(&self.metrics);
-        let answer = if is_plain(&request) {
+        let answer = if is_plain(&request, self.body_bytes_max) {
             Either::Left(self.plain.call(request).map_ok(P::Response::into_response))
         } else {
             Either::Right(self.full.call(request).map_ok(F::Response::into_response))
@@ -108,17 +111,21 @@ where
     }
 }
 
-fn is_plain(request: &Request) -> bool {
-    const FOR_THE_OTHER: [HeaderName; 4] = [
+fn is_plain(request: &Request, body_bytes_max: usize) -> bool {
+    const FOR_THE_OTHER: [HeaderName; 3] = [
         header::ORIGIN,
         header::ACCEPT_ENCODING,
-        header::CONTENT_LENGTH,
         header::TRANSFER_ENCODING,
     ];
-    request.method() == Method::GET
-        && !FOR_THE_OTHER
-            .iter()
-            .any(|name| request.headers().contains_key(name))
+    let headers = request.headers();
+    let is_small = headers.get(header::CONTENT_LENGTH).is_none_or(|length| {
+        let length = length.to_str().ok().and_then(|text| text.parse().ok());
+        length.is_some_and(|length: usize| length <= body_bytes_max)
+    });
+    // A browser that asks before it sends is answered by the other one.
+    request.method() != Method::OPTIONS
+        && is_small
+        && !FOR_THE_OTHER.iter().any(|name| headers.contains_key(name))
 }
 
 /// A client may invent methods, but no label values.

@@ -175,16 +175,21 @@ fn with_layers<S: Clone + Send + Sync + 'static>(
     let catch_panic = CatchPanicLayer::custom(error::after_a_panic);
     let timeout =
         TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, settings.request_timeout);
+    let body_limit = DefaultBodyLimit::max(settings.body_bytes_max);
     // One layer of stacks, because each that is laid around the routes by itself costs every request an allocation or two.
     let layers = FinishLayer {
-        plain: ServiceBuilder::new().layer(catch_panic).layer(timeout),
+        plain: ServiceBuilder::new()
+            .layer(catch_panic)
+            .layer(timeout)
+            .layer(body_limit),
         full: ServiceBuilder::new()
             .layer(catch_panic)
             .layer(origins::cors(&settings.allowed_origins))
             .layer(CompressionLayer::new())
             .layer(timeout)
             .layer(RequestBodyLimitLayer::new(settings.body_bytes_max))
-            .layer(DefaultBodyLimit::max(settings.body_bytes_max)),
+            .layer(body_limit),
+        body_bytes_max: settings.body_bytes_max,
         metrics: Arc::new(metrics),
     };
     routes

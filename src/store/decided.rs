@@ -30,8 +30,27 @@ pub struct Wanted {
 pub struct Locked {
     pub levels: Vec<(InventoryId, Standing)>,
     pub now: Timestamp,
+    /// Whether some of their reservations may be due; if not, none is.
+    pub may_have_due: bool,
     /// Products of them that are archived.
     pub archived: Vec<Uuid>,
+}
+
+/// The same as it is read.
+struct LockedColumns {
+    inventory_ids: Vec<i64>,
+    warehouses: Vec<Uuid>,
+    products: Vec<Uuid>,
+    on_hand: Vec<i64>,
+    reserved: Vec<i64>,
+    revisions: Vec<i64>,
+    updated_at: Vec<PgTime>,
+    now: PgTime,
+    /// Somebody else changed one of them while the statement waited for it.
+    is_old: bool,
+    /// When the next of their reservations expires.
+    expires_next: Option<PgTime>,
+    archived: Vec<Uuid>,
 }
 
 /// A reservation's line beside its level's key.
@@ -46,50 +65,22 @@ struct LineRow {
 }
 
 impl WriteTx<'_> {
-    /// Where anything of these products stands.
-    pub async fn places_of(&mut self, products: &[Uuid]) -> Result<Vec<StockKey>, StoreError> {
-        let rows = sqlx::query!(
-            "select warehouse_id, product_id from stock_levels where product_id = any($1) and on_hand > 0",
-            products
-        )
-        .fetch_all(self.connection())
-        .await?;
-        let keys = rows.into_iter();
-        keys.map(|row| stock_key(row.warehouse_id, row.product_id))
-            .collect()
-    }
-
-    /// Locks levels, and makes those that may be made, in the order of their keys. `wanted` is sorted, each key once.
-    pub async fn lock_levels(&mut self, wanted: &[Wanted]) -> Result<Locked, StoreError> {
-        let warehouses: Vec<Uuid> = wanted.iter().map(|w| w.key.warehouse.uuid()).collect();
-        let products: Vec<Uuid> = wanted.iter().map(|w| w.key.product.uuid()).collect();
-        let may_make: Vec<bool> = wanted.iter().map(|w| w.may_make).collect();
-        // One pass over all of them: two, or locking first and making later, would end in deadlocks.
-        let read = sqlx::query!(
-            r#"with locked as (
-            insert into stock_levels as l (warehouse_id, product_id, on_hand, reserved, revision, updated_at)
-            select w, p, 0, 0, 0, clock_timestamp()
-            from unnest($1::uuid[], $2::uuid[], $3::boolean[]) as k (w, p, may_make)
-            where may_make or exists (
-                select from stock_levels there where there.warehouse_id = k.w and there.product_id = k.p
-            )
-            order by w, p
-            on conflict (warehouse_id, product_id) do update set revision = l.revision
-            returning inventory_id, warehouse_id, product_id, on_hand, reserved, revision, updated_at
-            )
-            select coalesce(array_agg(inventory_id), '{}') as "inventory_ids!", coalesce(array_agg(warehouse_id), '{}') as "warehouses!",
-                coalesce(array_agg(product_id), '{}') as "products!", coalesce(array_agg(on_hand), '{}') as "on_hand!",
-                coalesce(array_agg(reserved), '{}') as "reserved!", coalesce(array_agg(revision), '{}') as "revisions!",
-                coalesce(array_agg(updated_at), '{}') as "updated_at!: Vec<PgTime>", clock_timestamp() as "now!: PgTime",
-                array(select product_id from products where product_id = any($2) and archived_at is not null) as "archived!"
-            from locked"#,
-            &warehouses,
-            &products,
-            &may_make
-        )
-        .fetch_one(self.connection())
-        .await
-        .map_err(StoreError::of_data)?;
+    /// Locks levels, and makes those that may be made, in the order of their keys: those that are wanted, and where anything of
+    /// these products stands.
+    ///
+    /// One pass over all of them: two, or locking first and making later, would end in deadlocks. A level that somebody else held
+    /// is locked as he left it, but reservations are seen as they were when the statement began: the level's revision tells. What
+    /// expires next is looked for in rows, because then only the index of a level's active reservations can serve.
+    pub async fn lock_levels(
+        &mut self,
+        wanted: &[Wanted],
+        everywhere: &[Uuid],
+    ) -> Result<Locked, StoreError> {
+        let read = if wanted.iter().any(|wanted| wanted.may_make) {
+            self.lock_or_make(wanted, everywhere).await?
+        } else {
+            self.lock_what_is_there(wanted, everywhere).await?
+        };
         let mut levels = Vec::with_capacity(read.inventory_ids.len());
         for (place, inventory_id) in read.inventory_ids.into_iter().enumerate() {
             let key = stock_key(read.warehouses[place], read.products[place])?;
@@ -103,11 +94,102 @@ impl WriteTx<'_> {
             };
             levels.push((InventoryId(inventory_id), Standing { key, level }));
         }
+        let now = read.now.0;
         Ok(Locked {
             levels,
-            now: read.now.0,
+            now,
+            may_have_due: read.is_old || read.expires_next.is_some_and(|next| next.0 <= now),
             archived: read.archived,
         })
+    }
+
+    async fn lock_or_make(
+        &mut self,
+        wanted: &[Wanted],
+        everywhere: &[Uuid],
+    ) -> Result<LockedColumns, StoreError> {
+        let (warehouses, products) = ids(wanted);
+        let may_make: Vec<bool> = wanted.iter().map(|w| w.may_make).collect();
+        sqlx::query_as!(
+            LockedColumns,
+            r#"with wanted as (
+                select w, p from unnest($1::uuid[], $2::uuid[], $3::boolean[]) as k (w, p, may_make)
+                where may_make or exists (
+                    select from stock_levels there where there.warehouse_id = k.w and there.product_id = k.p
+                )
+                union
+                select warehouse_id, product_id from stock_levels where product_id = any($4) and on_hand > 0
+            ), locked as (
+                insert into stock_levels as l (warehouse_id, product_id, on_hand, reserved, revision, updated_at)
+                select w, p, 0, 0, 0, clock_timestamp() from wanted order by w, p
+                on conflict (warehouse_id, product_id) do update set revision = l.revision
+                returning inventory_id, warehouse_id, product_id, on_hand, reserved, revision, updated_at
+            )
+            select coalesce(array_agg(l.inventory_id), '{}') as "inventory_ids!", coalesce(array_agg(l.warehouse_id), '{}') as "warehouses!",
+                coalesce(array_agg(l.product_id), '{}') as "products!", coalesce(array_agg(l.on_hand), '{}') as "on_hand!",
+                coalesce(array_agg(l.reserved), '{}') as "reserved!", coalesce(array_agg(l.revision), '{}') as "revisions!",
+                coalesce(array_agg(l.updated_at), '{}') as "updated_at!: Vec<PgTime>", clock_timestamp() as "now!: PgTime",
+                coalesce(bool_or(l.revision <> coalesce(seen.revision, 0)), false) as "is_old!",
+                min(due.expires_at) as "expires_next: PgTime",
+                stock_archived($2 || $4) as "archived!"
+            from locked l
+            left join stock_levels seen on seen.inventory_id = l.inventory_id
+            left join lateral (
+                select r.inventory_id, r.expires_at from reservations r
+                where l.reserved > 0 and r.state = 1 and (r.inventory_id, r.expires_at) > (l.inventory_id, '-infinity')
+                order by r.inventory_id, r.expires_at limit 1
+            ) due on due.inventory_id = l.inventory_id"#,
+            &warehouses,
+            &products,
+            &may_make,
+            everywhere
+        )
+        .fetch_one(self.connection())
+        .await
+        .map_err(StoreError::of_data)
+    }
+
+    /// The same where nothing is to be made, for less than half: nothing is written.
+    async fn lock_what_is_there(
+        &mut self,
+        wanted: &[Wanted],
+        everywhere: &[Uuid],
+    ) -> Result<LockedColumns, StoreError> {
+        let (warehouses, products) = ids(wanted);
+        sqlx::query_as!(
+            LockedColumns,
+            r#"with locked as materialized (
+                select inventory_id, warehouse_id, product_id, on_hand, reserved, revision, updated_at from stock_levels
+                where inventory_id = any(array(
+                    select there.inventory_id from unnest($1::uuid[], $2::uuid[]) as k (w, p)
+                    join stock_levels there on there.warehouse_id = k.w and there.product_id = k.p
+                    union all
+                    select inventory_id from stock_levels where product_id = any($3) and on_hand > 0
+                ))
+                order by warehouse_id, product_id
+                for no key update
+            )
+            select coalesce(array_agg(l.inventory_id), '{}') as "inventory_ids!", coalesce(array_agg(l.warehouse_id), '{}') as "warehouses!",
+                coalesce(array_agg(l.product_id), '{}') as "products!", coalesce(array_agg(l.on_hand), '{}') as "on_hand!",
+                coalesce(array_agg(l.reserved), '{}') as "reserved!", coalesce(array_agg(l.revision), '{}') as "revisions!",
+                coalesce(array_agg(l.updated_at), '{}') as "updated_at!: Vec<PgTime>", clock_timestamp() as "now!: PgTime",
+                coalesce(bool_or(l.revision <> coalesce(seen.revision, 0)), false) as "is_old!",
+                min(due.expires_at) as "expires_next: PgTime",
+                stock_archived($2 || $3) as "archived!"
+            from locked l
+            left join stock_levels seen on seen.inventory_id = l.inventory_id
+            left join lateral (
+                select r.inventory_id, r.expires_at from reservations r
+                where l.reserved > 0 and r.state = 1 and (r.inventory_id, r.expires_at) > (l.inventory_id, '-infinity')
+                order by r.inventory_id, r.expires_at limit 1
+            ) due on due.inventory_id = l.inventory_id"#,
+            &warehouses,
+            &products,
+            everywhere
+        )
+        .fetch_one(self.connection())
+        .await
+        .map_err(StoreError::of_data)
     }
 
     /// Takes away levels that were made to be locked and that nothing touched.
@@ -214,6 +296,7 @@ impl WriteTx<'_> {
         let levels = LevelColumns::of(levels);
         let ledger = EntryColumns::of(rows, entries)?;
         let lines = MadeColumns::of(made, rows)?;
+        // Unnested side by side, arrays are read as they go; as a table each is first copied out.
         let written = sqlx::query_scalar!(
             r#"with levels as (
                 update stock_levels l set on_hand = v.on_hand, reserved = v.reserved, revision = v.revision, updated_at = $6
@@ -223,13 +306,12 @@ impl WriteTx<'_> {
             ), ledger as (
                 insert into stock_ledger (batch, inventory_id, revision, on_hand_delta, reserved_delta,
                     on_hand_after, reserved_after, occurred_at, cause_id, kind)
-                select $1, r.* from unnest($7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
-                    $12::bigint[], $13::timestamptz[], $14::uuid[], $15::smallint[]) as r
+                select $1, unnest($7::bigint[]), unnest($8::bigint[]), unnest($9::bigint[]), unnest($10::bigint[]), unnest($11::bigint[]),
+                    unnest($12::bigint[]), unnest($13::timestamptz[]), unnest($14::uuid[]), unnest($15::smallint[])
             ), made as (
                 insert into reservations (reservation_id, inventory_id, quantity, state, created_at, expires_at, changed_at, made_in, reference)
-                select m.id, m.level, m.quantity, 1, $6, m.expires_at, $6, $1, m.reference
-                from unnest($16::uuid[], $17::bigint[], $18::bigint[], $19::timestamptz[], $20::text[])
-                    as m (id, level, quantity, expires_at, reference)
+                select unnest($16::uuid[]), unnest($17::bigint[]), unnest($18::bigint[]), 1, $6, unnest($19::timestamptz[]), $6, $1,
+                    unnest($20::text[])
             )
             select count(*) as "levels!" from levels"#,
             batch,
@@ -343,6 +425,14 @@ impl WriteTx<'_> {
         .await?;
         Ok(())
     }
+}
+
+/// Of warehouses and products.
+fn ids(wanted: &[Wanted]) -> (Vec<Uuid>, Vec<Uuid>) {
+    let ids = wanted
+        .iter()
+        .map(|w| (w.key.warehouse.uuid(), w.key.product.uuid()));
+    ids.unzip()
 }
 
 fn held(rows: &[LineRow]) -> Result<(ReservationId, Held), StoreError> {

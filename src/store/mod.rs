@@ -148,18 +148,29 @@ impl Store {
 
     /// A connection of its own that writes.
     pub fn writer(&self) -> writer::Writer {
-        self.hasty_writer(self.write_timeout)
+        self.writer_with(self.write_timeout, &[])
     }
 
-    /// One of which the server ends a statement after so long: who gives a try up then is not held up by it.
+    /// One for few rows at a time, found by their keys: its statements are planned once, for that, and not for each transaction.
+    /// The server ends one of them after so long: who gives a try up then is not held up by it.
     pub fn hasty_writer(&self, statement_max: Duration) -> writer::Writer {
+        let planned_once = [
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+        ];
+        self.writer_with(statement_max, &planned_once)
+    }
+
+    fn writer_with(&self, statement_max: Duration, more: &[(&str, &str)]) -> writer::Writer {
         let statement_timeout = format!("{}ms", statement_max.as_millis());
-        writer::Writer::new(self.serving.clone().options([
+        let options = [
             ("idle_in_transaction_session_timeout", WRITER_IDLE_MAX),
             ("statement_timeout", statement_timeout.as_str()),
             ("lock_timeout", WRITER_LOCK_WAIT_MAX),
             ("tcp_user_timeout", TCP_USER_TIMEOUT_MS),
-        ]))
+        ];
+        let serving = self.serving.clone().options(options);
+        writer::Writer::new(serving.options(more.iter().copied()))
     }
 
     /// Longest one transaction of a writer may take before its connection counts as lost: the server has limits of its

@@ -628,8 +628,8 @@ impl Rebuild {
     pub async fn stop_writers(&mut self) -> Result<(), StoreError> {
         self.begin().await?;
         self.run(WRITERS_WAIT).await?;
-        // In the order in which writers take them.
-        self.run("lock table movements, stock_levels in share row exclusive mode")
+        // In the order in which writers take them, and whoever has locked a row is waited for.
+        self.run("lock table movements, stock_levels in exclusive mode")
             .await
     }
 

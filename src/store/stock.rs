@@ -54,6 +54,12 @@ impl WriteTx<'_> {
             products,
             ..Selection::default()
         };
+        // Of one plan for all selections the planner would make one for many products.
+        sqlx::raw_sql(
+            "set local plan_cache_mode = force_custom_plan; set local enable_seqscan = on",
+        )
+        .execute(self.connection())
+        .await?;
         Ok(selection.read(self.connection()).await?.value)
     }
 }

@@ -5,8 +5,10 @@
 //! Publishing, waking the followers and committing travel to the server in one message, so that no client can stop
 //! between them while it holds up the order of commits.
 
+use futures_util::TryStreamExt;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, postgres::PgConnectOptions,
+    AssertSqlSafe, ConnectOptions, Connection, Either, PgConnection, Row,
+    postgres::PgConnectOptions,
 };
 use uuid::Uuid;
 
@@ -26,7 +28,15 @@ use crate::domain::{
 #[derive(Debug)]
 pub struct Writer {
     options: PgConnectOptions,
-    connection: Option<PgConnection>,
+    idle: Option<Idle>,
+}
+
+/// A connection between two transactions.
+#[derive(Debug)]
+struct Idle {
+    connection: PgConnection,
+    /// The next one was begun with the end of the one before.
+    begun: Option<BatchNumber>,
 }
 
 /// The number a transaction's ledger rows go under.
@@ -40,11 +50,17 @@ pub struct Mark {
     pub tag: Tag,
 }
 
+/// What every transaction says at its ends, read and planned for a connection and not each time.
+const PREPARE: &str = "prepare stock_draw as select nextval('stock_batches');
+    prepare stock_publish(bigint, integer) as select * from stock_publish($1, $2)";
+/// Begins a transaction and draws its batch number.
+const BEGIN: &str = "begin; execute stock_draw";
+
 /// A transaction under way. Dropped without a commit it takes its connection with it, and the server rolls it back.
 #[derive(Debug)]
 pub struct WriteTx<'w> {
     connection: PgConnection,
-    home: &'w mut Option<PgConnection>,
+    home: &'w mut Option<Idle>,
     batch: BatchNumber,
     /// What the commit is known by, beside its number.
     tag: Tag,
@@ -72,26 +88,45 @@ impl Writer {
     pub(super) fn new(options: PgConnectOptions) -> Self {
         Self {
             options,
-            connection: None,
+            idle: None,
         }
     }
 
     /// Begins a transaction and draws its batch number.
     pub async fn begin(&mut self) -> Result<WriteTx<'_>, StoreError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.options.connect().await?,
+        let mut idle = match self.idle.take() {
+            Some(idle) => idle,
+            None => {
+                let mut connection = self.options.connect().await?;
+                sqlx::raw_sql(PREPARE).execute(&mut connection).await?;
+                Idle {
+                    connection,
+                    begun: None,
+                }
+            }
         };
-        let drawn = sqlx::raw_sql("begin; select nextval('stock_batches')")
-            .fetch_one(&mut connection)
-            .await?;
-        let batch = BatchNumber(drawn.try_get(0)?);
+        let batch = match idle.begun {
+            Some(batch) => batch,
+            None => {
+                let drawn = sqlx::raw_sql(BEGIN).fetch_one(&mut idle.connection).await?;
+                BatchNumber(drawn.try_get(0)?)
+            }
+        };
         Ok(WriteTx {
-            connection,
-            home: &mut self.connection,
+            connection: idle.connection,
+            home: &mut self.idle,
             batch,
             tag: Tag(rand::random()),
         })
+    }
+
+    /// Gives back what was begun ahead, if something was.
+    pub async fn rest(&mut self) -> Result<(), StoreError> {
+        let is_begun = self.idle.as_ref().is_some_and(|idle| idle.begun.is_some());
+        if is_begun {
+            self.begin().await?.rollback().await?;
+        }
+        Ok(())
     }
 }
 
@@ -224,8 +259,8 @@ impl WriteTx<'_> {
             insert into movements as m (movement_id, product_id,
                 departure_at, departure_quantity, departure_warehouse_id,
                 arrival_at, arrival_quantity, arrival_warehouse_id, sides_set_last)
-            select * from unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::bigint[], $5::uuid[],
-                $6::timestamptz[], $7::bigint[], $8::uuid[], $9::smallint[])
+            select unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::timestamptz[]), unnest($4::bigint[]), unnest($5::uuid[]),
+                unnest($6::timestamptz[]), unnest($7::bigint[]), unnest($8::uuid[]), unnest($9::smallint[])
             order by 1, 2
             on conflict (movement_id, product_id) do update set
                 departure_at = coalesce(m.departure_at, excluded.departure_at),
@@ -325,15 +360,14 @@ impl WriteTx<'_> {
         for (change, level) in rows {
             columns.push(change, level);
         }
+        // Unnested side by side, the arrays are read as they go; as a table each is first copied out.
         // Not copied in, although that is cheaper: a client that stops in the middle of COPY holds its locks for good, for
         // no timeout before PostgreSQL 17 ends it.
         sqlx::query!(
             "insert into stock_ledger (batch, inventory_id, revision, on_hand_delta, reserved_delta,
                 on_hand_after, reserved_after, occurred_at, cause_id, kind)
-            select $1, inventory_id, revision, delta, 0, on_hand, reserved, at, cause_id, kind
-            from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-                $7::timestamptz[], $8::uuid[], $9::smallint[])
-                as r (inventory_id, revision, delta, on_hand, reserved, at, cause_id, kind)",
+            select $1, unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::bigint[]), 0, unnest($5::bigint[]),
+                unnest($6::bigint[]), unnest($7::timestamptz[]), unnest($8::uuid[]), unnest($9::smallint[])",
             self.batch.0,
             &columns.inventory_ids,
             &columns.revisions,
@@ -361,37 +395,66 @@ impl WriteTx<'_> {
     }
 
     /// Takes the next version, wakes the followers and commits.
-    pub async fn publish(mut self) -> Result<Published, StoreError> {
+    pub async fn publish(self) -> Result<Published, StoreError> {
+        self.publish_and("").await
+    }
+
+    /// The same, and the next transaction begins in the same message.
+    pub async fn publish_and_begin(self) -> Result<Published, StoreError> {
+        self.publish_and(BEGIN).await
+    }
+
+    async fn publish_and(mut self, next: &str) -> Result<Published, StoreError> {
         let (batch, tag) = (self.batch.0, self.tag.0.cast_signed());
-        let message = format!("select * from stock_publish({batch}, {tag}); commit");
-        let row = sqlx::raw_sql(AssertSqlSafe(message))
-            .fetch_one(&mut self.connection)
-            .await?;
+        let message = format!("execute stock_publish({batch}, {tag}); commit; {next}");
+        let mut answers = sqlx::raw_sql(AssertSqlSafe(message)).fetch_many(&mut self.connection);
+        let (mut rows, mut ended) = (Vec::with_capacity(2), 0);
+        let failed = loop {
+            match answers.try_next().await {
+                Ok(Some(Either::Left(_))) => ended += 1,
+                Ok(Some(Either::Right(row))) => rows.push(row),
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+        };
+        drop(answers);
+        let is_committed = ended >= 2;
+        let row = match (rows.first(), failed) {
+            (Some(row), None) => {
+                let begun = rows.get(1).map(|row| row.try_get(0)).transpose()?;
+                *self.home = Some(Idle {
+                    connection: self.connection,
+                    begun: begun.map(BatchNumber),
+                });
+                row
+            }
+            (Some(row), Some(_)) if is_committed => row,
+            (_, error) => return Err(error.unwrap_or(sqlx::Error::RowNotFound).into()),
+        };
         let version: i64 = row.try_get("version")?;
-        let published = Published {
+        Ok(Published {
             point: commit_point(version, row.try_get("tag")?)?,
             previous: commit_point(version - 1, row.try_get("previous_tag")?)?,
             committed_at: Timestamp::from_micros(row.try_get("committed_at_us")?),
-        };
-        *self.home = Some(self.connection);
-        Ok(published)
+        })
     }
 
     /// Commits what nobody reads (positions): there is nothing to publish.
-    pub async fn commit_silently(mut self) -> Result<(), StoreError> {
-        sqlx::raw_sql("commit")
-            .execute(&mut self.connection)
-            .await?;
-        *self.home = Some(self.connection);
-        Ok(())
+    pub async fn commit_silently(self) -> Result<(), StoreError> {
+        self.end("commit").await
     }
 
     /// Gives everything back and keeps the connection.
-    pub async fn rollback(mut self) -> Result<(), StoreError> {
-        sqlx::raw_sql("rollback")
-            .execute(&mut self.connection)
-            .await?;
-        *self.home = Some(self.connection);
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        self.end("rollback").await
+    }
+
+    async fn end(mut self, how: &'static str) -> Result<(), StoreError> {
+        sqlx::raw_sql(how).execute(&mut self.connection).await?;
+        *self.home = Some(Idle {
+            connection: self.connection,
+            begun: None,
+        });
         Ok(())
     }
 

@@ -313,3 +313,38 @@ async fn an_extension_that_was_decided_in_time_counts_although_it_is_committed_l
     }
     world.database.remove().await;
 }
+
+#[tokio::test]
+async fn what_was_reserved_while_one_waited_and_is_due_by_now_is_there_again() {
+    let world = World::with(|config| config.reservations.sweep_interval_ms = 0).await;
+    let services = stocked(&world).await;
+    let held = world.database.hold_commits().await;
+    let mut clock = world.database.clock().await;
+    let all = [(WAREHOUSE, ON_HAND)];
+    let lasts = Duration::from_millis(500);
+    let body = json!({"product": PRODUCT, "quantity": ON_HAND});
+    let (reserved, answer, ()) = tokio::join!(
+        world.database.reserve(PRODUCT, &all, Some(lasts)),
+        async {
+            world.database.one_waits_to_commit().await;
+            services[1].post("/api/reservations", &body).await
+        },
+        async {
+            world.database.one_waits_for_a_level().await;
+            let now = clock.now().await.micros();
+            clock.reach(Timestamp::from_micros(now + 500_000)).await;
+            held.let_go().await;
+        }
+    );
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let ended = format!(
+        "select state::bigint from reservations where reservation_id = '{}'",
+        reserved.id.uuid()
+    );
+    assert_eq!(world.database.number(&ended).await, 4);
+    for service in services {
+        service.stop().await;
+    }
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
+}

@@ -127,6 +127,38 @@ async fn an_order_is_paid_and_shipped_or_cancelled() {
 }
 
 #[tokio::test]
+async fn what_is_archived_while_one_waits_is_not_restocked() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let product = product(&service, "A-1", 1).await;
+    let path = format!("/products/{}", product["id"]);
+    let adjust = async |adjustment: i64| {
+        let body = json!({"adjustment": adjustment, "reason": "found"});
+        service.post(&format!("{path}/stock/adjust"), &body).await
+    };
+    assert_eq!(adjust(-1).await.body["stock"], 0);
+    let held = world.database.hold_commits().await;
+    let (archived, adjusted, ()) = tokio::join!(
+        service.send(Method::DELETE, &path, &Value::Null),
+        async {
+            world.database.one_waits_to_commit().await;
+            adjust(5).await
+        },
+        async {
+            world.database.one_waits_for_a_level().await;
+            held.let_go().await;
+        }
+    );
+    assert_eq!(archived.status, StatusCode::NO_CONTENT, "{archived:?}");
+    assert_eq!(adjusted.status, StatusCode::NOT_FOUND, "{adjusted:?}");
+    let units = "select sum(on_hand)::bigint from stock_levels";
+    assert_eq!(world.database.number(units).await, 0);
+    service.stop().await;
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
+}
+
+#[tokio::test]
 async fn products_are_created_changed_and_archived() {
     let world = World::new().await;
     let service = world.start().await;

@@ -83,6 +83,9 @@ impl Decider {
     /// Decides until told to stop, and then what still waits.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
+            if self.queue.is_empty() {
+                self.rest().await;
+            }
             let first = tokio::select! {
                 biased;
                 first = self.queue.recv() => first,
@@ -94,6 +97,15 @@ impl Decider {
             let Some(first) = first else { return };
             let batch = self.gather(first);
             self.settle(batch).await;
+        }
+    }
+
+    /// Leaves no transaction open while nobody asks.
+    async fn rest(&mut self) {
+        let limit = try_max(&self.inventory, self.wait_max);
+        let rested = timeout(limit, self.writer.rest()).await;
+        if let Err(error) = rested.unwrap_or(Err(StoreError::NoAnswer(limit))) {
+            tracing::debug!(%error, "a transaction that was begun ahead was lost");
         }
     }
 
@@ -212,7 +224,11 @@ impl Decider {
                 changed: written.changed,
                 catalogue: written.catalogue,
             });
-            let published = tx.publish().await?;
+            let published = if self.queue.is_empty() {
+                tx.publish().await?
+            } else {
+                tx.publish_and_begin().await?
+            };
             return Ok(self.close(published));
         }
         match written.kept {
@@ -232,7 +248,7 @@ impl Decider {
             })
             .collect();
         let mut tx = self.writer.begin().await?;
-        let locked = tx.lock_levels(&levels).await?;
+        let locked = tx.lock_levels(&levels, &[]).await?;
         let due = tx
             .expire_due(&locked.levels, locked.now, EXPIRED_MAX)
             .await?;
@@ -266,7 +282,7 @@ impl Decider {
         for new in &open.created {
             tx.create_product(new).await?;
         }
-        tx.lock_levels(&open.levels).await?;
+        tx.lock_levels(&open.levels, &[]).await?;
         let published = tx.published(open.mark).await?;
         tx.rollback().await?;
         let is_there = if published.is_some() { "yes" } else { "no" };

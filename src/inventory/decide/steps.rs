@@ -30,7 +30,9 @@ pub(super) const EXPIRED_MAX: i64 = 5_000;
 /// What the requests of a batch touch.
 #[derive(Default)]
 struct Touched {
+    /// And whether they may be made.
     levels: BTreeMap<StockKey, bool>,
+    /// Products of which any warehouse will do.
     products: Vec<Uuid>,
     reservations: Vec<Uuid>,
 }
@@ -77,15 +79,13 @@ pub(super) async fn decide(
     let is_taken = |place: &usize| created.get(place).is_some_and(Option::is_none);
     let (taken, open): (Vec<usize>, Vec<usize>) = open.into_iter().partition(is_taken);
     let requests = || open.iter().map(|&place| &batch[place].command.request);
-    let touched = touch(tx, requests()).await?;
-    let levels: Vec<Wanted> = touched
-        .levels
-        .iter()
-        .map(|(&key, &may_make)| Wanted { key, may_make })
-        .collect();
-    let locked = tx.lock_levels(&levels).await?;
+    let mut touched = touch(tx, requests()).await?;
+    let locked = tx.lock_levels(&touched.levels(), &touched.products).await?;
+    for (_, standing) in &locked.levels {
+        touched.level(standing.key, false);
+    }
     let Some(mut book) = read(tx, &locked, &touched, tag_of).await? else {
-        return Ok(Found::MoreIsDue(levels));
+        return Ok(Found::MoreIsDue(touched.levels()));
     };
     let verdicts: Vec<Verdict> = requests().map(|request| book.decide(request)).collect();
     let ids = numbers(&locked);
@@ -127,7 +127,7 @@ pub(super) async fn decide(
         answers: answers.into_iter().flatten().collect(),
         kept,
         is_published,
-        levels,
+        levels: touched.levels(),
         created: created.collect(),
         changed: Changed::Rows(rows),
         catalogue,
@@ -219,13 +219,8 @@ async fn touch<'r>(
             Request::Tidy(keys) => keys.iter().for_each(|&key| touched.level(key, false)),
         }
     }
-    if !touched.products.is_empty() {
-        touched.products.sort_unstable();
-        touched.products.dedup();
-        for key in tx.places_of(&touched.products).await? {
-            touched.level(key, false);
-        }
-    }
+    touched.products.sort_unstable();
+    touched.products.dedup();
     if !touched.reservations.is_empty() {
         for (_, held) in tx.reservations(&touched.reservations).await? {
             held.lines
@@ -240,6 +235,13 @@ impl Touched {
     fn level(&mut self, key: StockKey, may_make: bool) {
         *self.levels.entry(key).or_default() |= may_make;
     }
+
+    fn levels(&self) -> Vec<Wanted> {
+        let levels = self.levels.iter();
+        levels
+            .map(|(&key, &may_make)| Wanted { key, may_make })
+            .collect()
+    }
 }
 
 /// Everything that is decided over, under the locks; `None`: more is due than is expired at once.
@@ -251,7 +253,7 @@ async fn read(
 ) -> Result<Option<Book>, StoreError> {
     let standing = locked.levels.iter().map(|(_, standing)| *standing);
     let mut book = Book::new(locked.now, standing, tag_of);
-    if locked.levels.iter().any(|(_, at)| at.level.reserved > 0) {
+    if locked.may_have_due {
         let due = tx
             .expire_due(&locked.levels, locked.now, EXPIRED_MAX)
             .await?;

@@ -6,7 +6,7 @@ use sqlx::{Connection, PgConnection, Row};
 use stockyard::domain::{CommitPoint, ReservationId, Tag, Timestamp, Version};
 use uuid::Uuid;
 
-use super::TestDatabase;
+use super::{TestDatabase, eventually};
 
 /// A reservation that was made.
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +155,46 @@ impl TestDatabase {
     /// A clock that shows the database's time.
     pub async fn clock(&self) -> DatabaseClock {
         DatabaseClock(self.connect().await)
+    }
+}
+
+/// Holds every commit up, and with it the levels it has locked.
+pub struct HeldCommits(PgConnection);
+
+impl TestDatabase {
+    pub async fn hold_commits(&self) -> HeldCommits {
+        let mut connection = self.connect().await;
+        sqlx::raw_sql("select pg_advisory_lock(hashtext('stock_commits'))")
+            .execute(&mut connection)
+            .await
+            .expect("the lock");
+        HeldCommits(connection)
+    }
+
+    /// Waits until somebody waits for a commit that is held up.
+    pub async fn one_waits_to_commit(&self) {
+        self.one_waits_on("advisory").await;
+    }
+
+    /// Waits until somebody waits for a level that somebody else has locked.
+    pub async fn one_waits_for_a_level(&self) {
+        self.one_waits_on("transactionid").await;
+    }
+
+    async fn one_waits_on(&self, event: &str) {
+        let waiting = format!(
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event = '{event}'"
+        );
+        eventually(event, async || {
+            (self.number(&waiting).await == 1).then_some(())
+        })
+        .await;
+    }
+}
+
+impl HeldCommits {
+    pub async fn let_go(self) {
+        self.0.close().await.expect("close");
     }
 }
 
