@@ -92,25 +92,27 @@ impl Writer {
         }
     }
 
+    async fn connect(&self) -> Result<Idle, StoreError> {
+        let mut connection = self.options.connect().await?;
+        sqlx::raw_sql(PREPARE).execute(&mut connection).await?;
+        Ok(Idle {
+            connection,
+            begun: None,
+        })
+    }
+
     /// Begins a transaction and draws its batch number.
     pub async fn begin(&mut self) -> Result<WriteTx<'_>, StoreError> {
-        let mut idle = match self.idle.take() {
-            Some(idle) => idle,
-            None => {
-                let mut connection = self.options.connect().await?;
-                sqlx::raw_sql(PREPARE).execute(&mut connection).await?;
-                Idle {
-                    connection,
-                    begun: None,
-                }
-            }
+        let mut idle = if let Some(idle) = self.idle.take() {
+            idle
+        } else {
+            self.connect().await?
         };
-        let batch = match idle.begun {
-            Some(batch) => batch,
-            None => {
-                let drawn = sqlx::raw_sql(BEGIN).fetch_one(&mut idle.connection).await?;
-                BatchNumber(drawn.try_get(0)?)
-            }
+        let batch = if let Some(batch) = idle.begun {
+            batch
+        } else {
+            let drawn = sqlx::raw_sql(BEGIN).fetch_one(&mut idle.connection).await?;
+            BatchNumber(drawn.try_get(0)?)
         };
         Ok(WriteTx {
             connection: idle.connection,
