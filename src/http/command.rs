@@ -154,10 +154,8 @@ fn parse<T: DeserializeOwned + WhenEmpty>(
     headers: &HeaderMap,
     bytes: &[u8],
 ) -> Result<T, ApiError> {
-    if bytes.is_empty()
-        && let Some(body) = T::when_empty()
-    {
-        return Ok(body);
+    if bytes.is_empty() {
+        return T::when_empty().ok_or(ApiError::BadRequest("The body is empty"));
     }
     let content_type = headers.get(header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
@@ -261,20 +259,24 @@ pub(super) async fn or_kept(
     once: Option<Once>,
     asked: impl Future<Output = Result<Response, ApiError>>,
 ) -> Result<Response, ApiError> {
-    let refused = match asked.await {
-        Err(
-            refused @ (ApiError::NotFound(_)
-            | ApiError::Absent(_)
-            | ApiError::BadRequest(_)
-            | ApiError::Unprocessable(_)),
-        ) => refused,
-        answered => return answered,
+    let answered = asked.await;
+    let is_refused = match &answered {
+        Ok(response) => response.status() == StatusCode::NOT_FOUND,
+        Err(error) => matches!(
+            error,
+            ApiError::NotFound(_)
+                | ApiError::Absent(_)
+                | ApiError::BadRequest(_)
+                | ApiError::Unprocessable(_)
+        ),
     };
-    let Some(once) = once else {
-        return Err(refused);
+    let Some(once) = once.filter(|_| is_refused) else {
+        return answered;
     };
-    let kept = context.inventory.kept_answer(&once).await?;
-    kept.map(answer).ok_or(refused)
+    match context.inventory.kept_answer(&once).await? {
+        Some(kept) => Ok(answer(kept?)),
+        None => answered,
+    }
 }
 
 /// The answer of a command as a response.

@@ -226,7 +226,9 @@ pub(super) fn as_problem(response: Response<Body>) -> Response<Body> {
     let detail = match status {
         StatusCode::PAYLOAD_TOO_LARGE => "The body is too large",
         StatusCode::BAD_REQUEST => "The request cannot be understood",
-        StatusCode::SERVICE_UNAVAILABLE => "The request was not answered in time",
+        StatusCode::SERVICE_UNAVAILABLE => {
+            "The request was not answered in time; if it was to change something, whether it did is not known"
+        }
         _ => status.canonical_reason().unwrap_or("Error"),
     };
     let (parts, body) = problem(status, detail).into_parts();

@@ -263,15 +263,19 @@ impl WriteTx<'_> {
             .collect()
     }
 
-    /// Of these products and warehouses, those that are not in the catalogue.
+    /// Of these products and warehouses, those that are not in the catalogue, or archived. The others are not archived before the end of
+    /// the transaction.
     pub async fn unknown(
         &mut self,
         products: &[Uuid],
         warehouses: &[Uuid],
     ) -> Result<Vec<Uuid>, StoreError> {
         let unknown = sqlx::query_scalar!(
-            r#"select id as "id!" from unnest($1::uuid[]) id
-            where not exists (select from products p where p.product_id = id)
+            r#"with held as (
+                select product_id from products where product_id = any($1) and archived_at is null order by product_id for share
+            )
+            select id as "id!" from unnest($1::uuid[]) id
+            where not exists (select from held where held.product_id = id)
             union all
             select id from unnest($2::uuid[]) id
             where not exists (select from warehouses w where w.warehouse_id = id)"#,

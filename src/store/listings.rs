@@ -112,17 +112,17 @@ impl WriteTx<'_> {
         Ok(Changed::Done(CatalogueChange::Product(changed)))
     }
 
-    /// Archives a listed product of which nothing is anywhere. Its levels are locked first, so nothing comes meanwhile.
+    /// Archives a listed product of which nothing is anywhere. Its levels are locked first, so nothing comes meanwhile, and who makes
+    /// one holds the product.
     pub async fn archive_listing(&mut self, number: i64) -> Result<Changed, StoreError> {
-        let stock = sqlx::query_scalar!(
-            r#"select l.on_hand <> 0 or l.reserved <> 0 as "has_stock!"
-            from products p join stock_levels l on l.product_id = p.product_id
+        sqlx::query!(
+            "select from products p join stock_levels l on l.product_id = p.product_id
             where p.number = $1
             order by l.warehouse_id, l.product_id
-            for update of l"#,
+            for update of l",
             number
         )
-        .fetch_all(self.connection())
+        .execute(self.connection())
         .await?;
         let batch = self.batch().0;
         let row = sqlx::query!(
@@ -143,7 +143,16 @@ impl WriteTx<'_> {
         let Some(row) = row else {
             return Ok(Changed::NotThere);
         };
-        if stock.into_iter().any(|has_stock| has_stock) {
+        // A statement of its own: it sees what was committed while the one before waited for the product.
+        let has_stock = sqlx::query_scalar!(
+            r#"select exists (
+                select from stock_levels where product_id = $1 and (on_hand <> 0 or reserved <> 0)
+            ) as "has_stock!""#,
+            row.product_id
+        )
+        .fetch_one(self.connection())
+        .await?;
+        if has_stock {
             return Ok(Changed::HasStock);
         }
         let (sku, name) = (row.sku.as_deref(), row.name.as_deref());
@@ -198,7 +207,9 @@ impl Store {
                 p.min_stock, p.reorder_point, p.price::text as price, s.stock
             from (select version, tag from stock_commits order by version desc limit 1) c
             cross join (
-                select count(*) as total from products where sku is not null and archived_at is null
+                select case when $1::bigint is null then (
+                    select count(*) from products where sku is not null and archived_at is null
+                ) else 1 end as total
             ) t
             left join lateral (
                 select * from products

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde_json::json;
+use stockyard::app::Parts;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -13,6 +14,10 @@ use tokio::{
 
 use crate::support::{World, eventually, stream::seed};
 
+const ANSWERS: Parts = Parts {
+    answers: true,
+    ingests: false,
+};
 const REQUESTS: usize = 10_000;
 /// Clients at once.
 const CLIENTS: usize = 100;
@@ -91,6 +96,54 @@ async fn what_clients_abort_is_done_whole_or_not_at_all() {
         group by reservation_id having count(*) <> 2
     ) broken";
     assert_eq!(world.database.number(halves).await, 0);
+    service.stop().await;
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
+}
+
+#[tokio::test]
+async fn who_leaves_before_it_is_his_turn_leaves_no_transaction_open() {
+    let world = World::with(|config| config.reservations.sweep_interval_ms = 0).await;
+    let service = world.start_parts(ANSWERS).await;
+    let (warehouse, product) = service.stocked(10).await;
+    let (units, body) = ([(warehouse, 1)], json!({"product": product, "quantity": 1}));
+    let held = world.database.hold_commits().await;
+    let (_, first, ()) = tokio::join!(
+        world.database.reserve(product, &units, None),
+        async {
+            world.database.one_waits_to_commit().await;
+            service.post("/api/reservations", &body).await
+        },
+        async {
+            // The first waits for the level; the next one waits for the first, and goes away.
+            world.database.one_waits_for_a_row().await;
+            let connections = async || service.count("warehouse_http_connections").await;
+            let open = connections().await;
+            eventually("one waits, and another one is told so", async || {
+                let asked = service.post_once("/api/reservations", "k", &body);
+                let told = timeout(Duration::from_millis(100), asked).await;
+                told.is_ok_and(|told| told.body["in_progress"] == true)
+                    .then_some(())
+            })
+            .await;
+            eventually("it has gone", async || {
+                (connections().await <= open).then_some(())
+            })
+            .await;
+            held.let_go().await;
+        }
+    );
+    assert_eq!(first.status, 201, "{first:?}");
+    eventually(
+        "what was begun for the next one is given back",
+        async || {
+            let rests = "select count(*) from pg_stat_activity
+            where datname = current_database() and state = 'idle' and query = 'rollback'";
+            (world.database.number(rests).await == 1).then_some(())
+        },
+    )
+    .await;
+    assert_eq!(service.stock(warehouse, product).await.body["reserved"], 2);
     service.stop().await;
     assert_eq!(world.differences().await, [""; 0]);
     world.database.remove().await;

@@ -330,7 +330,7 @@ async fn what_was_reserved_while_one_waited_and_is_due_by_now_is_there_again() {
             services[1].post("/api/reservations", &body).await
         },
         async {
-            world.database.one_waits_for_a_level().await;
+            world.database.one_waits_for_a_row().await;
             let now = clock.now().await.micros();
             clock.reach(Timestamp::from_micros(now + 500_000)).await;
             held.let_go().await;

@@ -22,7 +22,7 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::support::{
-    Answer, Service, World, is_long,
+    Answer, Service, TestDatabase, World, eventually, is_long,
     proxy::{Proxy, Way},
     stream::seed,
 };
@@ -44,7 +44,7 @@ enum Moment {
 
 const MOMENTS: [Moment; 3] = [Moment::Before, Moment::During, Moment::After];
 /// What stands in the message that publishes and commits.
-const COMMITS: &[u8] = b"stock_publish(";
+const COMMITS: &[u8] = b"execute stock_publish(";
 const NOT_ARMED: u8 = 0;
 
 /// A way to the database that loses a connection at its next commit, if it is armed.
@@ -277,12 +277,55 @@ async fn a_caller_is_told_what_the_database_says() {
         made += agree(&world, &answers, &format!("round {round}, {way:?}")).await;
     }
     assert!(made > 0);
+    let retries = service
+        .count("warehouse_ingest_retries_total{step=\"decide\"}")
+        .await;
+    assert!(retries > 0, "some of them were lost");
     assert_eq!(
         straight.stock(warehouse, product).await.body["reserved"],
         made
     );
     service.stop().await;
     straight.stop().await;
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_is_still_under_way_is_waited_for() {
+    let database = TestDatabase::create().await;
+    let (proxy, url) = Proxy::in_url(&database.url).await;
+    let world = World::around(database, |config| {
+        config.database.url = url;
+        config.reservations.sweep_interval_ms = 0;
+    })
+    .await;
+    let service = world.start().await;
+    service.is_ready().await;
+    let (warehouse, product) = service.stocked(10).await;
+    let held = world.database.hold_commits().await;
+    let body = json!({"product": product, "quantity": 3});
+    let (answer, ()) = tokio::join!(service.post("/api/reservations", &body), async {
+        world.database.one_waits_to_commit().await;
+        // The server does not know that nobody listens any more.
+        proxy.set(Way::Cut);
+        eventually("the database is away", async || {
+            (service.get("/readyz").await.status == 503).then_some(())
+        })
+        .await;
+        proxy.set(Way::Open);
+        world.database.one_waits_for_a_row().await;
+        held.let_go().await;
+    });
+    assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+    let made = format!(
+        "select count(*) from reservations where reservation_id = {}",
+        answer.body["id"].to_string().replace('"', "'")
+    );
+    assert_eq!(world.database.number(&made).await, 1);
+    let level = service.stock(warehouse, product).await.body;
+    assert_eq!(level["reserved"], 3, "once, whoever was told");
+    service.stop().await;
     assert_eq!(world.differences().await, [""; 0]);
     world.database.remove().await;
 }

@@ -78,11 +78,29 @@ async fn an_answer_is_given_again() {
     let by_sku = json!({"product": "GONE", "quantity": 1});
     let named = service.post_once("/api/reservations", "k 3", &by_sku).await;
     assert_eq!(named.status, StatusCode::CREATED);
+    let line = json!({"product": "GONE", "warehouse": warehouse, "change": 1, "kind": "restock"});
+    let bulk = json!({"atomic": true, "adjustments": [line]});
+    let restocked = service
+        .post_once("/api/adjustments/bulk", "k 3", &bulk)
+        .await;
+    assert_eq!(restocked.status, StatusCode::OK, "{restocked:?}");
     service
         .put(&format!("/api/products/{product}"), json!({"sku": "OTHER"}))
         .await;
     let again = service.post_once("/api/reservations", "k 3", &by_sku).await;
     assert_eq!((again.status, again.body), (named.status, named.body));
+    let again = service
+        .post_once("/api/adjustments/bulk", "k 3", &bulk)
+        .await;
+    assert_eq!(
+        (again.status, again.body),
+        (restocked.status, restocked.body)
+    );
+    let unknown = json!({"product": "NEVER", "quantity": 1});
+    let of_other = service
+        .post_once("/api/reservations", "k 3", &unknown)
+        .await;
+    assert_eq!(of_other.status, StatusCode::UNPROCESSABLE_ENTITY);
     let anew = service.post_once("/api/reservations", "k 4", &by_sku).await;
     assert_eq!(anew.status, StatusCode::NOT_FOUND);
     // What needed no commit is told as of the same one each time.

@@ -145,7 +145,7 @@ async fn what_is_archived_while_one_waits_is_not_restocked() {
             adjust(5).await
         },
         async {
-            world.database.one_waits_for_a_level().await;
+            world.database.one_waits_for_a_row().await;
             held.let_go().await;
         }
     );
@@ -153,6 +153,40 @@ async fn what_is_archived_while_one_waits_is_not_restocked() {
     assert_eq!(adjusted.status, StatusCode::NOT_FOUND, "{adjusted:?}");
     let units = "select sum(on_hand)::bigint from stock_levels";
     assert_eq!(world.database.number(units).await, 0);
+    service.stop().await;
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
+}
+
+#[tokio::test]
+async fn what_is_stocked_while_one_waits_is_not_archived() {
+    let world = World::new().await;
+    let service = world.start().await;
+    // The warehouse is there, and no level of the product that could be locked.
+    product(&service, "A-1", 1).await;
+    let product = product(&service, "A-2", 0).await;
+    let levels = "select count(*) from stock_levels";
+    assert_eq!(world.database.number(levels).await, 1);
+    let path = format!("/products/{}", product["id"]);
+    let (to_stock, body) = (
+        format!("{path}/stock/adjust"),
+        json!({"adjustment": 5, "reason": "found"}),
+    );
+    let held = world.database.hold_commits().await;
+    let (adjusted, archived, ()) = tokio::join!(
+        service.post(&to_stock, &body),
+        async {
+            world.database.one_waits_to_commit().await;
+            service.send(Method::DELETE, &path, &Value::Null).await
+        },
+        async {
+            world.database.one_waits_for_a_row().await;
+            held.let_go().await;
+        }
+    );
+    assert_eq!(adjusted.status, StatusCode::OK, "{adjusted:?}");
+    assert_eq!(archived.status, StatusCode::CONFLICT, "{archived:?}");
+    assert_eq!(stock(&service, &product).await, 5);
     service.stop().await;
     assert_eq!(world.differences().await, [""; 0]);
     world.database.remove().await;

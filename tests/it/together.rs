@@ -1,7 +1,12 @@
-//! Everything at once on the same keys: facts, requests, steps, sweeps and `verify`. Nobody waits for each other in a circle.
+//! Everything at once on the same keys: facts, requests (some asked twice at once under a key), steps, orders of products that come to be
+//! meanwhile, sweeps and `verify`. Nobody waits for each other in a circle.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +17,7 @@ use serde_json::{Value, json};
 use stockyard::clock::Clock;
 use uuid::Uuid;
 
-use crate::support::{Service, World, eventually, is_long, messages::Move, stream::seed};
+use crate::support::{Answer, Service, World, eventually, is_long, messages::Move, stream::seed};
 
 const CALLERS: u64 = 16;
 
@@ -24,13 +29,16 @@ struct Shared {
     is_over: AtomicBool,
     done: AtomicU64,
     refused: AtomicU64,
+    /// How often each step of a reservation or an order was done.
+    steps: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Shared {
-    fn count(&self, status: StatusCode) {
+    fn count(&self, answer: &Answer) {
+        let status = answer.status;
         assert!(
             status.is_success() || status == StatusCode::CONFLICT,
-            "{status}"
+            "{answer:?}"
         );
         let counter = if status.is_success() {
             &self.done
@@ -40,21 +48,30 @@ impl Shared {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn count_step(&self, step: &'static str, status: StatusCode) {
+        let mut steps = self.steps.lock().unwrap();
+        *steps.entry(step).or_default() += u64::from(status.is_success());
+    }
+
     async fn call(&self, mut random: SmallRng) {
-        let mut held: Vec<Value> = Vec::new();
+        let (mut held, mut listed): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
         while !self.is_over.load(Ordering::Relaxed) {
             let service = &self.services[random.random_range(0..2)];
             let mut product = || self.products[random.random_range(0..self.products.len())];
             let (one, other) = (product(), product());
             let warehouse = self.warehouses[random.random_range(0..self.warehouses.len())];
-            let answer = match random.random_range(0..10) {
+            let answer = match random.random_range(0..13) {
                 0..4 => {
                     let ttl = random.random_range(1..3);
                     let body = json!({"ttl_seconds": ttl, "items": [
                         {"product": one, "quantity": 2},
                         {"product": other, "warehouse": warehouse, "quantity": 1}
                     ]});
-                    let made = service.post("/api/reservations", &body).await;
+                    let made = if random.random() {
+                        service.post("/api/reservations", &body).await
+                    } else {
+                        self.ask_twice("/api/reservations", &body).await
+                    };
                     if made.status == StatusCode::CREATED {
                         held.push(made.body["id"].clone());
                     }
@@ -64,7 +81,9 @@ impl Shared {
                     let id = held.swap_remove(random.random_range(0..held.len()));
                     let step = ["confirm", "release", "extend"][random.random_range(0..3)];
                     let path = format!("/api/reservations/{}/{step}", id.as_str().unwrap());
-                    service.post(&path, &json!({})).await
+                    let stepped = service.post(&path, &json!({})).await;
+                    self.count_step(step, stepped.status);
+                    stepped
                 }
                 7 => {
                     let lines = [(one, 3), (other, -1)].map(|(product, change)| {
@@ -73,13 +92,52 @@ impl Shared {
                     let body = json!({"atomic": true, "adjustments": lines});
                     service.post("/api/adjustments/bulk", &body).await
                 }
+                8 => {
+                    let sku = format!("S-{}", Uuid::new_v4().simple());
+                    let body = json!({"sku": sku, "name": "Widget", "price": 2, "stock": 5});
+                    let made = self.ask_twice("/products/", &body).await;
+                    listed.extend(made.body.get("id").cloned());
+                    made
+                }
+                9..11 if !listed.is_empty() => {
+                    let product = &listed[random.random_range(0..listed.len())];
+                    let body = json!({"product_id": product, "quantity": 2});
+                    let made = self.ask_twice("/orders/", &body).await;
+                    self.count(&made);
+                    if made.status != StatusCode::CREATED {
+                        continue;
+                    }
+                    let step = ["pay", "cancel"][random.random_range(0..2)];
+                    let path = format!("/orders/{}/{step}", made.body["id"]);
+                    let stepped = self.ask_twice(&path, &json!({})).await;
+                    self.count_step(step, stepped.status);
+                    stepped
+                }
                 _ => {
                     let body = json!({"product": one, "warehouse": warehouse, "change": 4, "kind": "restock"});
                     service.post("/api/adjustments", &body).await
                 }
             };
-            self.count(answer.status);
+            self.count(&answer);
         }
+    }
+
+    /// Asks both processes at once under one key: what either says that does not say that the other one is at it.
+    async fn ask_twice(&self, path: &str, body: &Value) -> Answer {
+        let key = Uuid::new_v4().to_string();
+        let [first, second] = &self.services;
+        let (one, other) = tokio::join!(
+            first.post_once(path, &key, body),
+            second.post_once(path, &key, body)
+        );
+        let is_under_way = |answer: &Answer| answer.body["in_progress"] == true;
+        if is_under_way(&one) {
+            return other;
+        }
+        if !is_under_way(&other) {
+            assert_eq!((one.status, &one.body), (other.status, &other.body));
+        }
+        one
     }
 }
 
@@ -99,6 +157,7 @@ async fn everything_at_once_ends_in_no_deadlock() {
         is_over: AtomicBool::new(false),
         done: AtomicU64::new(0),
         refused: AtomicU64::new(0),
+        steps: Mutex::default(),
         services,
     };
     for (warehouse, product) in shared.keys() {
@@ -156,6 +215,11 @@ async fn everything_at_once_ends_in_no_deadlock() {
         "together: {done:?} done, {refused:?} refused, {voids} taken back in {:?}",
         began.elapsed()
     );
+    let steps = shared.steps.lock().unwrap().clone();
+    eprintln!("together: {steps:?}");
+    for step in ["confirm", "release", "extend", "pay", "cancel"] {
+        assert!(steps.get(step).is_some_and(|done| *done > 0), "{steps:?}");
+    }
     let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
     assert_eq!(world.database.number(deadlocks).await, 0);
     for service in &shared.services {

@@ -341,7 +341,9 @@ proptest! {
         let mut active: HashMap<u128, Vec<(StockKey, i64)>> = HashMap::new();
         for (place, (warehouse, product, asked)) in requests.into_iter().enumerate() {
             let before: Vec<Amounts> = keys.iter().map(|key| book.drafted(*key, &Draft::new())).collect();
-            let entries = book.effects().entries.len();
+            let effects = book.effects();
+            let written = [effects.entries.len(), effects.made.len(), effects.moved.len(), effects.extended.len()];
+            let changed: Vec<_> = book.changed().collect();
             let of = key(warehouse, product);
             let id = place as u128 + 1;
             let request = match &asked {
@@ -354,7 +356,10 @@ proptest! {
             match &verdict {
                 Verdict::Refused(..) => {
                     prop_assert_eq!(&before, &after);
-                    prop_assert_eq!(entries, book.effects().entries.len());
+                    let effects = book.effects();
+                    let now = [effects.entries.len(), effects.made.len(), effects.moved.len(), effects.extended.len()];
+                    prop_assert_eq!(written, now);
+                    prop_assert_eq!(&changed, &book.changed().collect::<Vec<_>>());
                 }
                 Verdict::Reserved(reserved) => {
                     for (key, units) in &reserved.lines {

@@ -43,6 +43,8 @@ pub struct Decider {
     writer: Writer,
     /// Longest a request may take to be decided, while the database is away.
     wait_max: Duration,
+    /// Most requests of the next batch: fewer after one that named more levels than it said, or took too long.
+    requests_max: usize,
     /// A commit whose end is not known.
     open: Option<Open>,
 }
@@ -76,6 +78,7 @@ impl Decider {
             inventory,
             queue,
             wait_max,
+            requests_max: BATCH_REQUESTS_MAX,
             open: None,
         }
     }
@@ -118,7 +121,7 @@ impl Decider {
                 levels += named_levels(&pending.command.request);
                 batch.push(pending);
             }
-            let is_full = batch.len() >= BATCH_REQUESTS_MAX || levels >= BATCH_LEVELS_MAX;
+            let is_full = batch.len() >= self.requests_max || levels >= BATCH_LEVELS_MAX;
             next = if is_full {
                 None
             } else {
@@ -138,7 +141,7 @@ impl Decider {
             match self.decided(&part).await {
                 Ok(answers) => {
                     for (pending, answer) in part.into_iter().zip(answers) {
-                        drop(pending.reply.send(answer));
+                        pending.answer(answer);
                     }
                 }
                 Err(CommandError::NotDone(error)) if part.len() > 1 && error.is_of_request() => {
@@ -148,7 +151,7 @@ impl Decider {
                 Err(error) => {
                     tracing::warn!(%error, requests = part.len(), "requests could not be decided");
                     for pending in part {
-                        drop(pending.reply.send(Err(error.clone())));
+                        pending.answer(Err(error.clone()));
                     }
                 }
             }
@@ -167,14 +170,20 @@ impl Decider {
         loop {
             let limit = try_max(&self.inventory, self.wait_max);
             let tried = timeout(limit, self.attempt(batch));
-            let error = match tried.await.unwrap_or(Err(StoreError::NoAnswer(limit))) {
+            let tried = tried.await.unwrap_or(Err(StoreError::NoAnswer(limit)));
+            let is_late = clock.elapsed().saturating_sub(began) > self.wait_max;
+            let error = match tried {
                 Ok(Some(answers)) => return Ok(answers),
-                // Somebody else was given an answer under one of the keys just now: it can be read.
+                // Somebody else was given an answer under one of the keys just now: it can be read. Or some of what is due was expired.
+                Ok(None) if is_late => return Err(CommandError::Busy),
                 Ok(None) => continue,
                 Err(error) => error,
             };
             let is_final = error.is_of_request() || error.is_read_only();
-            if is_final || clock.elapsed().saturating_sub(began) > self.wait_max {
+            if matches!(error, StoreError::NoAnswer(_)) || error.is_held_up() {
+                self.requests_max = (self.requests_max / 2).max(1);
+            }
+            if is_final || is_late {
                 let error = Arc::new(error);
                 return Err(match self.open.take() {
                     Some(_) => CommandError::Unknown(error),
@@ -214,6 +223,11 @@ impl Decider {
             tx.rollback().await?;
             return Ok(None);
         }
+        self.requests_max = if written.levels.len() > BATCH_LEVELS_MAX {
+            (batch.len() / 2).max(1)
+        } else {
+            (self.requests_max * 2).min(BATCH_REQUESTS_MAX)
+        };
         crash_point!("decided");
         if written.is_published {
             self.open = Some(Open {

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answered, Command, CommandError, Once, Reply, replay};
+use super::{Command, CommandError, Once, Reply, replay};
 use crate::{
     inventory::Inventory,
     store::{StoreError, answers::OnceKey},
@@ -21,7 +21,16 @@ pub(in crate::inventory) struct Pending {
     pub(super) command: Command,
     pub(super) reply: oneshot::Sender<Reply>,
     /// Held as long as the command is under way.
-    _under_way: Option<UnderWay>,
+    under_way: Option<UnderWay>,
+}
+
+impl Pending {
+    /// Its key is free before anybody can know of the answer.
+    pub(super) fn answer(self, answer: Reply) {
+        drop(self.under_way);
+        // Nobody may wait for it any more.
+        drop(self.reply.send(answer));
+    }
 }
 
 /// The way to the decider.
@@ -79,7 +88,7 @@ impl Inventory {
         let under_way = once.map(|once| self.desk.begin(&once.key));
         let (reply, answer) = oneshot::channel();
         let pending = Pending {
-            _under_way: under_way.transpose()?,
+            under_way: under_way.transpose()?,
             command,
             reply,
         };
@@ -103,9 +112,9 @@ impl Inventory {
 }
 
 impl Inventory {
-    /// What the same request with the same key was answered before.
-    pub async fn kept_answer(&self, once: &Once) -> Result<Option<Answered>, StoreError> {
+    /// What a request with this key was answered before, if it was this one.
+    pub async fn kept_answer(&self, once: &Once) -> Result<Option<Reply>, StoreError> {
         let kept = self.retried(|| self.store.kept_answer(&once.key)).await?;
-        Ok(kept.and_then(|kept| replay(once, kept)))
+        Ok(kept.map(|kept| replay(once, kept)))
     }
 }

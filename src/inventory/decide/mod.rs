@@ -122,19 +122,19 @@ pub enum CommandError {
     Stopping,
 }
 
-type Reply = Result<Answered, CommandError>;
+pub type Reply = Result<Answered, CommandError>;
 
-/// An answer that was given before; `None`: to another request.
-pub(super) fn replay(once: &Once, kept: KeptAnswer) -> Option<Answered> {
+/// An answer that was given before, if it was to this request.
+pub(super) fn replay(once: &Once, kept: KeptAnswer) -> Reply {
     if once.fingerprint != kept.fingerprint {
-        return None;
+        return Err(CommandError::OtherRequest);
     }
     let rendered = Rendered {
         status: u16::try_from(kept.status).unwrap_or(500),
         body: kept.body,
     };
     let is_granted = rendered.status < 400;
-    Some(Answered {
+    Ok(Answered {
         rendered,
         as_of: kept.as_of.filter(|_| is_granted),
     })

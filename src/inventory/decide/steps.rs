@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::{Answered, CommandError, Decided, Reply, desk::Pending, replay};
+use super::{Answered, Decided, Reply, desk::Pending, replay};
 use crate::{
     domain::{
         InventoryId, ProductId, ReservationId, StockKey,
@@ -118,8 +118,7 @@ pub(super) async fn decide(
     let kept = keep(tx, batch, &answers, kept_under).await?;
     for (place, answer) in known {
         let once = batch[place].command.once.as_ref();
-        let answered = once.and_then(|once| replay(once, answer));
-        answers[place] = Some(answered.ok_or(CommandError::OtherRequest));
+        answers[place] = once.map(|once| replay(once, answer));
     }
     let created = created.into_iter().filter(|(_, number)| number.is_some());
     let created = created.filter_map(|(place, _)| batch[place].command.creates.clone());
@@ -400,25 +399,35 @@ async fn show(
     Ok(shown.map(|stock| (stock.product.id, stock)).collect())
 }
 
-/// Keeps the answers that are to be given again; those that were granted under that batch.
+/// Keeps the answers that are to be given again; those that were granted under that batch. Under a key whose answer is not one of them,
+/// somebody else may have kept one while this transaction waited for him.
 async fn keep(
     tx: &mut WriteTx<'_>,
     batch: &[Pending],
     answers: &[Option<Reply>],
     under: Option<BatchNumber>,
 ) -> Result<Kept, StoreError> {
-    let new = batch.iter().zip(answers).filter_map(|(pending, answer)| {
-        let once = pending.command.once.as_ref()?;
+    let answers = batch.iter().zip(answers).filter_map(|(pending, answer)| {
         let rendered = &answer.as_ref()?.as_ref().ok()?.rendered;
-        rendered.is_kept().then(|| NewAnswer {
-            key: &once.key,
-            fingerprint: once.fingerprint,
-            status: i16::try_from(rendered.status).unwrap_or(i16::MAX),
-            body: &rendered.body,
-            batch: under.filter(|_| rendered.status < 400),
-        })
+        Some((pending.command.once.as_ref()?, rendered))
     });
-    let mut new: Vec<NewAnswer<'_>> = new.collect();
+    let (mut new, mut not_kept) = (Vec::new(), Vec::new());
+    for (once, rendered) in answers {
+        if rendered.is_kept() {
+            new.push(NewAnswer {
+                key: &once.key,
+                fingerprint: once.fingerprint,
+                status: i16::try_from(rendered.status).unwrap_or(i16::MAX),
+                body: &rendered.body,
+                batch: under.filter(|_| rendered.status < 400),
+            });
+        } else {
+            not_kept.push(&once.key);
+        }
+    }
+    if !not_kept.is_empty() && !tx.kept_answers(&not_kept).await?.is_empty() {
+        return Ok(Kept::Elsewhere);
+    }
     if new.is_empty() {
         return Ok(Kept::Nothing);
     }

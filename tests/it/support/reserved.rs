@@ -176,8 +176,8 @@ impl TestDatabase {
         self.one_waits_on("advisory").await;
     }
 
-    /// Waits until somebody waits for a level that somebody else has locked.
-    pub async fn one_waits_for_a_level(&self) {
+    /// Waits until somebody waits for a row that somebody else has locked.
+    pub async fn one_waits_for_a_row(&self) {
         self.one_waits_on("transactionid").await;
     }
 
