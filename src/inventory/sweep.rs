@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Inventory,
-    decide::{Command, CommandError, Rendered},
+    decide::{Command, CommandError, MORE_IS_DUE, Rendered},
 };
 use crate::{domain::command::Request, store::StoreError};
 
@@ -60,7 +60,7 @@ impl Inventory {
                 return Ok(());
             }
             let is_last = i64::try_from(due.len()).is_ok_and(|levels| levels < LEVELS_MAX);
-            self.decide(Command {
+            let swept = self.decide(Command {
                 request: Request::Tidy(due),
                 once: None,
                 creates: None,
@@ -69,9 +69,9 @@ impl Inventory {
                     status: 200,
                     body: Bytes::new(),
                 }),
-            })
-            .await?;
-            if is_last {
+            });
+            let is_more = swept.await?.rendered.status == MORE_IS_DUE;
+            if is_last && !is_more {
                 return Ok(());
             }
         }

@@ -173,6 +173,12 @@ async fn many_are_made_together_or_each_by_itself() {
     .await;
     assert_eq!(made.status, StatusCode::OK);
     assert_eq!(service.stock(warehouse, other).await.body["on_hand"], 6);
+    let most = vec![adjustment(warehouse, other, "restock", 1); 1_000];
+    assert_eq!(bulk(true, json!(most)).await.body["adjusted"], 1_000);
+    assert_eq!(service.stock(warehouse, other).await.body["on_hand"], 1_006);
+    let too_many = vec![adjustment(warehouse, other, "restock", 1); 1_001];
+    let refused = bulk(true, json!(too_many)).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
     let none = bulk(true, json!([])).await;
     assert_eq!(none.status, StatusCode::UNPROCESSABLE_ENTITY);
     service.stop().await;

@@ -218,13 +218,11 @@ async fn the_sweeper_tidies_up() {
 }
 
 /// More is due than one transaction expires: it is worked off, and who asks meanwhile gets what is there.
-#[tokio::test]
-async fn a_pile_of_what_is_due_is_worked_off() {
-    let world = World::with(|config| config.reservations.sweep_interval_ms = 0).await;
-    let service = world.start().await;
+/// 12,001 reservations of one level, of one unit each of its 30,000, which are due at the same moment.
+async fn pile(world: &World, service: &Service) -> (Uuid, Uuid) {
     let (warehouse, product) = service.stocked(30_000).await;
-    let body = json!({"product": product, "quantity": 1, "ttl_seconds": 1});
-    assert_eq!(reserve(&service, body).await.status, StatusCode::CREATED);
+    let body = json!({"product": product, "quantity": 1, "ttl_seconds": 2});
+    assert_eq!(reserve(service, body).await.status, StatusCode::CREATED);
     // As many more, as they would have been made together.
     world
         .database
@@ -245,6 +243,35 @@ async fn a_pile_of_what_is_due_is_worked_off() {
             from stock_ledger g, made m where g.kind = 9",
         )
         .await;
+    (warehouse, product)
+}
+
+#[tokio::test]
+async fn a_pile_of_what_is_due_is_swept() {
+    let world = World::with(|config| config.reservations.sweep_interval_ms = 100).await;
+    let service = world.start().await;
+    let (warehouse, product) = pile(&world, &service).await;
+    eventually("all is tidied up", async || {
+        let expired = "select count(*) from reservations where state = 4";
+        (world.database.number(expired).await == 12_001).then_some(())
+    })
+    .await;
+    assert_eq!(
+        amounts(&service, warehouse, product).await,
+        (30_000, 0, 30_000)
+    );
+    let most = "select max(lines) from (select count(*) as lines from stock_ledger where kind = 12 group by batch) commits";
+    assert_eq!(world.database.number(most).await, 5_000);
+    service.stop().await;
+    assert_eq!(world.differences().await, [""; 0]);
+    world.database.remove().await;
+}
+
+#[tokio::test]
+async fn a_pile_of_what_is_due_is_worked_off() {
+    let world = World::with(|config| config.reservations.sweep_interval_ms = 0).await;
+    let service = world.start().await;
+    let (warehouse, product) = pile(&world, &service).await;
     eventually("they are due", async || {
         let due = "select count(*) from reservations where expires_at <= now()";
         (world.database.number(due).await == 12_001).then_some(())

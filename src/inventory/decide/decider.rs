@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
@@ -9,7 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Answered, CommandError, Reply,
+    Answered, CommandError, MORE_IS_DUE, Rendered, Reply,
     desk::Pending,
     steps::{EXPIRED_MAX, Found, Kept, decide, numbers, write},
 };
@@ -131,9 +132,11 @@ impl Decider {
         batch
     }
 
-    /// Decides a batch and answers, however often it takes; a request that the database does not take is answered alone.
+    /// Decides a batch and answers, however often it takes; a request that the database does not take is answered alone. Who sweeps is
+    /// served last, by himself: nobody else waits for all that is due.
     async fn settle(&mut self, batch: Vec<Pending>) {
-        let mut parts = vec![batch];
+        let (sweeps, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_sweep);
+        let mut parts = vec![sweeps, batch];
         while let Some(mut part) = parts.pop() {
             if part.is_empty() {
                 continue;
@@ -211,7 +214,8 @@ impl Decider {
             Ok(Found::MoreIsDue(levels)) => {
                 tx.rollback().await?;
                 self.expire(levels).await?;
-                return Ok(None);
+                let are_swept = batch.iter().all(is_sweep);
+                return Ok(are_swept.then(|| batch.iter().map(|_| Ok(more_is_due())).collect()));
             }
             Err(error) if error.is_of_request() => {
                 tx.rollback().await?;
@@ -347,6 +351,22 @@ fn dated(answer: Reply, as_of: CommitPoint) -> Reply {
         },
         ..answered
     })
+}
+
+/// Whether it only wants what is due to be expired.
+fn is_sweep(pending: &Pending) -> bool {
+    matches!(&pending.command.request, Request::Tidy(keys) if !keys.is_empty())
+}
+
+/// What a sweep is told where more is due than one transaction expires.
+fn more_is_due() -> Answered {
+    Answered {
+        rendered: Rendered {
+            status: MORE_IS_DUE,
+            body: Bytes::new(),
+        },
+        as_of: None,
+    }
 }
 
 /// How many levels a request names, at least.

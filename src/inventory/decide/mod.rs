@@ -89,6 +89,9 @@ impl Rendered {
     }
 }
 
+/// The status of a sweep after which more is due of the same levels.
+pub(super) const MORE_IS_DUE: u16 = 202;
+
 /// An answer, and the commit it was given with; a refusal has none.
 #[derive(Clone, Debug)]
 pub struct Answered {
