@@ -122,8 +122,7 @@ impl RedisTier {
             return;
         };
         let bytes = encode(entry);
-        let runtime = inner.runtime.clone();
-        runtime.spawn(async move {
+        self.0.runtime.spawn(async move {
             let mut connection = inner.connection();
             let ttl_ms = u64::try_from(inner.ttl.as_millis()).unwrap_or(u64::MAX);
             let options = SetOptions::default().with_expiration(SetExpiry::PX(ttl_ms));
@@ -152,8 +151,7 @@ impl RedisTier {
             return;
         }
         let keys: Vec<_> = keys.iter().map(|key| inner.key(*key)).collect();
-        let runtime = inner.runtime.clone();
-        runtime.spawn(async move {
+        self.0.runtime.spawn(async move {
             let mut connection = inner.connection();
             let dropped: Result<(), RedisError> = connection.unlink(keys).await;
             if let Err(error) = dropped {

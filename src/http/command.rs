@@ -22,6 +22,7 @@ use super::{
     answer::set_version,
     body::{StockBody, json as to_json},
     error::{ApiError, PROBLEM_JSON},
+    input::{NO_JSON, not_json},
 };
 use crate::{
     domain::{
@@ -155,7 +156,7 @@ fn parse<T: DeserializeOwned + WhenEmpty>(
     bytes: &[u8],
 ) -> Result<T, ApiError> {
     if bytes.is_empty() {
-        return T::when_empty().ok_or(ApiError::BadRequest("The body is empty"));
+        return T::when_empty().ok_or(ApiError::BadRequest(NO_JSON));
     }
     let content_type = headers.get(header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
@@ -167,7 +168,7 @@ fn parse<T: DeserializeOwned + WhenEmpty>(
     }
     Json::from_bytes(bytes)
         .map(|Json(body)| body)
-        .map_err(super::input::not_json)
+        .map_err(not_json)
 }
 
 impl<T> Ask<T> {

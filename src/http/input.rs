@@ -40,13 +40,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
+/// The detail for a body that is no JSON, or none at all.
+pub(super) const NO_JSON: &str = "The body is no JSON";
+
 /// Why a body is not what it should be.
 pub(super) fn not_json(rejection: JsonRejection) -> ApiError {
     match rejection {
         JsonRejection::JsonDataError(error) => ApiError::Unprocessable(error.body_text()),
         rejection if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
         JsonRejection::MissingJsonContentType(_) => ApiError::NotJson,
-        _ => ApiError::BadRequest("The body is no JSON"),
+        _ => ApiError::BadRequest(NO_JSON),
     }
 }
 

@@ -205,7 +205,7 @@ async fn reserve_once(
     ask: Result<Ask<AnyBody>, ApiError>,
 ) -> Result<Response, ApiError> {
     let ask = ask.map_err(|error| match error {
-        ApiError::Unprocessable(_) | ApiError::BadRequest("The body is no JSON") => {
+        ApiError::Unprocessable(_) | ApiError::BadRequest(input::NO_JSON) => {
             ApiError::BadRequest(INVALID_REQUEST)
         }
         error => error,

@@ -285,6 +285,11 @@ async fn nonsense_changes_nothing() {
         let status = send(vec![b' '; 300_000], "application/json").await;
         assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{path}");
     }
+    let nothing = client_of
+        .post(format!("{}/inventory/{product}/reserve", service.base))
+        .header("content-type", "application/json");
+    let nothing: Value = nothing.send().await.unwrap().json().await.unwrap();
+    assert_eq!(nothing["error"], "Invalid request", "{nothing}");
     assert_eq!(world.database.number(ALL).await, before, "nothing changed");
     // The first that it is told is what happens now.
     let made = service

@@ -217,7 +217,6 @@ async fn the_sweeper_tidies_up() {
     world.database.remove().await;
 }
 
-/// More is due than one transaction expires: it is worked off, and who asks meanwhile gets what is there.
 /// 12,001 reservations of one level, of one unit each of its 30,000, which are due at the same moment.
 async fn pile(world: &World, service: &Service) -> (Uuid, Uuid) {
     let (warehouse, product) = service.stocked(30_000).await;
@@ -267,6 +266,7 @@ async fn a_pile_of_what_is_due_is_swept() {
     world.database.remove().await;
 }
 
+/// More is due than one transaction expires: it is worked off, and who asks meanwhile gets what is there.
 #[tokio::test]
 async fn a_pile_of_what_is_due_is_worked_off() {
     let world = World::with(|config| config.reservations.sweep_interval_ms = 0).await;

@@ -411,11 +411,7 @@ async fn a_connection_lost_in_the_commit_is_looked_up() {
         moved.happen(&world, &service).await;
         let id = moved.from.movement;
         let version = world.newest_version().await;
-        let mut holder = world.database.connect().await;
-        sqlx::raw_sql("select pg_advisory_lock(hashtext('stock_commits'))")
-            .execute(&mut holder)
-            .await
-            .unwrap();
+        let held = world.database.hold_commits().await;
         let request = because("departure");
         let (voided, ()) = tokio::join!(service.void(id, &request), async {
             let waits = "select count(*) from pg_stat_activity where datname = current_database()
@@ -446,7 +442,7 @@ async fn a_connection_lost_in_the_commit_is_looked_up() {
                 (world.database.number(again).await == 1).then_some(())
             })
             .await;
-            drop(holder);
+            held.let_go().await;
         });
         assert_eq!(voided.status, 200, "{}", voided.body);
         assert_eq!(world.newest_version().await, version + 1);

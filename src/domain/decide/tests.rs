@@ -322,6 +322,17 @@ fn any_asked() -> impl Strategy<Value = (u128, u128, Asked)> {
     (1..4_u128, 1..3_u128, asked)
 }
 
+/// How many rows of each sort are to be written.
+fn written(book: &Book) -> [usize; 4] {
+    let effects = book.effects();
+    [
+        effects.entries.len(),
+        effects.made.len(),
+        effects.moved.len(),
+        effects.extended.len(),
+    ]
+}
+
 proptest! {
     /// After every request: nothing reserved is negative or more than the active reservations hold, nothing was granted that was
     /// not there, a refused request changed nothing, and the entries add up to the levels.
@@ -341,9 +352,7 @@ proptest! {
         let mut active: HashMap<u128, Vec<(StockKey, i64)>> = HashMap::new();
         for (place, (warehouse, product, asked)) in requests.into_iter().enumerate() {
             let before: Vec<Amounts> = keys.iter().map(|key| book.drafted(*key, &Draft::new())).collect();
-            let effects = book.effects();
-            let written = [effects.entries.len(), effects.made.len(), effects.moved.len(), effects.extended.len()];
-            let changed: Vec<_> = book.changed().collect();
+            let (written, changed) = (written(&book), book.changed().collect::<Vec<_>>());
             let of = key(warehouse, product);
             let id = place as u128 + 1;
             let request = match &asked {
@@ -356,10 +365,7 @@ proptest! {
             match &verdict {
                 Verdict::Refused(..) => {
                     prop_assert_eq!(&before, &after);
-                    let effects = book.effects();
-                    let now = [effects.entries.len(), effects.made.len(), effects.moved.len(), effects.extended.len()];
-                    prop_assert_eq!(written, now);
-                    prop_assert_eq!(&changed, &book.changed().collect::<Vec<_>>());
+                    prop_assert_eq!((written, changed), (self::written(&book), book.changed().collect::<Vec<_>>()));
                 }
                 Verdict::Reserved(reserved) => {
                     for (key, units) in &reserved.lines {
