@@ -1,10 +1,10 @@
 //! The command line, as it is read. What the commands do is elsewhere.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{domain::Timestamp, event::dead_letter::Reason};
+use crate::{domain::Timestamp, event::dead_letter::Reason, load::Scenario};
 
 /// What stands in which warehouse, at every moment.
 #[derive(Debug, Parser)]
@@ -43,6 +43,8 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Load a running service, prove that it keeps its promises, and write a report.
+    Load(LoadArgs),
     /// Look at dead letters, and bring them back.
     #[command(subcommand)]
     Dlq(DlqCommand),
@@ -106,6 +108,48 @@ pub struct ProduceArgs {
     /// Show no progress.
     #[arg(long)]
     pub quiet: bool,
+}
+
+/// What to load it with. What is not said is the scenario's. Ends with 0 if every promise held and every floor was met.
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    #[arg(value_enum)]
+    pub scenario: Scenario,
+    /// How many users there are, in every stage.
+    #[arg(long, value_name = "N")]
+    pub users: Option<usize>,
+    /// Users that come in a second.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub spawn_rate: Option<f64>,
+    /// How long the load lasts, for example 30s, 5m or 1h30m.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub run_time: Option<Duration>,
+    /// Requests a second at set times, timed from when they were due; of `ingest` messages, of `live` writes. Without it users
+    /// decide when they ask.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// What the random choices begin with; a report names the one it ran with.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Where the service is, for example `http://127.0.0.1:8000`; several of one database may be given. Without it: where this
+    /// configuration listens.
+    #[arg(long = "host", value_name = "URL", value_parser = host)]
+    pub hosts: Vec<String>,
+    /// Show no progress, and no page.
+    #[arg(long)]
+    pub headless: bool,
+    /// Where reports go.
+    #[arg(long, value_name = "FOLDER", default_value = "load_test_results")]
+    pub reports: PathBuf,
+    /// The CSV of an earlier run to compare with; without it the newest of the scenario among the reports.
+    #[arg(long, value_name = "CSV")]
+    pub compare: Option<PathBuf>,
+    /// Write the charts as one SVG, too.
+    #[arg(long, value_name = "FOLDER")]
+    pub charts: Option<PathBuf>,
+    /// Missed goals count as well as floors.
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// What to do with dead letters. An origin is where a message came from: `topic/partition@offset`, or `partition@offset` of
@@ -181,5 +225,81 @@ fn exponent(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(number) if (0.0..=10.0).contains(&number) => Ok(number),
         _ => Err("the exponent is from 0 to 10".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if number > 0.0 && number <= 1e6 => Ok(number),
+        _ => Err("a rate is above 0 and at most 1000000".to_owned()),
+    }
+}
+
+/// `host:port` of a URL over plain HTTP.
+fn host(text: &str) -> Result<String, String> {
+    let wrong = || format!("an address is http://host:port, and not {text}");
+    let rest = text.strip_prefix("http://").unwrap_or(text);
+    let authority = rest.trim_end_matches('/');
+    let (name, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
+    let is_one = !name.is_empty() && !name.contains('/') && port.parse::<u16>().is_ok();
+    is_one.then(|| authority.to_owned()).ok_or_else(wrong)
+}
+
+/// Hours, minutes and seconds, as `1h30m` or `90s`; a number alone is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("a time is 30s, 5m or 1h30m, and not {text}");
+    let (mut seconds, mut digits) = (0_u64, String::new());
+    for character in text.chars() {
+        let unit = match character {
+            'h' => 3_600,
+            'm' => 60,
+            's' => 1,
+            digit => {
+                digits.push(digit);
+                continue;
+            }
+        };
+        let count: u64 = std::mem::take(&mut digits).parse().map_err(|_| wrong())?;
+        seconds += count.checked_mul(unit).ok_or_else(wrong)?;
+    }
+    if !digits.is_empty() {
+        seconds += digits.parse::<u64>().map_err(|_| wrong())?;
+    }
+    let is_one = (1..=7 * 86_400).contains(&seconds);
+    is_one
+        .then(|| Duration::from_secs(seconds))
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_locust_writes_them() {
+        let seconds = |text| duration(text).map(|time| time.as_secs());
+        assert_eq!(seconds("90"), Ok(90));
+        assert_eq!(seconds("90s"), Ok(90));
+        assert_eq!(seconds("1h30m"), Ok(5_400));
+        for wrong in ["", "0", "m", "5x", "5m-", "99999999999999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_host_and_port() {
+        assert_eq!(
+            host("http://127.0.0.1:8000/").as_deref(),
+            Ok("127.0.0.1:8000")
+        );
+        assert_eq!(host("localhost:8000").as_deref(), Ok("localhost:8000"));
+        for wrong in [
+            "",
+            "http://localhost",
+            "https://localhost:1",
+            "http://a:1/b",
+        ] {
+            assert!(host(wrong).is_err(), "{wrong}");
+        }
     }
 }

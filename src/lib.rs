@@ -5,9 +5,10 @@
 //! - floor 0, which knows nothing of the rest: [`domain`], [`config`], [`metrics`], [`clock`]
 //! - floor 1, one technology each: [`event`] (the wire format), [`store`] (`PostgreSQL`), [`cache`], [`kafka`]
 //! - floor 2, the use cases: [`inventory`]
-//! - floor 3, which turns the outside world into calls: [`ingest`], [`http`], [`produce`],
-//!   [`dead_letters`], [`demo`]
-//! - floor 4, which puts it together: [`cli`], [`app`], [`telemetry`]
+//! - floor 3, commits in, frames out: [`live`]
+//! - floor 4, which turns the outside world into calls: [`ingest`], [`http`], [`produce`], [`dead_letters`], [`demo`]
+//! - floor 5, which puts the service to the test: [`load`]
+//! - floor 6, which puts it together: [`cli`], [`app`], [`telemetry`]
 //!
 //! `ARCHITECTURE.md` tells the ideas, and how one fact and one request travel.
 
@@ -39,6 +40,8 @@ pub mod demo;
 pub mod http;
 pub mod ingest;
 pub mod produce;
+
+pub mod load;
 
 pub mod app;
 pub mod cli;

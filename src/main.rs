@@ -10,7 +10,7 @@ use std::{
 use clap::Parser;
 use stockyard::{
     app::{self, Parts},
-    cli::{Cli, Command, DlqArgs, DlqCommand, ProduceArgs, Role},
+    cli::{Cli, Command, DlqArgs, DlqCommand, LoadArgs, ProduceArgs, Role},
     clock::Clock,
     config::Config,
     dead_letters::{DeadLetters, DeadLettersError, How, Selection},
@@ -20,6 +20,7 @@ use stockyard::{
         rebuild,
         verify::{Expected, Verifier},
     },
+    load::{self, Options, Profile, Scenario, Target},
     produce::{self, Oracle, Pace, plan::PlanOptions},
     telemetry,
 };
@@ -61,6 +62,7 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         Command::SeedDemo => seed_demo(&config).await?,
         Command::Verify { oracle } => verify(&config, oracle.as_deref()).await?,
         Command::Rebuild { dry_run } => rebuild(&config, dry_run).await?,
+        Command::Load(args) => load(&config, args).await?,
         Command::Dlq(command) => tokio::task::block_in_place(|| dlq(&config, command))?,
         Command::Config => print!("{}", config.shown()?),
         Command::Openapi | Command::Healthcheck { .. } => {}
@@ -80,6 +82,7 @@ async fn produce(config: &Config, args: ProduceArgs) -> Result<(), Box<dyn Error
         losses: args.losses,
         poison: args.poison,
         seed: args.seed,
+        namespace: 0,
     };
     let pace = Pace {
         rate: args.rate,
@@ -159,6 +162,60 @@ async fn rebuild(config: &Config, is_dry: bool) -> Result<(), Box<dyn Error>> {
         "up to version {version}: {levels} levels and {lines} lines differed from the ledger; {done}"
     );
     Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "what a command prints is its result")]
+async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
+    let options = Options {
+        users: args.users,
+        spawn_rate: args.spawn_rate,
+        run_time: args.run_time,
+        rate: args.rate,
+        // Short enough to be typed again.
+        seed: args
+            .seed
+            .unwrap_or_else(|| u64::from(rand::random::<u32>())),
+        is_quiet: args.headless,
+        folder: args.reports,
+        earlier: args.compare,
+    };
+    let hosts = if args.hosts.is_empty() {
+        let listens = config.http.listen.iter().take(1);
+        listens.map(ToString::to_string).collect()
+    } else {
+        args.hosts
+    };
+    let target = Target {
+        hosts,
+        config,
+        store: app::store_for_verify(config).ok(),
+    };
+    let scenarios = match args.scenario {
+        Scenario::All => Scenario::EACH.to_vec(),
+        one => vec![one],
+    };
+    let mut red = Vec::new();
+    for scenario in scenarios {
+        let reported = load::run(&target, Profile::of(scenario), &options).await?;
+        let outcome = &reported.outcome;
+        for line in load::summary(outcome) {
+            println!("{line}");
+        }
+        println!("report: {}", reported.html.display());
+        if let Some(folder) = &args.charts {
+            std::fs::create_dir_all(folder)?;
+            let path = folder.join(format!("{}.svg", scenario.name()));
+            std::fs::write(path, load::picture(outcome)?)?;
+        }
+        if outcome.is_red() || args.strict && outcome.missed_goals() > 0 {
+            red.push(scenario.name());
+        }
+    }
+    if red.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("red: {}", red.join(", ")).into())
+    }
 }
 
 /// Blocks.

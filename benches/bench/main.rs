@@ -197,6 +197,7 @@ fn plan(options: &Options, skew: f64) -> PlanOptions {
         losses: 0.0,
         poison: 0.0,
         seed: 1,
+        namespace: 0,
     }
 }
 

@@ -128,6 +128,28 @@ impl DeadLetters {
         }
     }
 
+    /// Tells the key, the first origin and the reason of each letter that was written since then.
+    pub fn tell(
+        &self,
+        since: Option<Timestamp>,
+        mut tell: impl FnMut(Option<&[u8]>, &Origin, Reason),
+    ) -> Result<(), DeadLettersError> {
+        let selection = Selection {
+            since,
+            ..Selection::default()
+        };
+        self.each(&selection, |letter| {
+            let told = &letter.told;
+            tell(
+                letter.content.key.as_deref(),
+                &told.first_origin,
+                told.reason,
+            );
+            Ok(())
+        })?;
+        Ok(())
+    }
+
     /// Tells each letter that is selected; returns how many messages of the topic are no dead letters.
     fn each(
         &self,

@@ -26,7 +26,7 @@ use crate::{
         reservation::{State as Standing, Step},
     },
     inventory::decide::{Decided, Rendered},
-    store::orders::{Listed, Order},
+    store::orders::Order,
 };
 
 /// Orders of the newest ones where the request does not say, and at most.
@@ -235,11 +235,10 @@ pub(super) async fn list(
     Query(query): Query<PageQuery>,
 ) -> Result<Response, ApiError> {
     let numbered = query.numbered()?;
-    let listed = Listed::Newest {
-        offset: numbered.offset(),
-        limit: numbered.per_page,
-    };
-    let read = context.inventory.orders(listed).await?;
+    let inventory = &context.inventory;
+    let read = inventory
+        .orders(numbered.offset(), numbered.per_page)
+        .await?;
     let (orders, total) = read.value;
     let body = OrdersPageBody {
         orders: orders.iter().map(OrderBody::of).collect(),
@@ -283,8 +282,7 @@ pub(super) async fn recent(
             limit.ok_or(ApiError::unprocessable("limit is a number from 1 to 100"))?
         }
     };
-    let listed = Listed::Newest { offset: 0, limit };
-    let read = context.inventory.orders(listed).await?;
+    let read = context.inventory.orders(0, limit).await?;
     let body = RecentBody {
         orders: read.value.0.iter().map(OrderBody::of).collect(),
     };
@@ -315,9 +313,8 @@ pub(super) async fn show(
 
 async fn order(context: &Context, id: &str) -> Result<(Order, CommitPoint), ApiError> {
     let number = number(id).ok_or_else(|| no_order(id))?;
-    let read = context.inventory.orders(Listed::Number(number)).await?;
-    let order = read.value.0.into_iter().next();
-    Ok((order.ok_or_else(|| no_order(id))?, read.as_of))
+    let read = context.inventory.order(number).await?;
+    Ok((read.value.ok_or_else(|| no_order(id))?, read.as_of))
 }
 
 /// Nothing has to be said.

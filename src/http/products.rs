@@ -28,7 +28,7 @@ use crate::{
         stock::ProductStock,
     },
     inventory::catalogue::{Entry, PutError},
-    store::listings::{Listed, Listing, NewProduct},
+    store::listings::{Listing, NewProduct},
 };
 
 /// Entries of a page where the request does not say, and at most.
@@ -213,11 +213,10 @@ pub(super) async fn list(
     Query(query): Query<PageQuery>,
 ) -> Result<Response, ApiError> {
     let numbered = query.numbered()?;
-    let listed = Listed::Page {
-        offset: numbered.offset(),
-        limit: numbered.per_page,
-    };
-    let read = context.inventory.listings(listed).await?;
+    let inventory = &context.inventory;
+    let read = inventory
+        .listings(numbered.offset(), numbered.per_page)
+        .await?;
     let (listings, total) = read.value;
     let body = ListedPageBody {
         products: listings.iter().map(ListedBody::of).collect(),
@@ -256,9 +255,8 @@ async fn listing(
     id: &str,
 ) -> Result<(Listing, crate::domain::CommitPoint), ApiError> {
     let number = number(id).ok_or_else(|| no_product(id))?;
-    let read = context.inventory.listings(Listed::Number(number)).await?;
-    let listing = read.value.0.into_iter().next();
-    Ok((listing.ok_or_else(|| no_product(id))?, read.as_of))
+    let read = context.inventory.listing(number).await?;
+    Ok((read.value.ok_or_else(|| no_product(id))?, read.as_of))
 }
 
 fn code_and_name(sku: &str, name: &str) -> Result<(Code, Name), ApiError> {

@@ -15,8 +15,8 @@ use crate::{
     },
     store::{
         AsOf, StoreError,
-        listings::{self, Listed, Listing},
-        orders::{self, Order},
+        listings::{self, Listing},
+        orders::Order,
         writer::{WriteTx, Writer},
     },
 };
@@ -37,9 +37,18 @@ enum Change<'c> {
 }
 
 impl Inventory {
-    /// Products of the list, and how many there are in all.
-    pub async fn listings(&self, listed: Listed) -> Result<AsOf<(Vec<Listing>, i64)>, StoreError> {
-        self.retried(|| self.store.listings(listed)).await
+    /// So many products of the list after the first so many, and how many there are in all.
+    pub async fn listings(
+        &self,
+        offset: i64,
+        limit: i64,
+    ) -> Result<AsOf<(Vec<Listing>, i64)>, StoreError> {
+        self.retried(|| self.store.listings(offset, limit)).await
+    }
+
+    /// The product with this number in the list, as it is listed.
+    pub async fn listing(&self, number: i64) -> Result<AsOf<Option<Listing>>, StoreError> {
+        self.retried(|| self.store.listing(number)).await
     }
 
     /// The product with this number in the list.
@@ -47,12 +56,18 @@ impl Inventory {
         self.retried(|| self.store.listed_product(number)).await
     }
 
-    /// Orders, and how many there are in all.
+    /// So many orders after the newest so many, and how many there are in all.
     pub async fn orders(
         &self,
-        listed: orders::Listed,
+        offset: i64,
+        limit: i64,
     ) -> Result<AsOf<(Vec<Order>, i64)>, StoreError> {
-        self.retried(|| self.store.orders(listed)).await
+        self.retried(|| self.store.orders(offset, limit)).await
+    }
+
+    /// The order with this number.
+    pub async fn order(&self, number: i64) -> Result<AsOf<Option<Order>>, StoreError> {
+        self.retried(|| self.store.order(number)).await
     }
 
     /// Changes what a listed product is called and costs; `None` if there is none.

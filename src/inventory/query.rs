@@ -105,15 +105,7 @@ impl Inventory {
 
     /// A product with all its levels.
     pub async fn stock_of(&self, id: ProductId) -> Result<AsOf<Option<ProductStock>>, StoreError> {
-        let selection = Selection {
-            products: &[id],
-            ..Selection::default()
-        };
-        let mut read = self.product_stock(selection).await?;
-        Ok(AsOf {
-            value: read.value.pop(),
-            as_of: read.as_of,
-        })
+        self.retried(|| self.store.stock_of(id)).await
     }
 
     /// A reservation; `None` if there never was one of this id.

@@ -34,6 +34,17 @@ pub struct PlanOptions {
     /// Percentage of messages that are none.
     pub poison: f64,
     pub seed: u64,
+    /// Whose warehouses and products they are: each namespace has its own, and 0 is everybody's.
+    #[serde(default, skip_serializing_if = "is_everybodys")]
+    pub namespace: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "what serde calls it with"
+)]
+fn is_everybodys(namespace: &u64) -> bool {
+    *namespace == 0
 }
 
 impl PlanOptions {
@@ -95,9 +106,11 @@ impl Plan {
             options: options.clone(),
             random: ChaCha8Rng::seed_from_u64(options.hash()),
             warehouses: (0..options.warehouses.max(1))
-                .filter_map(warehouse)
+                .filter_map(|number| warehouse_of(options.namespace, number))
                 .collect(),
-            products: (0..products).filter_map(product).collect(),
+            products: (0..products)
+                .filter_map(|number| product_of(options.namespace, number))
+                .collect(),
             popularity,
             under_way: Vec::with_capacity(UNDER_WAY),
             recent: VecDeque::with_capacity(REPEATABLE),
@@ -265,17 +278,31 @@ impl Iterator for Plan {
 
 /// The warehouse with this number, the same for every seed.
 pub fn warehouse(number: u32) -> Option<WarehouseId> {
-    WarehouseId::new(stable_id("warehouse", number))
+    warehouse_of(0, number)
 }
 
 /// The product with this number, the same for every seed.
 pub fn product(number: u32) -> Option<ProductId> {
-    ProductId::new(stable_id("product", number))
+    product_of(0, number)
 }
 
-fn stable_id(kind: &str, number: u32) -> Uuid {
-    let hash = xxh3_128(format!("stockyard {kind} {number}").as_bytes());
-    uuid::Builder::from_custom_bytes(hash.to_be_bytes()).into_uuid()
+/// The warehouse with this number in a namespace.
+pub fn warehouse_of(namespace: u64, number: u32) -> Option<WarehouseId> {
+    WarehouseId::new(stable_id("warehouse", namespace, number))
+}
+
+/// The product with this number in a namespace.
+pub fn product_of(namespace: u64, number: u32) -> Option<ProductId> {
+    ProductId::new(stable_id("product", namespace, number))
+}
+
+fn stable_id(kind: &str, namespace: u64, number: u32) -> Uuid {
+    let name = if namespace == 0 {
+        format!("stockyard {kind} {number}")
+    } else {
+        format!("stockyard {namespace:016x} {kind} {number}")
+    };
+    uuid::Builder::from_custom_bytes(xxh3_128(name.as_bytes()).to_be_bytes()).into_uuid()
 }
 
 fn random_id(random: &mut impl Rng) -> MovementId {
@@ -296,8 +323,8 @@ fn rank_to_place(rank: f64, length: usize) -> usize {
     (rank as usize).clamp(1, length) - 1
 }
 
-/// A message as warehouses publish it.
-fn envelope(fact: &Fact, id: MovementId) -> String {
+/// A message as warehouses publish it. `id` identifies nothing.
+pub fn envelope(fact: &Fact, id: MovementId) -> String {
     let event = fact.side.as_str();
     let upper = event.to_ascii_uppercase();
     // A code for the warehouse that follows from its id.
@@ -334,6 +361,7 @@ mod tests {
             losses: 3.0,
             poison: 1.0,
             seed: 7,
+            namespace: 0,
         }
     }
 

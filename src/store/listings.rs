@@ -30,17 +30,6 @@ pub struct Listing {
     pub stock: i64,
 }
 
-/// Which products are listed.
-#[derive(Clone, Copy, Debug)]
-pub enum Listed {
-    Number(i64),
-    /// So many after the first so many, by number.
-    Page {
-        offset: i64,
-        limit: i64,
-    },
-}
-
 /// What became of a product that was to be changed.
 #[derive(Clone, Debug)]
 pub enum Changed {
@@ -195,26 +184,20 @@ impl ListingRow {
 }
 
 impl Store {
-    /// Products of the list by number, and how many there are in all.
-    pub async fn listings(&self, listed: Listed) -> Result<AsOf<(Vec<Listing>, i64)>, StoreError> {
-        let (number, offset, limit) = match listed {
-            Listed::Number(number) => (Some(number), 0, 1),
-            Listed::Page { offset, limit } => (None, offset, limit),
-        };
+    /// A page of the list: so many products after the first so many, by number; and how many there are in all.
+    pub async fn listings(
+        &self,
+        offset: i64,
+        limit: i64,
+    ) -> Result<AsOf<(Vec<Listing>, i64)>, StoreError> {
         let rows = sqlx::query_as!(
             ListingRow,
             r#"select c.version, c.tag, t.total as "total!", p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
                 p.min_stock, p.reorder_point, p.price::text as price, s.stock
             from (select version, tag from stock_commits order by version desc limit 1) c
-            cross join (
-                select case when $1::bigint is null then (
-                    select count(*) from products where sku is not null and archived_at is null
-                ) else 1 end as total
-            ) t
+            cross join (select count(*) as total from products where sku is not null and archived_at is null) t
             left join lateral (
-                select * from products
-                where sku is not null and archived_at is null and ($1::bigint is null or number = $1)
-                order by number offset $2 limit $3
+                select * from products where sku is not null and archived_at is null order by number offset $1 limit $2
             ) p on true
             left join lateral (
                 select least(coalesce(sum(greatest(on_hand - reserved
@@ -222,7 +205,6 @@ impl Store {
                 from stock_levels where product_id = p.product_id
             ) s on true
             order by p.number"#,
-            number,
             offset,
             limit
         )
@@ -235,6 +217,30 @@ impl Store {
                 rows.iter().filter_map(ListingRow::listing).collect(),
                 newest.total,
             ),
+        })
+    }
+
+    /// The product with this number in the list. A statement of its own: one plan serves all numbers, and none of a page's serves one.
+    pub async fn listing(&self, number: i64) -> Result<AsOf<Option<Listing>>, StoreError> {
+        let row = sqlx::query_as!(
+            ListingRow,
+            r#"select c.version, c.tag, 1::bigint as "total!", p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
+                p.min_stock, p.reorder_point, p.price::text as price, s.stock
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            left join products p on p.number = $1 and p.sku is not null and p.archived_at is null
+            left join lateral (
+                select least(coalesce(sum(greatest(on_hand - reserved
+                    + case when reserved > 0 then (select units from stock_due_units(inventory_id)) else 0 end, 0)), 0), 9223372036854775807)::bigint as stock
+                from stock_levels where product_id = p.product_id
+            ) s on true"#,
+            number
+        )
+        .fetch_optional(&self.reads)
+        .await?
+        .ok_or(StoreError::NO_COMMITS)?;
+        Ok(AsOf {
+            as_of: commit_point(row.version, row.tag)?,
+            value: row.listing(),
         })
     }
 

@@ -209,6 +209,15 @@ impl Store {
         Ok(applied >= newest)
     }
 
+    /// The server's version, as it calls itself.
+    pub async fn server_version(&self) -> Result<String, StoreError> {
+        let version =
+            sqlx::query_scalar!(r#"select current_setting('server_version') as "version!""#)
+                .fetch_one(&self.reads)
+                .await?;
+        Ok(version)
+    }
+
     /// Most read connections.
     pub fn read_connections_max(&self) -> u32 {
         self.reads.options().get_max_connections()

@@ -20,17 +20,6 @@ pub struct Order {
     pub created_at: Timestamp,
 }
 
-/// Which orders are listed.
-#[derive(Clone, Copy, Debug)]
-pub enum Listed {
-    Number(i64),
-    /// So many after the newest so many, the newest first.
-    Newest {
-        offset: i64,
-        limit: i64,
-    },
-}
-
 /// A row beside the newest commit; without a number where there is none.
 struct OrderRow {
     version: i64,
@@ -65,30 +54,26 @@ impl OrderRow {
 }
 
 impl Store {
-    /// Orders, and how many there are in all.
-    pub async fn orders(&self, listed: Listed) -> Result<AsOf<(Vec<Order>, i64)>, StoreError> {
-        let (number, offset, limit) = match listed {
-            Listed::Number(number) => (Some(number), 0, 1),
-            Listed::Newest { offset, limit } => (None, offset, limit),
-        };
+    /// So many orders after the newest so many, the newest first; and how many there are in all.
+    pub async fn orders(
+        &self,
+        offset: i64,
+        limit: i64,
+    ) -> Result<AsOf<(Vec<Order>, i64)>, StoreError> {
         let rows = sqlx::query_as!(
             OrderRow,
             r#"select c.version, c.tag, t.total as "total!", o.order_id as "order_id?", o.reservation_id as "reservation_id?",
                 r.state, p.number as "product_number?", p.product_id as "product_id?", p.sku, p.name, o.quantity as "quantity?",
                 o.unit_price::text as unit_price, o.created_at as "created_at?: PgTime"
             from (select version, tag from stock_commits order by version desc limit 1) c
-            cross join (select case when $1::bigint is null then (select count(*) from orders) else 1 end as total) t
-            left join lateral (
-                select * from orders where $1::bigint is null or order_id = $1
-                order by order_id desc offset $2 limit $3
-            ) o on true
+            cross join (select count(*) as total from orders) t
+            left join lateral (select * from orders order by order_id desc offset $1 limit $2) o on true
             left join products p on p.product_id = o.product_id
             left join lateral (
                 select max(case when state = 1 and expires_at <= now() then 4 else state end)::smallint as state
                 from reservations where reservation_id = o.reservation_id
             ) r on true
             order by o.order_id desc"#,
-            number,
             offset,
             limit
         )
@@ -101,6 +86,31 @@ impl Store {
                 rows.iter().filter_map(OrderRow::order).collect(),
                 newest.total,
             ),
+        })
+    }
+
+    /// One order, by its number. A statement of its own: one plan serves all numbers, and none of a list's serves one.
+    pub async fn order(&self, number: i64) -> Result<AsOf<Option<Order>>, StoreError> {
+        let row = sqlx::query_as!(
+            OrderRow,
+            r#"select c.version, c.tag, 1::bigint as "total!", o.order_id as "order_id?", o.reservation_id as "reservation_id?",
+                r.state, p.number as "product_number?", p.product_id as "product_id?", p.sku, p.name, o.quantity as "quantity?",
+                o.unit_price::text as unit_price, o.created_at as "created_at?: PgTime"
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            left join orders o on o.order_id = $1
+            left join products p on p.product_id = o.product_id
+            left join lateral (
+                select max(case when state = 1 and expires_at <= now() then 4 else state end)::smallint as state
+                from reservations where reservation_id = o.reservation_id
+            ) r on true"#,
+            number
+        )
+        .fetch_optional(&self.reads)
+        .await?
+        .ok_or(StoreError::NO_COMMITS)?;
+        Ok(AsOf {
+            as_of: commit_point(row.version, row.tag)?,
+            value: row.order(),
         })
     }
 }

@@ -44,6 +44,81 @@ impl Store {
     }
 }
 
+/// A level of a product beside the newest commit, with what its product and its warehouse are called.
+struct ProductRow {
+    version: i64,
+    tag: i32,
+    product_id: Option<Uuid>,
+    sku: Option<String>,
+    product_name: Option<String>,
+    min_stock: Option<i64>,
+    reorder_point: Option<i64>,
+    warehouse_id: Option<Uuid>,
+    code: Option<String>,
+    warehouse_name: Option<String>,
+    on_hand: Option<i64>,
+    reserved: Option<i64>,
+    revision: Option<i64>,
+    updated_at: Option<PgTime>,
+}
+
+impl ProductRow {
+    fn product(&self) -> Option<Product> {
+        let (sku, name) = (self.sku.as_deref(), self.product_name.as_deref());
+        product(
+            self.product_id?,
+            sku,
+            name,
+            self.min_stock,
+            self.reorder_point,
+        )
+    }
+
+    fn level(&self) -> Option<PlacedLevel> {
+        let (code, name) = (self.code.as_deref(), self.warehouse_name.as_deref());
+        Some(PlacedLevel {
+            warehouse: warehouse(self.warehouse_id?, code, name)?,
+            level: StockLevel {
+                on_hand: self.on_hand?,
+                reserved: self.reserved?,
+                revision: Revision(self.revision?),
+                updated_at: self.updated_at.as_ref().map(|at| at.0),
+            },
+        })
+    }
+}
+
+impl Store {
+    /// One product with its levels by warehouse. A statement of its own: one plan serves all products, where a selection is
+    /// planned each time, which takes longer than reading it.
+    pub async fn stock_of(&self, id: ProductId) -> Result<AsOf<Option<ProductStock>>, StoreError> {
+        let rows = sqlx::query_as!(
+            ProductRow,
+            r#"select c.version, c.tag, p.product_id as "product_id?", p.sku, p.name as product_name, p.min_stock, p.reorder_point,
+                l.warehouse_id as "warehouse_id?", w.code, w.name as warehouse_name, l.on_hand as "on_hand?",
+                l.reserved - case when l.reserved > 0 then (select units from stock_due_units(l.inventory_id)) else 0 end as "reserved?",
+                l.revision as "revision?", l.updated_at as "updated_at?: PgTime"
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            left join products p on p.product_id = $1 and p.archived_at is null
+            left join stock_levels l on l.product_id = p.product_id
+            left join warehouses w on w.warehouse_id = l.warehouse_id
+            order by l.warehouse_id"#,
+            id.uuid()
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
+        let value = newest.product().map(|product| ProductStock {
+            product,
+            levels: rows.iter().filter_map(ProductRow::level).collect(),
+        });
+        Ok(AsOf {
+            as_of: commit_point(newest.version, newest.tag)?,
+            value,
+        })
+    }
+}
+
 impl WriteTx<'_> {
     /// These products, as the transaction leaves them.
     pub async fn product_stock(

@@ -7,12 +7,13 @@ use std::{
 };
 
 /// From the ground up. No two modules of one floor import each other.
-const FLOORS: [&[&str]; 6] = [
+const FLOORS: [&[&str]; 7] = [
     &["domain", "config", "metrics", "clock"],
     &["event", "store", "cache", "kafka"],
     &["inventory"],
     &["live"],
     &["ingest", "http", "produce", "dead_letters", "demo"],
+    &["load"],
     &["app", "cli", "telemetry"],
 ];
 
@@ -23,7 +24,7 @@ const TECHNOLOGIES: [(&str, &[&str]); 4] = [
     ("redis", &["cache", "app"]),
     (
         "rdkafka",
-        &["kafka", "ingest", "produce", "dead_letters", "app"],
+        &["kafka", "ingest", "produce", "dead_letters", "load", "app"],
     ),
 ];
 

@@ -203,6 +203,7 @@ async fn a_process_frozen_anywhere_delays_others_by_three_seconds_at_most() {
         losses: 0.0,
         poison: 0.0,
         seed: 1,
+        namespace: 0,
     };
     world.publish(&options, 0, &[]).await.unwrap();
 

@@ -29,6 +29,7 @@ pub fn mixed(count: u64, seed: u64) -> PlanOptions {
         losses: 2.0,
         poison: 1.0,
         seed,
+        namespace: 0,
     }
 }
 

@@ -1,0 +1,137 @@
+//! Load tests against a live service, with an account of everything that was done: a run proves what the service promises while it
+//! measures how fast it is.
+//!
+//! A run makes products and publishes movements of its own, so it may share the service with others; it changes nothing else.
+//! Users are tasks with one connection each ([`users`]); requests are due at set times or follow an answer ([`pace`]); every
+//! answer is counted ([`figures`]) and judged by the account ([`oracle`]), every frame by the ones before it ([`picture`]). When
+//! the load is over everything is waited for and compared ([`settle`]). What is asked of the service is what any client could
+//! ask; the database is read only to prove that the ledger is what the levels say, and only where its address is known.
+
+mod baseline;
+mod catalogue;
+mod client;
+mod figures;
+mod freshness;
+mod invariants;
+mod levels;
+mod monitor;
+mod movements;
+mod operations;
+mod oracle;
+mod outcome;
+mod pace;
+mod picture;
+mod race;
+mod readers;
+mod report;
+mod run;
+mod scenario;
+mod service;
+mod settle;
+mod shop;
+mod sockets;
+mod stages;
+mod thresholds;
+mod users;
+mod writers;
+
+use std::{path::PathBuf, time::Duration};
+
+use rdkafka::error::KafkaError;
+
+use crate::{
+    clock::Clock, config::Config, dead_letters::DeadLettersError, domain::Timestamp, store::Store,
+};
+pub use invariants::{Finding, Invariant};
+pub use outcome::Outcome;
+pub use report::{picture, summary};
+pub use scenario::{Profile, Scenario};
+pub use thresholds::{Threshold, Verdict};
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("nothing ready answers at {0}")]
+    NotReady(String),
+    #[error("before the load: {0}")]
+    Prepare(String),
+    #[error("after the load: {0}")]
+    Settle(String),
+    #[error("kafka: {0}")]
+    Kafka(#[from] KafkaError),
+    #[error("dead letters: {0}")]
+    DeadLetters(#[from] DeadLettersError),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("report: {0}")]
+    Report(String),
+}
+
+/// What to run, above what the scenario says.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub users: Option<usize>,
+    pub spawn_rate: Option<f64>,
+    pub run_time: Option<Duration>,
+    pub rate: Option<f64>,
+    pub seed: u64,
+    /// No progress on the terminal.
+    pub is_quiet: bool,
+    /// Where reports go.
+    pub folder: PathBuf,
+    /// An earlier run's CSV to compare with; `None`: the newest of this scenario in the folder.
+    pub earlier: Option<PathBuf>,
+}
+
+/// What is tested.
+pub struct Target<'t> {
+    /// `host:port` of one service or more over one database.
+    pub hosts: Vec<String>,
+    /// Where its Kafka is, and what its topics are called.
+    pub config: &'t Config,
+    /// Its database, where that can be reached.
+    pub store: Option<Store>,
+}
+
+/// A run that is over, and where its report is.
+#[derive(Debug)]
+pub struct Reported {
+    pub outcome: Outcome,
+    pub html: PathBuf,
+}
+
+/// Runs one scenario, and writes its reports.
+pub async fn run(
+    target: &Target<'_>,
+    mut profile: Profile,
+    options: &Options,
+) -> Result<Reported, LoadError> {
+    change(&mut profile, options);
+    let began_at = Timestamp::from_micros(Clock::system().unix_micros());
+    let earlier = report::earlier(options, profile.scenario)?;
+    let paths = report::paths(&options.folder, profile.scenario.name(), began_at)?;
+    let outcome = stages::run(target, &profile, options, began_at, &paths.log).await?;
+    report::write(&outcome, earlier.as_ref(), &paths)?;
+    Ok(Reported {
+        outcome,
+        html: paths.html,
+    })
+}
+
+/// What the command line says goes above what the scenario says.
+fn change(profile: &mut Profile, options: &Options) {
+    if let Some(users) = options.users {
+        for stage in &mut profile.stages {
+            stage.users = users;
+        }
+    }
+    if let Some(rate) = options.spawn_rate {
+        profile.spawn_rate = rate;
+    }
+    if let Some(time) = options.run_time {
+        profile.last(time);
+    }
+    if let Some(rate) = options.rate {
+        profile.at_rate(rate);
+    }
+}

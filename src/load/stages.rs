@@ -1,0 +1,459 @@
+//! One run from its beginning to its end: prepare, look how the service is, load it stage by stage, wait, compare, look again.
+
+use std::{path::Path, sync::Arc};
+
+use rdkafka::error::KafkaError;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    LoadError, Options, Target, baseline,
+    catalogue::Catalogue,
+    client::{Call, Client},
+    invariants::Invariant,
+    monitor::Monitor,
+    movements::{self, Published, Stream},
+    operations::Operation,
+    oracle::Key,
+    outcome::{Alone, Baseline, Measured, Outcome},
+    pace::Schedule,
+    race,
+    readers::{Reader, Watcher},
+    report::machine,
+    run::Run,
+    scenario::{Doing, Profile, Scenario, Stage},
+    settle::{self, Truth},
+    shop::Shopper,
+    sockets::{Sockets, Watched},
+    thresholds,
+    users::{Crowd, Model},
+    writers::{WRITERS, Writer},
+};
+use crate::{
+    domain::Timestamp,
+    produce::plan::{self, PlanOptions},
+};
+
+/// Warehouses and products of the movements.
+const WAREHOUSES: u32 = 10;
+const PRODUCTS: u32 = 50;
+/// Messages of a backlog.
+const BACKLOG: u64 = 200_000;
+
+/// What a run is made with.
+struct Ready<'r> {
+    run: Arc<Run>,
+    target: &'r Target<'r>,
+    profile: &'r Profile,
+    catalogue: Arc<Catalogue>,
+    /// What names of products begin with, and whose movements they are.
+    prefix: String,
+    namespace: u64,
+    monitor: Arc<Monitor>,
+    crowd: Arc<Crowd>,
+    model: Model,
+    alone: Alone,
+    before: Option<Baseline>,
+}
+
+/// Runs it; the log is written as it goes.
+pub(super) async fn run(
+    target: &Target<'_>,
+    profile: &Profile,
+    options: &Options,
+    began_at: Timestamp,
+    log: &Path,
+) -> Result<Outcome, LoadError> {
+    let ready = Ready::make(target, profile, options, began_at, log).await?;
+    let run = &ready.run;
+    let interrupting = tokio::spawn(ends_when_interrupted(Arc::clone(run)));
+    let watching = CancellationToken::new();
+    let watch = tokio::spawn(Arc::clone(&ready.monitor).watch(watching.clone()));
+    let loaded = ready.load().await;
+    run.stop.cancel();
+    watching.cancel();
+    drop(watch.await);
+    let loaded = loaded?;
+
+    let mut measured = Measured {
+        tallies: run.figures.tallies(),
+        frames: run.figures.frames(),
+        took: ready.monitor.elapsed(),
+        before: ready.before,
+        after: None,
+        unsent: ready.model.schedule.untaken(run.clock.elapsed()),
+        late: run.figures.late(),
+    };
+    let failures = run.figures.failures();
+    ready
+        .monitor
+        .say("the load is over; waiting until everything is in, and comparing");
+    let truth = Truth {
+        config: target.config,
+        store: target.store.as_ref(),
+        since: began_at,
+    };
+    settle::settle(run, &truth, &loaded.published, &loaded.sockets).await?;
+    for sockets in loaded.sockets {
+        sockets.close().await;
+    }
+    interrupting.abort();
+    measured.after = baseline::back(&target.hosts, ready.probed(), ready.before).await;
+    let outcome = Outcome {
+        scenario: profile.scenario.name(),
+        began_at,
+        seed: options.seed,
+        settings: settings(profile, &target.hosts),
+        thresholds: thresholds::judge(&profile.limits, &measured),
+        measured,
+        seconds: ready.monitor.seconds(),
+        failures,
+        findings: run.oracle.findings.all(),
+        alone: Some(ready.alone),
+        figures: loaded.figures,
+        machine: machine::describe(target).await,
+        events: ready.monitor.events(),
+    };
+    for line in super::report::summary(&outcome) {
+        ready.monitor.log(&line);
+    }
+    Ok(outcome)
+}
+
+/// The first interrupt ends the load, and what was done is compared; after the second nothing more is waited for.
+async fn ends_when_interrupted(run: Arc<Run>) {
+    while tokio::signal::ctrl_c().await.is_ok() {
+        if run.is_over() {
+            run.give_up();
+        }
+        run.stop.cancel();
+    }
+}
+
+impl<'r> Ready<'r> {
+    /// Makes what the run is made with, and looks how the service is before it.
+    async fn make(
+        target: &'r Target<'r>,
+        profile: &'r Profile,
+        options: &Options,
+        began_at: Timestamp,
+        log: &Path,
+    ) -> Result<Self, LoadError> {
+        let is_disturbed = profile.scenario == Scenario::Chaos;
+        let run = Arc::new(Run::new(target.hosts.clone(), options.seed, is_disturbed));
+        is_ready(&run).await?;
+        // Nobody else has these, also when the same seed runs again.
+        let namespace = began_at.micros().unsigned_abs();
+        let prefix = format!("LT-{namespace:x}");
+        let catalogue = Catalogue::make(&run, &prefix, profile.assortment).await?;
+        let users = profile.stages.iter().map(|stage| stage.users).max();
+        let alone = baseline::alone(users.unwrap_or(1)).await?;
+        let probed = &catalogue.products[0].key;
+        // The first one warms up what the second one measures.
+        baseline::probe(&target.hosts, probed).await;
+        let before = baseline::probe(&target.hosts, probed).await;
+
+        run.figures.begin();
+        let name = profile.scenario.name();
+        let monitor = Monitor::new(&run, name, profile.lasts(), log, options.is_quiet)?;
+        let model = match profile.rate {
+            Some(rate) => Model::open(rate, run.clock.elapsed()),
+            None => Model::closed(profile.think),
+        };
+        Ok(Self {
+            run,
+            target,
+            profile,
+            catalogue: Arc::new(catalogue),
+            prefix,
+            namespace,
+            monitor: Arc::new(monitor),
+            crowd: Arc::new(Crowd::new(0, profile.spawn_rate)),
+            model,
+            alone,
+            before,
+        })
+    }
+
+    /// The level that is read of the idle service.
+    fn probed(&self) -> &Key {
+        &self.catalogue.products[0].key
+    }
+}
+
+async fn is_ready(run: &Arc<Run>) -> Result<(), LoadError> {
+    for (number, host) in run.hosts().iter().enumerate() {
+        let mut client = Client::new(run, number);
+        let call = Call::new(Operation::GetHealth, "/readyz");
+        let answer = client.ask(run.clock.elapsed(), call).await;
+        answer.ok_or_else(|| LoadError::NotReady(host.clone()))?;
+    }
+    Ok(())
+}
+
+fn settings(profile: &Profile, hosts: &[String]) -> Vec<(&'static str, String)> {
+    let stages = profile.stages.iter().map(|stage| {
+        let Stage {
+            users,
+            sockets,
+            lasts,
+        } = stage;
+        format!(
+            "{users} users and {sockets} sockets for {} s",
+            lasts.as_secs()
+        )
+    });
+    let model = match profile.rate {
+        Some(rate) => {
+            format!("open: {rate} requests a second at set times, timed from when they were due")
+        }
+        None => format!(
+            "closed: users think {} to {} ms after an answer",
+            profile.think.0.as_millis(),
+            profile.think.1.as_millis()
+        ),
+    };
+    vec![
+        ("Service", hosts.join(", ")),
+        ("Stages", stages.collect::<Vec<_>>().join(", then ")),
+        ("Model", model),
+        (
+            "Users that come in a second",
+            profile.spawn_rate.to_string(),
+        ),
+        ("Movement messages a second", profile.messages.to_string()),
+        ("Other writes a second", profile.writes.to_string()),
+    ]
+}
+
+/// What is left of a load.
+struct Loaded {
+    published: Published,
+    sockets: Vec<Sockets>,
+    figures: Vec<(String, String)>,
+}
+
+type Publishing = JoinHandle<Result<Published, KafkaError>>;
+
+impl Ready<'_> {
+    async fn load(&self) -> Result<Loaded, LoadError> {
+        let mut loaded = Loaded {
+            published: Published::default(),
+            sockets: Vec::new(),
+            figures: Vec::new(),
+        };
+        match self.profile.scenario {
+            Scenario::Race => {
+                loaded.figures = race::rounds(&self.run, &self.catalogue, &self.prefix).await?;
+                return Ok(loaded);
+            }
+            Scenario::Ingest => {
+                let (published, figure) = self.backlog().await?;
+                loaded.published = published;
+                loaded.figures.push(figure);
+            }
+            _ => {}
+        }
+        let (marked, publishing) = self.publish().await;
+        let mut sockets = Sockets::new(&self.run);
+        let users = self.users();
+        let writing = self.write();
+        self.stages(&mut sockets).await;
+        self.run.stop.cancel();
+        drop(users.await);
+        drop(writing.await);
+        if let Some(publishing) = publishing {
+            let published = publishing.await;
+            let published = published.map_err(|error| LoadError::Settle(error.to_string()))??;
+            loaded.figures.push(tell(&published));
+            loaded.published.absorb(published);
+        }
+        loaded.sockets = vec![marked, sockets];
+        Ok(loaded)
+    }
+
+    /// One stage after the other, or until somebody ends it.
+    async fn stages(&self, sockets: &mut Sockets) {
+        let watched: Vec<Watched> = self
+            .catalogue
+            .products
+            .iter()
+            .map(|product| Watched::product(&product.sku))
+            .collect();
+        for (number, stage) in self.profile.stages.iter().enumerate() {
+            let more = stage.sockets.saturating_sub(sockets.count());
+            if more > 0 {
+                sockets.connect(more, &watched).await;
+            }
+            if number > 0 || self.profile.stages.len() > 1 {
+                let Stage { users, sockets, .. } = stage;
+                self.monitor
+                    .event(format!("{users} users, {sockets} sockets"));
+            }
+            self.crowd.want(stage.users);
+            if !self
+                .run
+                .sleep_until(self.run.clock.elapsed() + stage.lasts)
+                .await
+            {
+                return;
+            }
+        }
+    }
+
+    fn users(&self) -> JoinHandle<()> {
+        let (run, crowd, model) = (
+            Arc::clone(&self.run),
+            Arc::clone(&self.crowd),
+            self.model.clone(),
+        );
+        match self.profile.doing {
+            Doing::Shop => {
+                let (catalogue, prefix) = (Arc::clone(&self.catalogue), self.prefix.clone());
+                let make = {
+                    let run = Arc::clone(&run);
+                    move |number| Shopper::new(&run, &catalogue, &prefix, number)
+                };
+                tokio::spawn(crowd.work(run, model, make))
+            }
+            Doing::WatchOne => {
+                let product = self.catalogue.products[0].clone();
+                let make = {
+                    let run = Arc::clone(&run);
+                    move |number| Watcher::new(&run, &product, number)
+                };
+                tokio::spawn(crowd.work(run, model, make))
+            }
+            Doing::Read => {
+                let keys = Arc::new(self.moved_keys());
+                let make = {
+                    let run = Arc::clone(&run);
+                    move |number| Reader::new(&run, &keys, number)
+                };
+                tokio::spawn(crowd.work(run, model, make))
+            }
+        }
+    }
+
+    /// Keys that movements go from and to.
+    fn moved_keys(&self) -> Vec<Key> {
+        let all = (0..WAREHOUSES).flat_map(|w| (0..PRODUCTS).map(move |p| (w, p)));
+        let key = |(warehouse, product)| {
+            let warehouse = plan::warehouse_of(self.namespace, warehouse)?;
+            let product = plan::product_of(self.namespace, product)?;
+            Some(Key {
+                warehouse: warehouse.uuid(),
+                product: product.to_string().into(),
+            })
+        };
+        all.filter_map(key).collect()
+    }
+
+    /// Changes what is watched.
+    fn write(&self) -> JoinHandle<()> {
+        if self.profile.writes <= 0.0 {
+            return tokio::spawn(async {});
+        }
+        #[expect(clippy::cast_precision_loss, reason = "eight")]
+        let crowd = Arc::new(Crowd::new(WRITERS, WRITERS as f64 * 1_000.0));
+        let model = Model::open(self.profile.writes, self.run.clock.elapsed());
+        let (run, catalogue) = (Arc::clone(&self.run), Arc::clone(&self.catalogue));
+        let make = {
+            let run = Arc::clone(&run);
+            move |number| Writer::new(&run, &catalogue, number)
+        };
+        // They are no users: those are counted.
+        tokio::spawn(async move { crowd.work_aside(run, model, make).await })
+    }
+
+    fn plan(&self, seed: u64) -> PlanOptions {
+        PlanOptions {
+            count: u64::MAX,
+            warehouses: WAREHOUSES,
+            products: PRODUCTS,
+            skew: 0.8,
+            duplicates: 10.0,
+            out_of_order: 5.0,
+            losses: 1.0,
+            poison: 0.5,
+            seed,
+            namespace: self.namespace,
+        }
+    }
+
+    /// Publishes beside the users, with somebody who looks how fresh answers are.
+    async fn publish(&self) -> (Sockets, Option<Publishing>) {
+        let mut marked = Sockets::new(&self.run);
+        if self.profile.messages <= 0.0 {
+            return (marked, None);
+        }
+        if let Some(product) = movements::marked_product(self.namespace) {
+            let watched = Watched::marked(&product.to_string().into());
+            marked.connect(1, &[watched]).await;
+        }
+        let now = self.run.clock.elapsed();
+        let stream = Stream {
+            kafka: self.target.config.kafka.clone(),
+            options: self.plan(self.run.seed),
+            schedule: Some(Arc::new(Schedule::new(self.profile.messages, now))),
+            is_marked: true,
+        };
+        (marked, Some(stream.publish(Arc::clone(&self.run))))
+    }
+
+    /// As many messages as fast as Kafka takes them, until all of them are in.
+    async fn backlog(&self) -> Result<(Published, (String, String)), LoadError> {
+        self.monitor
+            .event(format!("a backlog of {BACKLOG} messages"));
+        let began = self.run.clock.elapsed();
+        let stream = Stream {
+            kafka: self.target.config.kafka.clone(),
+            options: PlanOptions {
+                count: BACKLOG,
+                ..self.plan(!self.run.seed)
+            },
+            schedule: None,
+            is_marked: false,
+        };
+        let publishing = stream.publish(Arc::clone(&self.run)).await;
+        let published = publishing.map_err(|error| LoadError::Settle(error.to_string()))??;
+        let is_in = settle::all_in(&self.run).await;
+        let took = self.run.clock.elapsed().saturating_sub(began);
+        let why = || "a backlog did not come in".to_owned();
+        self.run
+            .oracle
+            .findings
+            .look(Invariant::EventsOnce, is_in, why);
+        #[expect(clippy::cast_precision_loss, reason = "a rate is no count")]
+        let rate = published.messages as f64 / took.as_secs_f64();
+        self.monitor.event("a steady stream");
+        let figure = (
+            format!("A backlog of {BACKLOG} messages, published and taken in at once"),
+            format!(
+                "{rate:.0} messages/s (published within {:.1} s, all in after {:.1} s)",
+                published.took.as_secs_f64(),
+                took.as_secs_f64()
+            ),
+        );
+        Ok((published, figure))
+    }
+}
+
+fn tell(published: &Published) -> (String, String) {
+    let Published {
+        messages,
+        facts,
+        duplicates,
+        dead,
+        took,
+        ..
+    } = published;
+    (
+        "Movement messages".to_owned(),
+        format!(
+            "{messages} in {} s: {facts} facts, {duplicates} duplicates, {} that cannot count",
+            took.as_secs(),
+            dead.len()
+        ),
+    )
+}
