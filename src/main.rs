@@ -20,7 +20,7 @@ use stockyard::{
         rebuild,
         verify::{Expected, Verifier},
     },
-    load::{self, Options, Profile, Scenario, Target},
+    load::{self, Options, Profile, Reported, Scenario, Target, chaos::Stack},
     produce::{self, Oracle, Pace, plan::PlanOptions},
     telemetry,
 };
@@ -177,18 +177,14 @@ async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
             .unwrap_or_else(|| u64::from(rand::random::<u32>())),
         is_quiet: args.headless,
         folder: args.reports,
+        patience: None,
         earlier: args.compare,
     };
     let hosts = if args.hosts.is_empty() {
         let listens = config.http.listen.iter().take(1);
         listens.map(ToString::to_string).collect()
     } else {
-        args.hosts
-    };
-    let target = Target {
-        hosts,
-        config,
-        store: app::store_for_verify(config).ok(),
+        args.hosts.clone()
     };
     let scenarios = match args.scenario {
         Scenario::All => Scenario::EACH.to_vec(),
@@ -196,7 +192,21 @@ async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
     };
     let mut red = Vec::new();
     for scenario in scenarios {
-        let reported = load::run(&target, Profile::of(scenario), &options).await?;
+        let profile = Profile::of(scenario);
+        let reported = if scenario == Scenario::Chaos {
+            if !args.hosts.is_empty() {
+                return Err("chaos breaks only what it started itself: leave --host out".into());
+            }
+            chaos(profile, &options).await?
+        } else {
+            let target = Target {
+                hosts: hosts.clone(),
+                config,
+                store: app::store_for_verify(config).ok(),
+                stack: None,
+            };
+            load::run(&target, profile, &options).await?
+        };
         let outcome = &reported.outcome;
         for line in load::summary(outcome) {
             println!("{line}");
@@ -216,6 +226,24 @@ async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
     } else {
         Err(format!("red: {}", red.join(", ")).into())
     }
+}
+
+/// Over servers of its own.
+async fn chaos(profile: Profile, options: &Options) -> Result<Reported, Box<dyn Error>> {
+    let stack = Stack::start().await?;
+    let target = Target {
+        hosts: stack.hosts.clone(),
+        config: &stack.config,
+        store: app::store_for_verify(&stack.config).ok(),
+        stack: Some(&stack),
+    };
+    let reported = load::run(&target, profile, options).await;
+    let is_red = !matches!(&reported, Ok(reported) if !reported.outcome.is_red());
+    if is_red {
+        tracing::warn!("the services' logs are in {}", stack.folder().display());
+    }
+    stack.end(is_red).await;
+    Ok(reported?)
 }
 
 /// Blocks.

@@ -181,6 +181,8 @@ impl Inner {
                 )
             }
             CacheKey::Movement(id) => format!("{}m:{}", self.prefix, id.uuid().simple()),
+            CacheKey::Called(id) => format!("{}n:{}", self.prefix, id.uuid().simple()),
+            CacheKey::ListedTotal => format!("{}t", self.prefix),
         }
     }
 

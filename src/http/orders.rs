@@ -237,7 +237,7 @@ pub(super) async fn list(
     let numbered = query.numbered()?;
     let inventory = &context.inventory;
     let read = inventory
-        .orders(numbered.offset(), numbered.per_page)
+        .orders(numbered.offset(), numbered.per_page, true)
         .await?;
     let (orders, total) = read.value;
     let body = OrdersPageBody {
@@ -282,7 +282,7 @@ pub(super) async fn recent(
             limit.ok_or(ApiError::unprocessable("limit is a number from 1 to 100"))?
         }
     };
-    let read = context.inventory.orders(0, limit).await?;
+    let read = context.inventory.orders(0, limit, false).await?;
     let body = RecentBody {
         orders: read.value.0.iter().map(OrderBody::of).collect(),
     };

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     domain::{
-        CommitPoint, ProductId,
+        CommitPoint,
         catalogue::{Code, Name},
         price::Price,
     },
@@ -37,12 +37,12 @@ enum Change<'c> {
 }
 
 impl Inventory {
-    /// So many products of the list after the first so many, and how many there are in all.
+    /// So many products of the list after the first so many.
     pub async fn listings(
         &self,
         offset: i64,
         limit: i64,
-    ) -> Result<AsOf<(Vec<Listing>, i64)>, StoreError> {
+    ) -> Result<AsOf<Vec<Listing>>, StoreError> {
         self.retried(|| self.store.listings(offset, limit)).await
     }
 
@@ -51,18 +51,15 @@ impl Inventory {
         self.retried(|| self.store.listing(number)).await
     }
 
-    /// The product with this number in the list.
-    pub async fn listed_product(&self, number: i64) -> Result<Option<ProductId>, StoreError> {
-        self.retried(|| self.store.listed_product(number)).await
-    }
-
-    /// So many orders after the newest so many, and how many there are in all.
+    /// So many orders after the newest so many, and how many there are in all where they are to be counted.
     pub async fn orders(
         &self,
         offset: i64,
         limit: i64,
+        is_counted: bool,
     ) -> Result<AsOf<(Vec<Order>, i64)>, StoreError> {
-        self.retried(|| self.store.orders(offset, limit)).await
+        self.retried(|| self.store.orders(offset, limit, is_counted))
+            .await
     }
 
     /// The order with this number.

@@ -10,6 +10,7 @@ pub mod difference;
 pub mod feed;
 pub mod follow;
 pub mod listings;
+mod names;
 pub mod past;
 pub mod query;
 pub mod rebuild;
@@ -34,6 +35,7 @@ use crate::{
 use decide::{Decider, Desk};
 use feed::Audience;
 use follow::{Changed, FollowSettings, Follower, HANDED_MAX, Handed};
+use names::Hints;
 use query::Documents;
 use summary::{FeedState, Kept};
 
@@ -59,6 +61,7 @@ pub struct Inventory {
     /// The last totals; who holds it sums up.
     summary: Mutex<Option<Kept>>,
     feed: FeedState,
+    hints: Hints,
     /// The catalogue changes rarely: one at a time.
     catalogue_writer: Mutex<Writer>,
     /// A mistake is taken back rarely: one at a time.
@@ -93,6 +96,7 @@ impl Inventory {
             late_after: settings.late_after,
             summary: Mutex::default(),
             feed: FeedState::default(),
+            hints: Hints::default(),
             handed,
             desk,
         });
@@ -136,6 +140,9 @@ impl Inventory {
                     rule.mark(CacheKey::Stock(row.key), version);
                 }
             }
+        }
+        for change in &commit.catalogue {
+            names::mark(rule, change, version);
         }
         drop(self.handed.try_send(commit));
     }

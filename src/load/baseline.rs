@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Memory that a service may have more of and still count as back: what its allocator keeps.
 const GROWN_BYTES: f64 = 32.0 * 1024.0 * 1024.0;
 /// How long the generator is measured.
-const ALONE_LASTS: Duration = Duration::from_secs(2);
+const ALONE_LASTS: Duration = Duration::from_secs(1);
 /// Connections beyond which it gets no faster.
 const ALONE_CONNECTIONS_MAX: usize = 100;
 /// A level as the service would answer it.
@@ -66,6 +66,7 @@ pub(super) async fn back(
     hosts: &[String],
     key: &Key,
     before: Option<Baseline>,
+    patience: Option<Duration>,
 ) -> Option<Baseline> {
     let clock = crate::clock::Clock::system();
     loop {
@@ -75,7 +76,7 @@ pub(super) async fn back(
             let is_small = grown.is_none_or(|(now, before)| now - before <= GROWN_BYTES);
             is_small && now.p50 <= before.p50 * 2
         });
-        if is_back || clock.elapsed() > BACK_MAX {
+        if is_back || clock.elapsed() > patience.unwrap_or(BACK_MAX) {
             return now;
         }
         sleep(LOOK_EVERY).await;

@@ -9,6 +9,7 @@
 
 mod baseline;
 mod catalogue;
+pub mod chaos;
 mod client;
 mod figures;
 mod freshness;
@@ -20,6 +21,7 @@ mod operations;
 mod oracle;
 mod outcome;
 mod pace;
+mod page;
 mod picture;
 mod race;
 mod readers;
@@ -79,6 +81,8 @@ pub struct Options {
     pub is_quiet: bool,
     /// Where reports go.
     pub folder: PathBuf,
+    /// Longest nothing may come nearer at the end before what differs is called wrong.
+    pub patience: Option<Duration>,
     /// An earlier run's CSV to compare with; `None`: the newest of this scenario in the folder.
     pub earlier: Option<PathBuf>,
 }
@@ -91,6 +95,8 @@ pub struct Target<'t> {
     pub config: &'t Config,
     /// Its database, where that can be reached.
     pub store: Option<Store>,
+    /// Where its servers are the test's own, to be broken meanwhile.
+    pub stack: Option<&'t chaos::Stack>,
 }
 
 /// A run that is over, and where its report is.

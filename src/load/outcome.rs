@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    figures::{Failure, Frames, Second, Tally, Times},
+    figures::{Failure, Frames, Second, Tally, Times, sum},
     invariants::{Finding, Invariant},
     operations::Operation,
     thresholds::{Threshold, Verdict},
@@ -74,6 +74,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// All requests over HTTP.
+    pub fn all(&self) -> Tally {
+        sum(&self.measured.tallies)
+    }
+
     /// A promise was broken or a floor breached.
     pub fn is_red(&self) -> bool {
         self.broken().next().is_some()

@@ -65,6 +65,12 @@ impl Schedule {
         self.per_second.store(thousandths, Ordering::Relaxed);
     }
 
+    /// Requests per second; 0: nothing is due.
+    #[expect(clippy::cast_precision_loss, reason = "a rate is no count")]
+    pub(super) fn per_second(&self) -> f64 {
+        self.thousandths() as f64 / 1_000.0
+    }
+
     /// Thousandths of requests per second; 0: nothing is due.
     fn thousandths(&self) -> u64 {
         self.per_second.load(Ordering::Relaxed)

@@ -107,8 +107,8 @@ pub struct Profile {
     pub limits: Vec<Limit>,
 }
 
-/// A think time that makes a user about ten requests a second.
-const SHORT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(150));
+/// A think time that makes of 50 users the 300 requests a second that the guide expects of them.
+const SHORT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(200));
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// Of a shop: enough of each product that orders go on, and so little that some are sold out.
@@ -258,7 +258,7 @@ fn limits(scenario: Scenario) -> Vec<Limit> {
             Limit::new(MeanOfReads, 100.0, 10.0),
             Limit::new(MeanOfWrites, 100.0, 20.0),
             Limit::new(FailedShare, 0.01, 0.0),
-            Limit::new(PerSecond, 50.0, 80.0),
+            Limit::new(PerSecond, 50.0, 60.0),
         ],
         Scenario::Standard => vec![
             Limit::new(Mean, 500.0, 15.0),
@@ -266,12 +266,12 @@ fn limits(scenario: Scenario) -> Vec<Limit> {
             Limit::new(MeanOfWrites, 500.0, 20.0),
             Limit::new(P95, 500.0, 25.0),
             Limit::new(FailedShare, 0.01, 0.0),
-            Limit::new(PerSecond, 300.0, 400.0),
+            Limit::new(PerSecond, 300.0, 310.0),
         ],
         Scenario::Stress => vec![
             Limit::new(P99, 2_000.0, 50.0),
             Limit::new(FailedShare, 0.05, 0.0),
-            Limit::new(PerSecond, 100.0, 1_500.0),
+            Limit::new(PerSecond, 100.0, 1_000.0),
         ],
         Scenario::Race => vec![
             Limit::new(P99, 5_000.0, 1_000.0),

@@ -28,8 +28,8 @@ use crate::{
 
 /// Keys of one question.
 const KEYS: usize = 500;
-/// Longest nothing may come nearer before what differs is called wrong.
-const QUIET_MAX: Duration = Duration::from_secs(20);
+/// Longest nothing may come nearer before what differs is called wrong, unless told otherwise.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest in all.
 const SETTLE_MAX: Duration = Duration::from_mins(10);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -42,6 +42,8 @@ pub(super) struct Truth<'t> {
     pub config: &'t Config,
     /// Where the tables can be read themselves.
     pub store: Option<&'t Store>,
+    /// Longest nothing may come nearer before what differs is called wrong.
+    pub patience: Duration,
     /// When the run began: dead letters are looked for from then on.
     pub since: Timestamp,
 }
@@ -54,7 +56,7 @@ pub(super) async fn settle(
     sockets: &[Sockets],
 ) -> Result<(), LoadError> {
     let mut client = Client::new(run, 0);
-    let (found, version) = levels_settle(run, &mut client).await;
+    let (found, version) = levels_settle(run, &mut client, truth.patience).await;
     for sockets in sockets {
         sockets.are_current(version).await;
         sockets.compare(&found);
@@ -77,10 +79,10 @@ fn is_there(expected: Expected, found: Told) -> bool {
 }
 
 /// Waits until everything is in, or nothing comes nearer.
-pub(super) async fn all_in(run: &Arc<Run>) -> bool {
+pub(super) async fn all_in(run: &Arc<Run>, patience: Duration) -> bool {
     let mut client = Client::new(run, 0);
     let expected = run.oracle.expected();
-    let (found, _) = come_in(run, &mut client, &expected).await;
+    let (found, _) = come_in(run, &mut client, &expected, patience).await;
     let mut pairs = expected.iter().zip(&found);
     found.len() == expected.len()
         && pairs.all(|((_, expected), (_, found))| expected.is_none_or(|e| is_there(e, *found)))
@@ -91,6 +93,7 @@ async fn come_in(
     run: &Arc<Run>,
     client: &mut Client,
     expected: &[(Key, Option<Expected>)],
+    patience: Duration,
 ) -> (Vec<(Key, Told)>, i64) {
     let began = run.clock.elapsed();
     let (mut nearest, mut nearer_at) = (usize::MAX, began);
@@ -113,7 +116,7 @@ async fn come_in(
                 break;
             }
         }
-        let is_quiet = now.saturating_sub(nearer_at) > QUIET_MAX;
+        let is_quiet = now.saturating_sub(nearer_at) > patience;
         if is_quiet || now.saturating_sub(began) > SETTLE_MAX {
             break;
         }
@@ -123,9 +126,13 @@ async fn come_in(
 }
 
 /// Waits for the levels, and compares them; what was found, and as of which version.
-async fn levels_settle(run: &Arc<Run>, client: &mut Client) -> (Vec<(Key, Told)>, i64) {
+async fn levels_settle(
+    run: &Arc<Run>,
+    client: &mut Client,
+    patience: Duration,
+) -> (Vec<(Key, Told)>, i64) {
     let expected = run.oracle.expected();
-    let (found, version) = come_in(run, client, &expected).await;
+    let (found, version) = come_in(run, client, &expected, patience).await;
     for ((key, expected), (_, found)) in expected.iter().zip(&found) {
         match expected {
             Some(expected) => run.oracle.compare(key, *expected, *found),
@@ -239,7 +246,7 @@ async fn dead_letters(
     let found = loop {
         let found = letters(truth, dead).await?;
         let is_whole = dead.keys().all(|key| found.contains_key(key));
-        if is_whole || run.clock.elapsed().saturating_sub(began) > QUIET_MAX {
+        if is_whole || run.clock.elapsed().saturating_sub(began) > truth.patience {
             break found;
         }
         sleep(LOOK_EVERY).await;

@@ -62,7 +62,7 @@ pub(super) struct Shopper {
 
 /// What a user may want, and how much, in parts of the sum.
 const WISHES: [(Wish, u32); 18] = [
-    (Wish::Browse, 10),
+    (Wish::Browse, 12),
     (Wish::LookAtProduct, 14),
     (Wish::LookAtInventory, 10),
     (Wish::LookAtLevel, 18),
@@ -71,7 +71,7 @@ const WISHES: [(Wish, u32); 18] = [
     (Wish::LookAtMovement, 4),
     (Wish::LookAtUnknown, 1),
     (Wish::LookAtOrder, 4),
-    (Wish::LookAround, 3),
+    (Wish::LookAround, 1),
     (Wish::Order, 10),
     (Wish::StepOrder, 8),
     (Wish::ReserveInventory, 2),

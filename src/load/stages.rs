@@ -17,7 +17,7 @@ use super::{
     oracle::Key,
     outcome::{Alone, Baseline, Measured, Outcome},
     pace::Schedule,
-    race,
+    page, race,
     readers::{Reader, Watcher},
     report::machine,
     run::Run,
@@ -69,6 +69,7 @@ pub(super) async fn run(
     let interrupting = tokio::spawn(ends_when_interrupted(Arc::clone(run)));
     let watching = CancellationToken::new();
     let watch = tokio::spawn(Arc::clone(&ready.monitor).watch(watching.clone()));
+    let page = ready.show(options).await?;
     let loaded = ready.load().await;
     run.stop.cancel();
     watching.cancel();
@@ -91,6 +92,7 @@ pub(super) async fn run(
     let truth = Truth {
         config: target.config,
         store: target.store.as_ref(),
+        patience: options.patience.unwrap_or(settle::PATIENCE),
         since: began_at,
     };
     settle::settle(run, &truth, &loaded.published, &loaded.sockets).await?;
@@ -98,7 +100,16 @@ pub(super) async fn run(
         sockets.close().await;
     }
     interrupting.abort();
-    measured.after = baseline::back(&target.hosts, ready.probed(), ready.before).await;
+    if let Some(page) = page {
+        page.abort();
+    }
+    measured.after = baseline::back(
+        &target.hosts,
+        ready.probed(),
+        ready.before,
+        options.patience,
+    )
+    .await;
     let outcome = Outcome {
         scenario: profile.scenario.name(),
         began_at,
@@ -173,6 +184,39 @@ impl<'r> Ready<'r> {
             alone,
             before,
         })
+    }
+
+    /// Serves the page, unless nobody is to look. Only where it is the point does an occupied port end the run.
+    async fn show(
+        &self,
+        options: &Options,
+    ) -> Result<Option<JoinHandle<std::io::Result<()>>>, LoadError> {
+        if options.is_quiet {
+            return Ok(None);
+        }
+        let listener = match page::bind().await {
+            Ok(listener) => listener,
+            Err(error) if self.profile.scenario == Scenario::Interactive => {
+                let why = format!("port {} for the page: {error}", page::PORT);
+                return Err(LoadError::Prepare(why));
+            }
+            Err(error) => {
+                let what = format!("no page: port {}: {error}", page::PORT);
+                self.monitor.say(&what);
+                return Ok(None);
+            }
+        };
+        self.monitor.say(&format!(
+            "the run as it goes: http://127.0.0.1:{}/",
+            page::PORT
+        ));
+        let shown = page::Shown {
+            run: Arc::clone(&self.run),
+            monitor: Arc::clone(&self.monitor),
+            crowd: Arc::clone(&self.crowd),
+            schedule: Arc::clone(&self.model.schedule),
+        };
+        Ok(Some(tokio::spawn(page::serve(listener, shown))))
     }
 
     /// The level that is read of the idle service.
@@ -258,8 +302,16 @@ impl Ready<'_> {
         let mut sockets = Sockets::new(&self.run);
         let users = self.users();
         let writing = self.write();
-        self.stages(&mut sockets).await;
+        let lasts = self.profile.lasts();
+        let disturbing = async {
+            match self.target.stack {
+                Some(stack) => stack.disturb(&self.run, &self.monitor, lasts).await,
+                None => Ok(()),
+            }
+        };
+        let ((), disturbed) = tokio::join!(self.stages(&mut sockets), disturbing);
         self.run.stop.cancel();
+        disturbed?;
         drop(users.await);
         drop(writing.await);
         if let Some(publishing) = publishing {
@@ -417,7 +469,7 @@ impl Ready<'_> {
         };
         let publishing = stream.publish(Arc::clone(&self.run)).await;
         let published = publishing.map_err(|error| LoadError::Settle(error.to_string()))??;
-        let is_in = settle::all_in(&self.run).await;
+        let is_in = settle::all_in(&self.run, settle::PATIENCE).await;
         let took = self.run.clock.elapsed().saturating_sub(began);
         let why = || "a backlog did not come in".to_owned();
         self.run

@@ -155,7 +155,6 @@ impl WriteTx<'_> {
 struct ListingRow {
     version: i64,
     tag: i32,
-    total: i64,
     number: Option<i64>,
     product_id: Option<Uuid>,
     sku: Option<String>,
@@ -184,20 +183,22 @@ impl ListingRow {
 }
 
 impl Store {
-    /// A page of the list: so many products after the first so many, by number; and how many there are in all.
+    /// A page of the list: so many products, at most 100, after the first so many, by number.
     pub async fn listings(
         &self,
         offset: i64,
         limit: i64,
-    ) -> Result<AsOf<(Vec<Listing>, i64)>, StoreError> {
+    ) -> Result<AsOf<Vec<Listing>>, StoreError> {
         let rows = sqlx::query_as!(
             ListingRow,
-            r#"select c.version, c.tag, t.total as "total!", p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
+            r#"select c.version, c.tag, p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
                 p.min_stock, p.reorder_point, p.price::text as price, s.stock
             from (select version, tag from stock_commits order by version desc limit 1) c
-            cross join (select count(*) as total from products where sku is not null and archived_at is null) t
             left join lateral (
-                select * from products where sku is not null and archived_at is null order by number offset $1 limit $2
+                -- Twice, so that the plan does not depend on a number that is not known when it is made.
+                select * from (
+                    select * from products where sku is not null and archived_at is null order by number offset $1 limit 100
+                ) page order by number limit $2
             ) p on true
             left join lateral (
                 select least(coalesce(sum(greatest(on_hand - reserved
@@ -213,10 +214,23 @@ impl Store {
         let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
         Ok(AsOf {
             as_of: commit_point(newest.version, newest.tag)?,
-            value: (
-                rows.iter().filter_map(ListingRow::listing).collect(),
-                newest.total,
-            ),
+            value: rows.iter().filter_map(ListingRow::listing).collect(),
+        })
+    }
+
+    /// How many products are listed.
+    pub async fn listed_total(&self) -> Result<AsOf<i64>, StoreError> {
+        let row = sqlx::query!(
+            r#"select c.version, c.tag, t.total as "total!"
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            cross join (select count(*) as total from products where sku is not null and archived_at is null) t"#
+        )
+        .fetch_optional(&self.reads)
+        .await?
+        .ok_or(StoreError::NO_COMMITS)?;
+        Ok(AsOf {
+            as_of: commit_point(row.version, row.tag)?,
+            value: row.total,
         })
     }
 
@@ -224,7 +238,7 @@ impl Store {
     pub async fn listing(&self, number: i64) -> Result<AsOf<Option<Listing>>, StoreError> {
         let row = sqlx::query_as!(
             ListingRow,
-            r#"select c.version, c.tag, 1::bigint as "total!", p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
+            r#"select c.version, c.tag, p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
                 p.min_stock, p.reorder_point, p.price::text as price, s.stock
             from (select version, tag from stock_commits order by version desc limit 1) c
             left join products p on p.number = $1 and p.sku is not null and p.archived_at is null

@@ -54,11 +54,13 @@ impl OrderRow {
 }
 
 impl Store {
-    /// So many orders after the newest so many, the newest first; and how many there are in all.
+    /// So many orders, at most 100, after the newest so many, the newest first; and how many there are in all, where that is to be
+    /// counted.
     pub async fn orders(
         &self,
         offset: i64,
         limit: i64,
+        is_counted: bool,
     ) -> Result<AsOf<(Vec<Order>, i64)>, StoreError> {
         let rows = sqlx::query_as!(
             OrderRow,
@@ -66,8 +68,11 @@ impl Store {
                 r.state, p.number as "product_number?", p.product_id as "product_id?", p.sku, p.name, o.quantity as "quantity?",
                 o.unit_price::text as unit_price, o.created_at as "created_at?: PgTime"
             from (select version, tag from stock_commits order by version desc limit 1) c
-            cross join (select count(*) as total from orders) t
-            left join lateral (select * from orders order by order_id desc offset $1 limit $2) o on true
+            cross join (select case when $3 then (select count(*) from orders) else 0 end as total) t
+            left join lateral (
+                -- Twice, so that the plan does not depend on a number that is not known when it is made.
+                select * from (select * from orders order by order_id desc offset $1 limit 100) page order by order_id desc limit $2
+            ) o on true
             left join products p on p.product_id = o.product_id
             left join lateral (
                 select max(case when state = 1 and expires_at <= now() then 4 else state end)::smallint as state
@@ -75,7 +80,8 @@ impl Store {
             ) r on true
             order by o.order_id desc"#,
             offset,
-            limit
+            limit,
+            is_counted
         )
         .fetch_all(&self.reads)
         .await?;

@@ -13,7 +13,7 @@ async fn stopped_killed_frozen_cut_off_and_half_open() {
     // The broker tells the service's clients to come by the proxy; the stream goes straight.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let by_proxy = free_port();
-    let proxy = Proxy::on(listener, by_proxy);
+    let proxy = Proxy::on(listener, by_proxy).unwrap();
     let mut server = OwnServer::kafka(by_proxy, proxy.port).await;
     let straight = format!("127.0.0.1:{}", server.port);
     let around = format!("127.0.0.1:{}", proxy.port);

@@ -256,7 +256,7 @@ async fn a_caller_is_told_what_the_database_says() {
     let mut world = World::new().await;
     let straight = world.start().await;
     let (warehouse, product) = straight.stocked(1_000_000).await;
-    let (proxy, url) = Proxy::in_url(&world.config.database.url).await;
+    let (proxy, url) = Proxy::in_url(&world.config.database.url).await.unwrap();
     world.config.database.url = url;
     patient(&mut world);
     let service = world.start().await;
@@ -294,7 +294,7 @@ async fn a_caller_is_told_what_the_database_says() {
 #[tokio::test]
 async fn a_commit_that_is_still_under_way_is_waited_for() {
     let database = TestDatabase::create().await;
-    let (proxy, url) = Proxy::in_url(&database.url).await;
+    let (proxy, url) = Proxy::in_url(&database.url).await.unwrap();
     let world = World::around(database, |config| {
         config.database.url = url;
         config.reservations.sweep_interval_ms = 0;

@@ -41,6 +41,7 @@ mod inventory;
 mod kafka_away;
 mod last_items;
 mod live;
+mod load;
 mod lost_commits;
 mod memory;
 mod once;

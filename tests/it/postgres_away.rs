@@ -63,7 +63,7 @@ async fn stopped_killed_and_frozen() {
 async fn cut_off_and_half_open() {
     for (name, way) in ways("PostgreSQL") {
         let world = World::new().await;
-        let (proxy, url) = Proxy::in_url(&world.database.url).await;
+        let (proxy, url) = Proxy::in_url(&world.database.url).await.unwrap();
         let change = |config: &mut stockyard::config::Config| config.database.url = url;
         let lived = lives_through(&name, Reads::Fail, &world, change, (&proxy, way)).await;
         holds_nothing(&name, &lived).await;
@@ -79,7 +79,7 @@ async fn cut_off_and_half_open() {
 #[tokio::test]
 async fn what_the_ledger_is_asked_has_an_end() {
     let database = TestDatabase::create().await;
-    let (proxy, url) = Proxy::in_url(&database.url).await;
+    let (proxy, url) = Proxy::in_url(&database.url).await.unwrap();
     let store = Store::new(&StoreSettings {
         url,
         role: "stockyard_app".to_owned(),

@@ -68,7 +68,7 @@ async fn killed_frozen_cut_off_and_half_open() {
     }
     for (name, way) in ways("Redis") {
         let world = World::new().await;
-        let (proxy, url) = Proxy::in_url(&redis.url()).await;
+        let (proxy, url) = Proxy::in_url(&redis.url()).await.unwrap();
         let change = |config: &mut Config| only_redis(config, url);
         let lived = lives_through(&name, Reads::Work, &world, change, (&proxy, way)).await;
         is_well(&name, &lived).await;
@@ -81,7 +81,7 @@ async fn killed_frozen_cut_off_and_half_open() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_service_finds_redis_again() {
     let redis = OwnRedis::start().await;
-    let (proxy, url) = Proxy::in_url(&redis.url()).await;
+    let (proxy, url) = Proxy::in_url(&redis.url()).await.unwrap();
     let world = World::with(|config| only_redis(config, url)).await;
     let service = world.start().await;
     for (way, is) in [

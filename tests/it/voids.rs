@@ -403,7 +403,7 @@ async fn what_has_no_meaning_is_refused_and_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_lost_in_the_commit_is_looked_up() {
     let database = TestDatabase::create().await;
-    let (proxy, url) = Proxy::in_url(&database.url).await;
+    let (proxy, url) = Proxy::in_url(&database.url).await.unwrap();
     let world = World::around(database, |config| config.database.url = url).await;
     let service = world.start().await;
     for commits in [true, false] {

@@ -2,12 +2,12 @@
 
 pub mod browser;
 mod database;
+pub mod liar;
 pub mod live;
 pub mod member;
 pub mod messages;
 pub mod own;
 pub mod process;
-pub mod proxy;
 pub mod reserved;
 mod service;
 pub mod stream;
@@ -18,6 +18,7 @@ use stockyard::clock::Clock;
 
 pub use database::{TestDatabase, run_on};
 pub use service::{Answer, Service, World};
+pub use stockyard::load::chaos::way as proxy;
 
 /// Longest a test waits for anything: far beyond what a loaded machine needs.
 pub fn deadline() -> Duration {

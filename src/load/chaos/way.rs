@@ -4,7 +4,7 @@
 //! only new connections are carried, and who holds an old one must find out by himself. Memory is bounded: what is not
 //! carried on is not read either.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use tokio::{
     io::{copy, copy_bidirectional},
@@ -26,6 +26,7 @@ pub enum Way {
 }
 
 /// Carries connections to a server, from a port of its own.
+#[derive(Debug)]
 pub struct Proxy {
     pub port: u16,
     way: watch::Sender<Way>,
@@ -34,14 +35,13 @@ pub struct Proxy {
 
 impl Proxy {
     /// A proxy to a port of this machine, on a free one.
-    pub async fn to(target: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        Self::on(listener, target)
+    pub async fn to(target: u16) -> io::Result<Self> {
+        Self::on(TcpListener::bind("127.0.0.1:0").await?, target)
     }
 
     /// The same on a socket that is there already: a server may have to be told of it before it starts.
-    pub fn on(listener: TcpListener, target: u16) -> Self {
-        let port = listener.local_addr().expect("its address").port();
+    pub fn on(listener: TcpListener, target: u16) -> io::Result<Self> {
+        let port = listener.local_addr()?.port();
         let target = SocketAddr::from(([127, 0, 0, 1], target));
         let (way, ways) = watch::channel(Way::Open);
         let carrying = tokio::spawn(async move {
@@ -52,25 +52,33 @@ impl Proxy {
                 while connections.try_join_next().is_some() {}
             }
         });
-        Self {
+        Ok(Self {
             port,
             way,
             carrying,
-        }
+        })
     }
 
     /// The address of a URL with this way to its server instead of the straight one.
-    pub async fn in_url(url: &str) -> (Self, String) {
+    pub async fn in_url(url: &str) -> io::Result<(Self, String)> {
+        let wrong = || {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("no URL with a port: {url}"),
+            )
+        };
         let (before, host_on) = url
             .rsplit_once('@')
             .or_else(|| url.split_once("//"))
-            .expect("a URL");
+            .ok_or_else(wrong)?;
         let separator = &url[before.len()..url.len() - host_on.len()];
         let (host, path) = host_on.split_once('/').unwrap_or((host_on, ""));
-        let (_, port) = host.rsplit_once(':').expect("a port");
-        let proxy = Self::to(port.parse().expect("a port")).await;
+        let port = host
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok());
+        let proxy = Self::to(port.ok_or_else(wrong)?).await?;
         let url = format!("{before}{separator}127.0.0.1:{}/{path}", proxy.port);
-        (proxy, url)
+        Ok((proxy, url))
     }
 
     pub fn set(&self, way: Way) {
@@ -162,7 +170,7 @@ mod tests {
                 });
             }
         });
-        Proxy::to(port).await
+        Proxy::to(port).await.unwrap()
     }
 
     async fn connect(proxy: &Proxy) -> TcpStream {
