@@ -3,6 +3,8 @@
 SHELL := bash
 # How the service is built for the trial stack: quick (to build) or release (quick to run).
 PROFILE ?= quick
+# Which load test.
+SCENARIO ?= quick
 # Queries are checked against .sqlx, whatever DATABASE_URL says.
 export SQLX_OFFLINE ?= true
 export PROFILE
@@ -47,6 +49,11 @@ test-slow: ## the long forms of the tests, and all of them on the oldest Postgre
 bench: ## what it reaches, beside the limit of the machine and a peer (ARGS="backlog --repetitions 5", ARGS=--help)
 	@scripts/bench.sh $(ARGS)
 
+# The generator should not be the limit.
+load: PROFILE = release
+load: ## a load test against the running stack (SCENARIO=standard, stress, race, …, all, interactive; ARGS=--help)
+	@scripts/run_load_tests.sh $(SCENARIO) $(ARGS)
+
 check: ## what CI runs: format, lints, generated files, licences, Compose, and all tests
 	@scripts/with-servers.sh scripts/check.sh
 
@@ -66,4 +73,4 @@ prepare: ## write .sqlx, after a changed query or migration
 openapi: ## write openapi.json, after a changed route
 	@cargo run --locked --quiet -- openapi >openapi.json.new && mv openapi.json.new openapi.json
 
-.PHONY: help start stop status logs produce seed-demo verify rebuild dlq test test-slow bench check api-check fuzz fmt prepare openapi
+.PHONY: help start stop status logs produce seed-demo verify rebuild dlq test test-slow bench load check api-check fuzz fmt prepare openapi

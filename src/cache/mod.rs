@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     clock::Clock,
-    domain::{CommitPoint, MovementId, ProductId, StockKey, Timestamp},
+    domain::{CommitPoint, MovementId, StockKey, Timestamp},
     metrics::Metrics,
 };
 pub use flights::{Flights, Seat};
@@ -29,10 +29,6 @@ use rule::{Refusal, Rule};
 pub enum CacheKey {
     Stock(StockKey),
     Movement(MovementId),
-    /// What a product is called: its number and sku, unless it has none or is archived.
-    Called(ProductId),
-    /// How many products are listed.
-    ListedTotal,
 }
 
 impl CacheKey {
@@ -46,8 +42,6 @@ impl CacheKey {
                 xxh3_64(&bytes)
             }
             Self::Movement(id) => xxh3_64(id.uuid().as_bytes()),
-            Self::Called(id) => xxh3_64(id.uuid().as_bytes()),
-            Self::ListedTotal => xxh3_64(b"listed total"),
         }
     }
 }

@@ -181,8 +181,6 @@ impl Inner {
                 )
             }
             CacheKey::Movement(id) => format!("{}m:{}", self.prefix, id.uuid().simple()),
-            CacheKey::Called(id) => format!("{}n:{}", self.prefix, id.uuid().simple()),
-            CacheKey::ListedTotal => format!("{}t", self.prefix),
         }
     }
 

@@ -290,8 +290,7 @@ impl Rule {
 
     fn slot(&self, key: CacheKey) -> &AtomicI64 {
         let table = match key {
-            // These are touched seldom: beside stock they cost it next to nothing.
-            CacheKey::Stock(_) | CacheKey::Called(_) | CacheKey::ListedTotal => &self.stock,
+            CacheKey::Stock(_) => &self.stock,
             CacheKey::Movement(_) => &self.movements,
         };
         let low = usize::try_from(key.hash() & (SLOTS as u64 - 1)).unwrap_or(0);

@@ -237,7 +237,7 @@ pub(super) async fn list(
     let numbered = query.numbered()?;
     let inventory = &context.inventory;
     let read = inventory
-        .orders(numbered.offset(), numbered.per_page, true)
+        .orders(numbered.offset(), numbered.per_page)
         .await?;
     let (orders, total) = read.value;
     let body = OrdersPageBody {
@@ -282,9 +282,9 @@ pub(super) async fn recent(
             limit.ok_or(ApiError::unprocessable("limit is a number from 1 to 100"))?
         }
     };
-    let read = context.inventory.orders(0, limit, false).await?;
+    let read = context.inventory.recent_orders(limit).await?;
     let body = RecentBody {
-        orders: read.value.0.iter().map(OrderBody::of).collect(),
+        orders: read.value.iter().map(OrderBody::of).collect(),
     };
     Ok(document(StatusCode::OK, &body, read.as_of))
 }

@@ -217,9 +217,9 @@ pub(super) async fn list(
     let read = inventory
         .listings(numbered.offset(), numbered.per_page)
         .await?;
-    let total = inventory.listed_total().await?;
+    let (listings, total) = read.value;
     let body = ListedPageBody {
-        products: read.value.iter().map(ListedBody::of).collect(),
+        products: listings.iter().map(ListedBody::of).collect(),
         total,
         page: numbered.page,
         per_page: numbered.per_page,

@@ -19,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Inventory,
     feed::{Audience, Followed},
-    names,
     record::beside_levels,
     watch::Watch,
 };
@@ -200,9 +199,6 @@ impl Follower {
             if let Some(movement) = row.movement {
                 rule.mark(CacheKey::Movement(movement), row.version);
             }
-        }
-        for (version, change) in &did.catalogue {
-            names::mark(rule, change, *version);
         }
         for followed in self.watch.tell(commits, did) {
             self.move_to(followed);

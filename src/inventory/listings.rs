@@ -1,5 +1,7 @@
 //! Products and orders as the orders API tells them; what changes a product there is a commit like any other.
 
+use std::sync::PoisonError;
+
 use tokio::time::timeout;
 
 use super::{
@@ -9,13 +11,13 @@ use super::{
 };
 use crate::{
     domain::{
-        CommitPoint,
+        CommitPoint, ProductId,
         catalogue::{Code, Name},
         price::Price,
     },
     store::{
         AsOf, StoreError,
-        listings::{self, Listing},
+        listings::{self, Counted, Listing},
         orders::Order,
         writer::{WriteTx, Writer},
     },
@@ -37,13 +39,22 @@ enum Change<'c> {
 }
 
 impl Inventory {
-    /// So many products of the list after the first so many.
+    /// So many products of the list after the first so many, and how many there are in all.
     pub async fn listings(
         &self,
         offset: i64,
         limit: i64,
-    ) -> Result<AsOf<Vec<Listing>>, StoreError> {
-        self.retried(|| self.store.listings(offset, limit)).await
+    ) -> Result<AsOf<(Vec<Listing>, i64)>, StoreError> {
+        let known = *self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = self
+            .retried(|| self.store.listings(offset, limit, known))
+            .await?;
+        let total = Counted {
+            as_of: read.as_of,
+            total: read.value.1,
+        };
+        *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = Some(total);
+        Ok(read)
     }
 
     /// The product with this number in the list, as it is listed.
@@ -51,15 +62,23 @@ impl Inventory {
         self.retried(|| self.store.listing(number)).await
     }
 
-    /// So many orders after the newest so many, and how many there are in all where they are to be counted.
+    /// The product with this number in the list.
+    pub async fn listed_product(&self, number: i64) -> Result<Option<ProductId>, StoreError> {
+        self.retried(|| self.store.listed_product(number)).await
+    }
+
+    /// So many orders after the newest so many, and how many there are in all.
     pub async fn orders(
         &self,
         offset: i64,
         limit: i64,
-        is_counted: bool,
     ) -> Result<AsOf<(Vec<Order>, i64)>, StoreError> {
-        self.retried(|| self.store.orders(offset, limit, is_counted))
-            .await
+        self.retried(|| self.store.orders(offset, limit)).await
+    }
+
+    /// The newest orders.
+    pub async fn recent_orders(&self, limit: i64) -> Result<AsOf<Vec<Order>>, StoreError> {
+        self.retried(|| self.store.recent_orders(limit)).await
     }
 
     /// The order with this number.

@@ -10,7 +10,6 @@ pub mod difference;
 pub mod feed;
 pub mod follow;
 pub mod listings;
-mod names;
 pub mod past;
 pub mod query;
 pub mod rebuild;
@@ -30,12 +29,11 @@ use crate::{
     cache::{Cache, CacheKey},
     clock::Clock,
     metrics::Metrics,
-    store::{Store, writer::Writer},
+    store::{Store, listings::Counted, writer::Writer},
 };
 use decide::{Decider, Desk};
 use feed::Audience;
 use follow::{Changed, FollowSettings, Follower, HANDED_MAX, Handed};
-use names::Hints;
 use query::Documents;
 use summary::{FeedState, Kept};
 
@@ -61,7 +59,8 @@ pub struct Inventory {
     /// The last totals; who holds it sums up.
     summary: Mutex<Option<Kept>>,
     feed: FeedState,
-    hints: Hints,
+    /// How many products were listed when somebody looked last.
+    listed: std::sync::Mutex<Option<Counted>>,
     /// The catalogue changes rarely: one at a time.
     catalogue_writer: Mutex<Writer>,
     /// A mistake is taken back rarely: one at a time.
@@ -96,7 +95,7 @@ impl Inventory {
             late_after: settings.late_after,
             summary: Mutex::default(),
             feed: FeedState::default(),
-            hints: Hints::default(),
+            listed: std::sync::Mutex::default(),
             handed,
             desk,
         });
@@ -140,9 +139,6 @@ impl Inventory {
                     rule.mark(CacheKey::Stock(row.key), version);
                 }
             }
-        }
-        for change in &commit.catalogue {
-            names::mark(rule, change, version);
         }
         drop(self.handed.try_send(commit));
     }

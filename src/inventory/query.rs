@@ -7,7 +7,7 @@ use std::{collections::HashMap, time::Duration};
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::{Inventory, catalogue::page_rows, names::called};
+use super::{Inventory, catalogue::page_rows};
 use crate::{
     cache::{CacheKey, Entry, Lookup, Seat, Tier},
     domain::{
@@ -170,6 +170,14 @@ impl Inventory {
         self.retried(|| self.store.history(key, from, limit)).await
     }
 
+    /// The products with these skus in the catalogue.
+    pub async fn products_by_sku(
+        &self,
+        skus: &[String],
+    ) -> Result<HashMap<String, ProductId>, StoreError> {
+        self.retried(|| self.store.products_by_sku(skus)).await
+    }
+
     /// The warehouses with these codes in the catalogue.
     pub async fn warehouses_by_code(
         &self,
@@ -181,6 +189,11 @@ impl Inventory {
     /// The warehouse with this code in the catalogue.
     pub async fn warehouse_by_code(&self, code: &str) -> Result<Option<WarehouseId>, StoreError> {
         self.retried(|| self.store.warehouse_by_code(code)).await
+    }
+
+    /// The product with this sku in the catalogue.
+    pub async fn product_by_sku(&self, sku: &str) -> Result<Option<ProductId>, StoreError> {
+        self.retried(|| self.store.product_by_sku(sku)).await
     }
 
     /// Whether there is such a product.
@@ -224,27 +237,22 @@ impl Inventory {
         };
         let answer = match reached {
             Reached::InDatabase => from_entry(self.read(key).await?, Source::Bypass),
-            Reached::Followed => self.cached(key).await?,
+            Reached::Followed => match self.cache.look_up(key).await {
+                Lookup::Hit {
+                    entry,
+                    tier,
+                    position,
+                } => Answer {
+                    body: entry.body,
+                    as_of: position,
+                    source: Source::Hit(tier),
+                },
+                Lookup::Bypass => from_entry(self.read(key).await?, Source::Bypass),
+                Lookup::Miss => from_entry(self.read_once(key).await?, Source::Miss),
+            },
         };
         at_least(wanted, answer.as_of)?;
         Ok(answer)
-    }
-
-    /// The answer of the cache where the rule allows it, else of the database.
-    pub(super) async fn cached(&self, key: CacheKey) -> Result<Answer, StoreError> {
-        Ok(match self.cache.look_up(key).await {
-            Lookup::Hit {
-                entry,
-                tier,
-                position,
-            } => Answer {
-                body: entry.body,
-                as_of: position,
-                source: Source::Hit(tier),
-            },
-            Lookup::Bypass => from_entry(self.read(key).await?, Source::Bypass),
-            Lookup::Miss => from_entry(self.read_once(key).await?, Source::Miss),
-        })
     }
 
     /// Reads and fills the cache, or shares the read of another caller as far as the rule lets it.
@@ -295,22 +303,6 @@ impl Inventory {
                     as_of: read.as_of,
                     valid_until: None,
                     body,
-                })
-            }
-            CacheKey::Called(id) => {
-                let read = self.retried(|| self.store.called(id)).await?;
-                Ok(Entry {
-                    as_of: read.as_of,
-                    valid_until: None,
-                    body: read.value.map(|(number, sku)| called(number, &sku)),
-                })
-            }
-            CacheKey::ListedTotal => {
-                let read = self.retried(|| self.store.listed_total()).await?;
-                Ok(Entry {
-                    as_of: read.as_of,
-                    valid_until: None,
-                    body: Some(Bytes::copy_from_slice(&read.value.to_be_bytes())),
                 })
             }
         }

@@ -8,7 +8,7 @@ use super::{
     writer::{WriteTx, commit_point},
 };
 use crate::domain::{
-    Product, ProductId,
+    CommitPoint, Product, ProductId,
     catalogue::{Code, Name},
     price::Price,
 };
@@ -29,6 +29,16 @@ pub struct Listing {
     /// Units available in all warehouses.
     pub stock: i64,
 }
+
+/// How many products were listed as of a commit.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    pub as_of: CommitPoint,
+    pub total: i64,
+}
+
+/// Commits that are looked through for one that changed the catalogue; beyond them it is counted anew.
+const COUNTED_COMMITS_MAX: i64 = 1_000;
 
 /// What became of a product that was to be changed.
 #[derive(Clone, Debug)]
@@ -155,6 +165,7 @@ impl WriteTx<'_> {
 struct ListingRow {
     version: i64,
     tag: i32,
+    total: Option<i64>,
     number: Option<i64>,
     product_id: Option<Uuid>,
     sku: Option<String>,
@@ -183,22 +194,37 @@ impl ListingRow {
 }
 
 impl Store {
-    /// A page of the list: so many products, at most 100, after the first so many, by number.
+    /// A page of the list: so many products after the first so many, by number; and how many there are in all. If that is `known` as
+    /// of a commit not long ago, and the catalogue has not changed since, they are not counted again: a page takes less time than
+    /// counting a catalogue.
     pub async fn listings(
         &self,
         offset: i64,
         limit: i64,
-    ) -> Result<AsOf<Vec<Listing>>, StoreError> {
+        known: Option<Counted>,
+    ) -> Result<AsOf<(Vec<Listing>, i64)>, StoreError> {
+        let (version, tag) = known.map_or((-1, 0), |known| {
+            (
+                known.as_of.version.number(),
+                known.as_of.tag.0.cast_signed(),
+            )
+        });
         let rows = sqlx::query_as!(
             ListingRow,
-            r#"select c.version, c.tag, p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
+            r#"select c.version, c.tag, t.total, p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
                 p.min_stock, p.reorder_point, p.price::text as price, s.stock
             from (select version, tag from stock_commits order by version desc limit 1) c
+            cross join lateral (
+                select case when c.version - $3 > $5
+                    or not exists (select from stock_commits where version = $3 and tag = $4)
+                    or exists (
+                        select from stock_commits k join catalogue_changes g on g.batch = k.batch
+                        where k.version > $3 and g.product_id is not null
+                    )
+                then (select count(*) from products where sku is not null and archived_at is null) end as total
+            ) t
             left join lateral (
-                -- Twice, so that the plan does not depend on a number that is not known when it is made.
-                select * from (
-                    select * from products where sku is not null and archived_at is null order by number offset $1 limit 100
-                ) page order by number limit $2
+                select * from products where sku is not null and archived_at is null order by number offset $1 limit $2
             ) p on true
             left join lateral (
                 select least(coalesce(sum(greatest(on_hand - reserved
@@ -207,30 +233,21 @@ impl Store {
             ) s on true
             order by p.number"#,
             offset,
-            limit
+            limit,
+            version,
+            tag,
+            COUNTED_COMMITS_MAX
         )
         .fetch_all(&self.reads)
         .await?;
         let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
+        let total = newest.total.or(known.map(|known| known.total));
         Ok(AsOf {
             as_of: commit_point(newest.version, newest.tag)?,
-            value: rows.iter().filter_map(ListingRow::listing).collect(),
-        })
-    }
-
-    /// How many products are listed.
-    pub async fn listed_total(&self) -> Result<AsOf<i64>, StoreError> {
-        let row = sqlx::query!(
-            r#"select c.version, c.tag, t.total as "total!"
-            from (select version, tag from stock_commits order by version desc limit 1) c
-            cross join (select count(*) as total from products where sku is not null and archived_at is null) t"#
-        )
-        .fetch_optional(&self.reads)
-        .await?
-        .ok_or(StoreError::NO_COMMITS)?;
-        Ok(AsOf {
-            as_of: commit_point(row.version, row.tag)?,
-            value: row.total,
+            value: (
+                rows.iter().filter_map(ListingRow::listing).collect(),
+                total.ok_or(StoreError::Inconsistent("how many products are listed"))?,
+            ),
         })
     }
 
@@ -238,7 +255,7 @@ impl Store {
     pub async fn listing(&self, number: i64) -> Result<AsOf<Option<Listing>>, StoreError> {
         let row = sqlx::query_as!(
             ListingRow,
-            r#"select c.version, c.tag, p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
+            r#"select c.version, c.tag, null::bigint as total, p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
                 p.min_stock, p.reorder_point, p.price::text as price, s.stock
             from (select version, tag from stock_commits order by version desc limit 1) c
             left join products p on p.number = $1 and p.sku is not null and p.archived_at is null

@@ -24,6 +24,7 @@ pub struct Order {
 struct OrderRow {
     version: i64,
     tag: i32,
+    /// 0 where they are not counted.
     total: i64,
     order_id: Option<i64>,
     reservation_id: Option<Uuid>,
@@ -54,13 +55,11 @@ impl OrderRow {
 }
 
 impl Store {
-    /// So many orders, at most 100, after the newest so many, the newest first; and how many there are in all, where that is to be
-    /// counted.
+    /// So many orders after the newest so many, the newest first; and how many there are in all.
     pub async fn orders(
         &self,
         offset: i64,
         limit: i64,
-        is_counted: bool,
     ) -> Result<AsOf<(Vec<Order>, i64)>, StoreError> {
         let rows = sqlx::query_as!(
             OrderRow,
@@ -68,11 +67,8 @@ impl Store {
                 r.state, p.number as "product_number?", p.product_id as "product_id?", p.sku, p.name, o.quantity as "quantity?",
                 o.unit_price::text as unit_price, o.created_at as "created_at?: PgTime"
             from (select version, tag from stock_commits order by version desc limit 1) c
-            cross join (select case when $3 then (select count(*) from orders) else 0 end as total) t
-            left join lateral (
-                -- Twice, so that the plan does not depend on a number that is not known when it is made.
-                select * from (select * from orders order by order_id desc offset $1 limit 100) page order by order_id desc limit $2
-            ) o on true
+            cross join (select count(*) as total from orders) t
+            left join lateral (select * from orders order by order_id desc offset $1 limit $2) o on true
             left join products p on p.product_id = o.product_id
             left join lateral (
                 select max(case when state = 1 and expires_at <= now() then 4 else state end)::smallint as state
@@ -80,8 +76,7 @@ impl Store {
             ) r on true
             order by o.order_id desc"#,
             offset,
-            limit,
-            is_counted
+            limit
         )
         .fetch_all(&self.reads)
         .await?;
@@ -95,11 +90,37 @@ impl Store {
         })
     }
 
+    /// The newest orders, not counted.
+    pub async fn recent_orders(&self, limit: i64) -> Result<AsOf<Vec<Order>>, StoreError> {
+        let rows = sqlx::query_as!(
+            OrderRow,
+            r#"select c.version, c.tag, 0::bigint as "total!", o.order_id as "order_id?", o.reservation_id as "reservation_id?",
+                r.state, p.number as "product_number?", p.product_id as "product_id?", p.sku, p.name, o.quantity as "quantity?",
+                o.unit_price::text as unit_price, o.created_at as "created_at?: PgTime"
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            left join lateral (select * from orders order by order_id desc limit $1) o on true
+            left join products p on p.product_id = o.product_id
+            left join lateral (
+                select max(case when state = 1 and expires_at <= now() then 4 else state end)::smallint as state
+                from reservations where reservation_id = o.reservation_id
+            ) r on true
+            order by o.order_id desc"#,
+            limit
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
+        Ok(AsOf {
+            as_of: commit_point(newest.version, newest.tag)?,
+            value: rows.iter().filter_map(OrderRow::order).collect(),
+        })
+    }
+
     /// One order, by its number. A statement of its own: one plan serves all numbers, and none of a list's serves one.
     pub async fn order(&self, number: i64) -> Result<AsOf<Option<Order>>, StoreError> {
         let row = sqlx::query_as!(
             OrderRow,
-            r#"select c.version, c.tag, 1::bigint as "total!", o.order_id as "order_id?", o.reservation_id as "reservation_id?",
+            r#"select c.version, c.tag, 0::bigint as "total!", o.order_id as "order_id?", o.reservation_id as "reservation_id?",
                 r.state, p.number as "product_number?", p.product_id as "product_id?", p.sku, p.name, o.quantity as "quantity?",
                 o.unit_price::text as unit_price, o.created_at as "created_at?: PgTime"
             from (select version, tag from stock_commits order by version desc limit 1) c

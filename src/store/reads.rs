@@ -177,23 +177,6 @@ impl Store {
         Ok(is_there)
     }
 
-    /// A product's number and sku; `None` where it has no sku or is archived.
-    pub async fn called(&self, id: ProductId) -> Result<AsOf<Option<(i64, String)>>, StoreError> {
-        let row = sqlx::query!(
-            r#"select c.version, c.tag, p.number as "number?", p.sku
-            from (select version, tag from stock_commits order by version desc limit 1) c
-            left join products p on p.product_id = $1 and p.archived_at is null"#,
-            id.uuid()
-        )
-        .fetch_optional(&self.reads)
-        .await?
-        .ok_or(StoreError::NO_COMMITS)?;
-        Ok(AsOf {
-            as_of: commit_point(row.version, row.tag)?,
-            value: row.number.zip(row.sku),
-        })
-    }
-
     /// The product with this sku.
     pub async fn product_by_sku(&self, sku: &str) -> Result<Option<ProductId>, StoreError> {
         let id = sqlx::query_scalar!(

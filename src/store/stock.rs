@@ -95,8 +95,8 @@ impl Store {
     }
 }
 
-/// One product. A statement of its own: one plan serves all products, where a selection is planned each time, which takes longer
-/// than reading it.
+/// One product. A statement of its own: one plan serves all products, where a selection is planned each time (1.3 ms of a processor,
+/// and this one takes 0.15 ms in all).
 async fn one(
     database: impl PgExecutor<'_>,
     id: ProductId,
@@ -127,8 +127,8 @@ async fn one(
     })
 }
 
-/// Up to so many products are read one by one: each takes a fifteenth of what planning a selection does.
-const ONE_BY_ONE_MAX: usize = 8;
+/// Up to so many products are read one by one: then it is still less work than planning a selection.
+const ONE_BY_ONE_MAX: usize = 4;
 
 impl WriteTx<'_> {
     /// These products, as the transaction leaves them.

@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 7] = [
 /// Who may name a technology. `app` reports the errors of all of them.
 const TECHNOLOGIES: [(&str, &[&str]); 4] = [
     ("sqlx", &["store"]),
-    ("axum", &["http"]),
+    ("axum", &["http", "load"]),
     ("redis", &["cache", "app"]),
     (
         "rdkafka",

@@ -44,6 +44,7 @@ mod live;
 mod load;
 mod lost_commits;
 mod memory;
+mod names;
 mod once;
 mod operations;
 mod order;

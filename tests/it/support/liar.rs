@@ -74,8 +74,8 @@ pub enum Lie {
     Freeze,
 }
 
-/// Requests after which the service freezes.
-const FREEZES_AFTER: u64 = 300;
+/// Orders after which the service freezes: some seconds of a run.
+const FREEZES_AFTER: u64 = 40;
 pub const FREEZES_FOR: Duration = Duration::from_secs(5);
 /// The message, and the update, that it is about.
 const LIES_ABOUT: u64 = 40;
@@ -88,6 +88,7 @@ struct Liar {
     /// What was answered first, by path.
     first: Mutex<HashMap<String, Bytes>>,
     count: AtomicU64,
+    orders: AtomicU64,
     updates: AtomicU64,
     /// Whether it answers.
     answers: watch::Sender<bool>,
@@ -123,6 +124,7 @@ impl LyingService {
             client: reqwest::Client::new(),
             first: Mutex::default(),
             count: AtomicU64::new(0),
+            orders: AtomicU64::new(0),
             updates: AtomicU64::new(0),
             answers: watch::Sender::new(true),
         });
@@ -167,7 +169,10 @@ impl Liar {
         body: Bytes,
     ) -> Response {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        if self.lie == Lie::Freeze && number == FREEZES_AFTER {
+        if self.lie == Lie::Freeze
+            && path == "/orders/"
+            && self.orders.fetch_add(1, Ordering::Relaxed) == FREEZES_AFTER
+        {
             self.freeze();
         }
         let mut answers = self.answers.subscribe();
