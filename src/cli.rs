@@ -265,7 +265,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     if !digits.is_empty() {
         seconds += digits.parse::<u64>().map_err(|_| wrong())?;
     }
-    let is_one = (1..=7 * 86_400).contains(&seconds);
+    // Reservations are kept for a day at most.
+    let is_one = (1..=20 * 3_600).contains(&seconds);
     is_one
         .then(|| Duration::from_secs(seconds))
         .ok_or_else(wrong)

@@ -24,6 +24,8 @@ use stockyard::{
     produce::{self, Oracle, Pace, plan::PlanOptions},
     telemetry,
 };
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 #[expect(clippy::print_stderr, reason = "the one line for whoever called")]
@@ -166,6 +168,7 @@ async fn rebuild(config: &Config, is_dry: bool) -> Result<(), Box<dyn Error>> {
 
 #[expect(clippy::print_stdout, reason = "what a command prints is its result")]
 async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
+    let interrupt = load_interrupt()?;
     let options = Options {
         users: args.users,
         spawn_rate: args.spawn_rate,
@@ -176,6 +179,7 @@ async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
             .seed
             .unwrap_or_else(|| u64::from(rand::random::<u32>())),
         is_quiet: args.headless,
+        interrupt: interrupt.clone(),
         folder: args.reports,
         patience: None,
         earlier: args.compare,
@@ -220,12 +224,42 @@ async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
         if outcome.is_red() || args.strict && outcome.missed_goals() > 0 {
             red.push(scenario.name());
         }
+        if interrupt.is_cancelled() {
+            break;
+        }
     }
     if red.is_empty() {
         Ok(())
     } else {
         Err(format!("red: {}", red.join(", ")).into())
     }
+}
+
+/// Cancelled by the first SIGINT, SIGTERM or SIGHUP, so that what was started is ended and what was done is reported; a second one ends
+/// the process at once.
+fn load_interrupt() -> Result<CancellationToken, Box<dyn Error>> {
+    let mut signals = [
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::hangup())?,
+    ];
+    let interrupt = CancellationToken::new();
+    let told = interrupt.clone();
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            let [interrupt, terminate, hangup] = &mut signals;
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            if told.is_cancelled() {
+                std::process::exit(130);
+            }
+            told.cancel();
+        }
+    });
+    Ok(interrupt)
 }
 
 /// Over servers of its own.

@@ -157,11 +157,18 @@ impl Client {
     ) -> Decided {
         let run = Arc::clone(&self.run);
         let key = Uuid::new_v4().to_string();
-        run.oracle.asks(effects);
+        let asked = run.clock.elapsed();
+        run.oracle.asks(effects, asked);
         let decided = self.until_decided(due, &call, &key).await;
+        let now = run.clock.elapsed();
         match &decided {
-            Decided::Done(_) => run.oracle.done(effects),
-            Decided::Refused(_) => run.oracle.refused(effects),
+            Decided::Done(_) => run.oracle.done(effects, now),
+            Decided::Refused(answer) => {
+                if answer.status == 409 && call.expects.contains(&409) {
+                    run.oracle.sold_out(effects, asked);
+                }
+                run.oracle.refused(effects, now);
+            }
             Decided::Lost => run.oracle.lost(effects),
         }
         if is_repeated && let Decided::Done(first) | Decided::Refused(first) = &decided {
@@ -200,7 +207,7 @@ impl Client {
                 }
                 _ => {}
             }
-            if run.clock.elapsed().saturating_sub(began) > UNDECIDED_MAX || run.gave_up() {
+            if run.clock.elapsed().saturating_sub(began) > UNDECIDED_MAX {
                 return Decided::Lost;
             }
             tokio::time::sleep(rest).await;

@@ -36,61 +36,65 @@ pub(super) enum Came {
 
 /// Times in microseconds.
 #[derive(Clone, Debug)]
-pub struct Times(Histogram<u32>);
+pub struct Times(
+    /// Always there: the bounds are constants, and right.
+    Option<Histogram<u32>>,
+);
 
 impl Default for Times {
     fn default() -> Self {
-        let made = Histogram::new_with_bounds(1, TIME_US_MAX, SIGNIFICANT_FIGURES);
-        // The bounds are constants, and right.
-        Self(made.unwrap_or_else(|_| Histogram::new_from(&smallest())))
-    }
-}
-
-/// A histogram that can always be made.
-fn smallest() -> Histogram<u32> {
-    match Histogram::new(1) {
-        Ok(histogram) => histogram,
-        Err(_) => smallest(),
+        Self(Histogram::new_with_bounds(1, TIME_US_MAX, SIGNIFICANT_FIGURES).ok())
     }
 }
 
 impl Times {
-    pub fn add(&mut self, time: Duration) {
+    pub(super) fn add(&mut self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(TIME_US_MAX);
-        self.0.saturating_record(micros.clamp(1, TIME_US_MAX));
+        if let Some(histogram) = &mut self.0 {
+            histogram.saturating_record(micros.clamp(1, TIME_US_MAX));
+        }
     }
 
-    pub fn count(&self) -> u64 {
-        self.0.len()
+    pub(super) fn count(&self) -> u64 {
+        self.0.as_ref().map_or(0, Histogram::len)
     }
 
     /// The time within which so many of a hundred lie; zero if there is none.
     pub fn percentile(&self, percentile: f64) -> Duration {
-        if self.0.is_empty() {
-            return Duration::ZERO;
-        }
-        Duration::from_micros(self.0.value_at_percentile(percentile))
+        self.of(|histogram| histogram.value_at_percentile(percentile))
     }
 
-    pub fn mean(&self) -> Duration {
-        Duration::from_secs_f64(self.0.mean() / 1e6)
+    pub(super) fn mean(&self) -> Duration {
+        let mean = self.0.as_ref().map_or(0.0, Histogram::mean);
+        Duration::from_secs_f64(mean / 1e6)
     }
 
-    pub fn min(&self) -> Duration {
-        Duration::from_micros(self.0.min())
+    pub(super) fn min(&self) -> Duration {
+        self.of(Histogram::min)
     }
 
-    pub fn max(&self) -> Duration {
-        Duration::from_micros(self.0.max())
+    pub(super) fn max(&self) -> Duration {
+        self.of(Histogram::max)
+    }
+
+    fn of(&self, value: impl FnOnce(&Histogram<u32>) -> u64) -> Duration {
+        let histogram = self.0.as_ref().filter(|histogram| !histogram.is_empty());
+        histogram.map_or(Duration::ZERO, |histogram| {
+            Duration::from_micros(value(histogram))
+        })
     }
 
     fn absorb(&mut self, other: &Self) {
-        // Both have the same bounds.
-        self.0.add(&other.0).ok();
+        if let (Some(histogram), Some(other)) = (&mut self.0, &other.0) {
+            // Both have the same bounds.
+            histogram.add(other).ok();
+        }
     }
 
     fn forget(&mut self) {
-        self.0.reset();
+        if let Some(histogram) = &mut self.0 {
+            histogram.reset();
+        }
     }
 }
 
@@ -148,7 +152,7 @@ pub struct Second {
     pub service: Option<super::service::Reading>,
 }
 
-/// What failed, how often, and when last.
+/// What failed, and how often.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub operation: Operation,
@@ -202,15 +206,25 @@ impl Figures {
             locked(&self.second).add(time, came, bytes);
         }
         if let Came::Failed(reason) = came {
-            let mut failures = locked(&self.failures);
-            let is_new = !failures.contains_key(&(operation, reason.clone()));
-            let reason = if is_new && failures.len() >= FAILURES_MAX {
-                "others".to_owned()
-            } else {
-                reason.clone()
-            };
-            *failures.entry((operation, reason)).or_default() += 1;
+            self.count_failure(operation, reason);
         }
+    }
+
+    /// Something broke that was no request.
+    pub(super) fn broke(&self, operation: Operation, reason: &str) {
+        locked(&self.by_operation[operation.place()]).failures += 1;
+        self.count_failure(operation, reason);
+    }
+
+    fn count_failure(&self, operation: Operation, reason: &str) {
+        let mut failures = locked(&self.failures);
+        let is_new = !failures.contains_key(&(operation, reason.to_owned()));
+        let reason = if is_new && failures.len() >= FAILURES_MAX {
+            "others".to_owned()
+        } else {
+            reason.to_owned()
+        };
+        *failures.entry((operation, reason)).or_default() += 1;
     }
 
     /// A frame came, so long after the commit it tells of.
@@ -283,7 +297,8 @@ impl Figures {
         let all = Operation::ALL
             .iter()
             .map(|operation| (*operation, self.tally(*operation)));
-        all.filter(|(_, tally)| tally.requests() > 0).collect()
+        all.filter(|(_, tally)| tally.requests() + tally.failures > 0)
+            .collect()
     }
 
     pub(super) fn frames(&self) -> Frames {

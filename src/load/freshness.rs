@@ -31,6 +31,17 @@ impl Markers {
         pending.due.push_back(due);
     }
 
+    /// Nobody was told of the others: they took until now at least.
+    pub(super) fn give_up(&self, run: &Run) {
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = run.clock.elapsed();
+        for due in pending.due.drain(..) {
+            let came = Came::Failed("nobody was told".to_owned());
+            let took = now.saturating_sub(due);
+            run.figures.add(Operation::Freshness, took, &came, 0);
+        }
+    }
+
     /// Somebody was told so.
     pub(super) fn told(&self, run: &Run, told: Told, at: Duration) {
         let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -35,6 +35,8 @@ invariants! {
     CommandsOnce = "every command takes effect once, however often it is sent",
     /// Of own products: what was promised and taken is never more than what was put there.
     NothingOversold = "nothing is sold or promised that is not there",
+    /// A request is refused only if something may have been short while it was asked.
+    NothingDenied = "what is there can be had",
     /// What is reserved is what is promised and neither taken nor given back.
     NothingLeftReserved = "what is given back is available again",
     /// Levels are the sums of their ledger rows.
@@ -43,6 +45,8 @@ invariants! {
     NothingStale = "no answer is staler than a second",
     /// A read that asks for the version of one's own change has it.
     OwnWritesSeen = "who changed something sees it",
+    /// Products, their inventory, their stock and their levels, when everything has settled.
+    ViewsAgree = "every way to ask gives the same answer",
     /// Quantities and what is available.
     NeverBelowZero = "what customers are shown is never below zero",
     /// Each frame continues from the one before, nothing comes twice, versions never go back.

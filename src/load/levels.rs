@@ -30,9 +30,8 @@ fn judge(run: &Run, key: &Key, body: &Value, answer: &Answer) -> Option<Told> {
     };
     let quantity = body["quantity"].as_i64();
     let available = body["available"].as_i64();
-    // What is reserved and due is no longer counted, so more may be available than this says, and never less.
-    let is_right = quantity == Some(told.on_hand.max(0))
-        && available.is_some_and(|available| available >= 0 && Some(available) <= quantity);
+    let left = told.on_hand.saturating_sub(told.reserved).max(0);
+    let is_right = quantity == Some(told.on_hand.max(0)) && available == Some(left);
     run.oracle
         .findings
         .look(Invariant::NeverBelowZero, is_right, || {

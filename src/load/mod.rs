@@ -40,6 +40,7 @@ mod writers;
 use std::{path::PathBuf, time::Duration};
 
 use rdkafka::error::KafkaError;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock, config::Config, dead_letters::DeadLettersError, domain::Timestamp, store::Store,
@@ -79,6 +80,8 @@ pub struct Options {
     pub seed: u64,
     /// No progress on the terminal.
     pub is_quiet: bool,
+    /// Ends the load when it is cancelled; what was done until then is compared and reported.
+    pub interrupt: CancellationToken,
     /// Where reports go.
     pub folder: PathBuf,
     /// Longest nothing may come nearer at the end before what differs is called wrong.
@@ -112,7 +115,7 @@ pub async fn run(
     mut profile: Profile,
     options: &Options,
 ) -> Result<Reported, LoadError> {
-    change(&mut profile, options);
+    change(&mut profile, options)?;
     let began_at = Timestamp::from_micros(Clock::system().unix_micros());
     let earlier = report::earlier(options, profile.scenario)?;
     let paths = report::paths(&options.folder, profile.scenario.name(), began_at)?;
@@ -125,7 +128,15 @@ pub async fn run(
 }
 
 /// What the command line says goes above what the scenario says.
-fn change(profile: &mut Profile, options: &Options) {
+fn change(profile: &mut Profile, options: &Options) -> Result<(), LoadError> {
+    let wants_other = options.users.is_some()
+        || options.spawn_rate.is_some()
+        || options.run_time.is_some()
+        || options.rate.is_some();
+    if profile.scenario == Scenario::Race && wants_other {
+        let why = "race has rounds of its own: users, rates and times are not to be set";
+        return Err(LoadError::Prepare(why.to_owned()));
+    }
     if let Some(users) = options.users {
         for stage in &mut profile.stages {
             stage.users = users;
@@ -140,4 +151,5 @@ fn change(profile: &mut Profile, options: &Options) {
     if let Some(rate) = options.rate {
         profile.at_rate(rate);
     }
+    Ok(())
 }

@@ -12,14 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    client::Client,
-    figures::Second,
-    invariants::Invariant,
-    run::Run,
-    service::{self, Reading},
-    thresholds::ms,
-};
+use super::{figures::Second, invariants::Invariant, run::Run, service, thresholds::ms};
 use crate::domain::Timestamp;
 
 /// Seconds that are kept: a day.
@@ -30,8 +23,8 @@ const SECONDS_MAX: usize = 86_400;
 pub(super) struct Monitor {
     run: Arc<Run>,
     name: &'static str,
-    /// How long the load is to last; zero where nobody knows.
-    lasts: Duration,
+    /// How long the load is to last, where that is known.
+    lasts: Option<Duration>,
     began: Duration,
     seen: Mutex<Seen>,
     bar: ProgressBar,
@@ -49,7 +42,7 @@ impl Monitor {
     pub(super) fn new(
         run: &Arc<Run>,
         name: &'static str,
-        lasts: Duration,
+        lasts: Option<Duration>,
         log: &Path,
         is_quiet: bool,
     ) -> std::io::Result<Self> {
@@ -78,6 +71,14 @@ impl Monitor {
 
     pub(super) fn seconds(&self) -> Vec<Second> {
         self.seen().seconds.clone()
+    }
+
+    /// Those after the first so many.
+    pub(super) fn seconds_after(&self, known: usize) -> Vec<Second> {
+        let seen = self.seen();
+        seen.seconds
+            .get(known..)
+            .map_or_else(Vec::new, <[Second]>::to_vec)
     }
 
     pub(super) fn events(&self) -> Vec<(f64, String)> {
@@ -115,20 +116,15 @@ impl Monitor {
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         // Requests for metrics are none of the test.
         let aside = Arc::new(Run::new(self.run.hosts().to_vec(), 0, false));
-        let hosts = 0..self.run.hosts().len();
-        let mut clients: Vec<Client> = hosts.map(|host| Client::new(&aside, host)).collect();
-        let mut due = self.run.clock.elapsed();
         loop {
-            due += Duration::from_secs(1);
-            let wait = due.saturating_sub(self.run.clock.elapsed());
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = sleep(wait) => {}
+                () = sleep(self.until_next_second()) => {}
             }
             let mut second = self.run.figures.end_second(self.elapsed().as_secs_f64());
             tokio::select! {
                 () = stop.cancelled() => {}
-                reading = read_all(&mut clients, &aside) => second.service = reading,
+                reading = service::read_all(&aside) => second.service = reading,
             }
             self.tell(&second);
             let mut seen = self.seen();
@@ -139,6 +135,11 @@ impl Monitor {
         self.bar.finish_and_clear();
     }
 
+    fn until_next_second(&self) -> Duration {
+        let nanos = self.elapsed().subsec_nanos();
+        Duration::from_secs(1).saturating_sub(Duration::from_nanos(u64::from(nanos)))
+    }
+
     fn broken(&self) -> u64 {
         let all = self.run.oracle.findings.all();
         all.iter()
@@ -147,11 +148,9 @@ impl Monitor {
     }
 
     fn tell(&self, second: &Second) {
-        let lasts = if self.lasts.is_zero() {
-            String::new()
-        } else {
-            format!("/{}", clock(self.lasts))
-        };
+        let lasts = self
+            .lasts
+            .map_or(String::new(), |lasts| format!("/{}", clock(lasts)));
         let lag = second.service.map_or(String::new(), |service| {
             format!(
                 " · {:.0} MiB · lag {:.1} s",
@@ -180,26 +179,4 @@ impl Monitor {
 /// Minutes and seconds.
 fn clock(time: Duration) -> String {
     format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
-}
-
-async fn read_all(clients: &mut [Client], aside: &Run) -> Option<Reading> {
-    let mut sum: Option<Reading> = None;
-    for client in clients {
-        let Some(reading) = service::read(client, aside.clock.elapsed()).await else {
-            continue;
-        };
-        let before = sum.unwrap_or_default();
-        sum = Some(Reading {
-            resident_bytes: before.resident_bytes + reading.resident_bytes,
-            processor_seconds: before.processor_seconds + reading.processor_seconds,
-            pool_used: before.pool_used + reading.pool_used,
-            pool_idle: before.pool_idle + reading.pool_idle,
-            live_connections: before.live_connections + reading.live_connections,
-            http_connections: before.http_connections + reading.http_connections,
-            lag_seconds: before.lag_seconds.max(reading.lag_seconds),
-            lag_offsets: before.lag_offsets.max(reading.lag_offsets),
-            version: before.version.max(reading.version),
-        });
-    }
-    sum
 }

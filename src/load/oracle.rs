@@ -99,6 +99,10 @@ struct Level {
     /// The most that can be on hand, and the least that can be reserved.
     on_hand_most: i64,
     reserved_least: i64,
+    /// What is surely available: the least that can be on hand, less the most that can be reserved.
+    certain: i64,
+    /// Until when that was last below zero.
+    short_at: Option<Duration>,
     /// Facts change it as well, which may take it below zero.
     has_facts: bool,
     /// Commands of which nobody knows what became.
@@ -108,30 +112,52 @@ struct Level {
 
 /// Revisions that somebody was told, and when.
 #[derive(Clone, Debug, Default)]
-struct Seen(VecDeque<(Duration, i64)>);
+struct Seen {
+    steps: VecDeque<(Duration, i64)>,
+    /// The highest since the last step, too soon after it to be one.
+    next: i64,
+}
+
+impl Level {
+    /// What is surely available changes.
+    fn change_certain(&mut self, by: i64, at: Duration) {
+        if self.certain < 0 {
+            self.short_at = Some(at);
+        }
+        self.certain += by;
+    }
+
+    /// Whether everything that was asked for was surely there from then on.
+    fn was_enough_since(&self, asked: Duration) -> bool {
+        self.certain >= 0 && self.short_at.is_none_or(|at| at < asked) && !self.has_facts
+    }
+}
 
 impl Seen {
     fn add(&mut self, revision: i64, at: Duration) {
-        if let Some((last_at, last)) = self.0.back()
-            && (revision <= *last || at < *last_at + SEEN_STEP)
-        {
-            return;
+        let revision = revision.max(self.next);
+        if let Some((last_at, last)) = self.steps.back() {
+            if revision <= *last {
+                return;
+            }
+            if at < *last_at + SEEN_STEP {
+                self.next = revision;
+                return;
+            }
         }
-        self.0.push_back((at, revision));
+        self.steps.push_back((at, revision));
         // The newest of what is too old to matter still holds.
-        while self
-            .0
-            .get(1)
-            .is_some_and(|(at_next, _)| *at_next + SEEN_FOR < at)
-        {
-            self.0.pop_front();
+        let is_old = |step: &(Duration, i64)| step.0 + SEEN_FOR < at;
+        while self.steps.get(1).is_some_and(is_old) {
+            self.steps.pop_front();
         }
     }
 
     /// The highest that was told until then.
     fn until(&self, at: Duration) -> i64 {
-        let place = self.0.partition_point(|(seen_at, _)| *seen_at <= at);
-        place.checked_sub(1).map_or(0, |place| self.0[place].1)
+        let steps = &self.steps;
+        let place = steps.partition_point(|(seen_at, _)| *seen_at <= at);
+        place.checked_sub(1).map_or(0, |place| steps[place].1)
     }
 }
 
@@ -148,18 +174,19 @@ impl Oracle {
     }
 
     /// A command is about to be sent.
-    pub(super) fn asks(&self, effects: &[Effect]) {
+    pub(super) fn asks(&self, effects: &[Effect], at: Duration) {
         let mut levels = self.levels();
         for effect in effects {
             let level = levels.entry(effect.key.clone()).or_default();
             level.asked += 1;
             level.on_hand_most += effect.on_hand.max(0);
             level.reserved_least += effect.reserved.min(0);
+            level.change_certain(effect.on_hand.min(0) - effect.reserved.max(0), at);
         }
     }
 
     /// It was done.
-    pub(super) fn done(&self, effects: &[Effect]) {
+    pub(super) fn done(&self, effects: &[Effect], at: Duration) {
         for effect in effects {
             let mut levels = self.levels();
             let level = levels.entry(effect.key.clone()).or_default();
@@ -168,6 +195,7 @@ impl Oracle {
             level.expected.changes += 1;
             level.on_hand_most += effect.on_hand.min(0);
             level.reserved_least += effect.reserved.max(0);
+            level.change_certain(effect.on_hand.max(0) - effect.reserved.min(0), at);
             let (most, least) = (level.on_hand_most, level.reserved_least);
             let has_facts = level.has_facts;
             drop(levels);
@@ -181,14 +209,31 @@ impl Oracle {
         }
     }
 
+    /// It was refused for want of something that may have been short since it was asked; or should have been.
+    pub(super) fn sold_out(&self, effects: &[Effect], asked: Duration) {
+        let levels = self.levels();
+        let was_enough = |effect: &Effect| {
+            let level = levels.get(&effect.key);
+            level.is_some_and(|level| level.was_enough_since(asked))
+        };
+        let was_denied = effects.iter().all(was_enough);
+        drop(levels);
+        self.findings
+            .look(Invariant::NothingDenied, !was_denied, || {
+                let keys: Vec<String> = effects.iter().map(|e| e.key.to_string()).collect();
+                format!("refused although everything was there: {}", keys.join(", "))
+            });
+    }
+
     /// It was refused: nothing happened.
-    pub(super) fn refused(&self, effects: &[Effect]) {
+    pub(super) fn refused(&self, effects: &[Effect], at: Duration) {
         let mut levels = self.levels();
         for effect in effects {
             let level = levels.entry(effect.key.clone()).or_default();
             level.asked -= 1;
             level.on_hand_most -= effect.on_hand.max(0);
             level.reserved_least -= effect.reserved.min(0);
+            level.change_certain(effect.reserved.max(0) - effect.on_hand.min(0), at);
         }
     }
 
@@ -227,10 +272,13 @@ impl Oracle {
         let (asked, has_facts) = (level.asked, level.has_facts);
         level.seen.add(told.revision, at);
         drop(levels);
-        self.findings
-            .look(Invariant::NothingStale, told.revision >= floor, || {
-                format!("{key}: {told}, a second after revision {floor} was told")
-            });
+        // Before anybody was told anything there is nothing to be behind of.
+        if floor > 0 {
+            self.findings
+                .look(Invariant::NothingStale, told.revision >= floor, || {
+                    format!("{key}: {told}, a second after revision {floor} was told")
+                });
+        }
         let invariant = if has_facts {
             Invariant::EventsOnce
         } else {
@@ -323,8 +371,8 @@ mod tests {
         for (sent, is_stale) in [(2, false), (3, true)] {
             let oracle = Oracle::default();
             for at in [1, 2] {
-                oracle.asks(&effect(5, 0));
-                oracle.done(&effect(5, 0));
+                oracle.asks(&effect(5, 0), SECOND);
+                oracle.done(&effect(5, 0), SECOND);
                 oracle.saw(&key(), i64::from(at), SECOND * at);
             }
             let sent = SECOND * sent;
@@ -337,26 +385,49 @@ mod tests {
     #[test]
     fn more_promised_than_there_can_be_is_oversold() {
         let oracle = Oracle::default();
-        oracle.asks(&effect(2, 0));
-        oracle.done(&effect(2, 0));
+        oracle.asks(&effect(2, 0), SECOND);
+        oracle.done(&effect(2, 0), SECOND);
         for _ in 0..2 {
-            oracle.asks(&effect(0, 1));
-            oracle.done(&effect(0, 1));
+            oracle.asks(&effect(0, 1), SECOND);
+            oracle.done(&effect(0, 1), SECOND);
         }
         // One is given back, and sold again before the answer comes.
-        oracle.asks(&effect(0, -1));
-        oracle.asks(&effect(0, 1));
-        oracle.done(&effect(0, 1));
+        oracle.asks(&effect(0, -1), SECOND);
+        oracle.asks(&effect(0, 1), SECOND);
+        oracle.done(&effect(0, 1), SECOND);
         assert_eq!(broken(&oracle), []);
-        oracle.asks(&effect(0, 1));
-        oracle.done(&effect(0, 1));
+        oracle.asks(&effect(0, 1), SECOND);
+        oracle.done(&effect(0, 1), SECOND);
         assert_eq!(broken(&oracle), [Invariant::NothingOversold]);
+    }
+
+    #[test]
+    fn a_refusal_is_right_only_if_something_may_have_been_short() {
+        let oracle = Oracle::default();
+        let refuse = |asked| {
+            oracle.sold_out(&effect(0, 1), asked);
+            oracle.refused(&effect(0, 1), asked);
+        };
+        oracle.asks(&effect(2, 0), SECOND);
+        oracle.done(&effect(2, 0), SECOND);
+        for _ in 0..3 {
+            oracle.asks(&effect(0, 1), SECOND * 2);
+        }
+        // Three want two: whoever is refused may have been the third.
+        refuse(SECOND * 2);
+        assert_eq!(broken(&oracle), []);
+        oracle.done(&effect(0, 1), SECOND * 3);
+        oracle.asks(&effect(0, -1), SECOND * 3);
+        oracle.done(&effect(0, -1), SECOND * 3);
+        oracle.asks(&effect(0, 1), SECOND * 4);
+        refuse(SECOND * 4);
+        assert_eq!(broken(&oracle), [Invariant::NothingDenied]);
     }
 
     #[test]
     fn what_was_not_asked_for_did_not_happen() {
         let oracle = Oracle::default();
-        oracle.asks(&effect(2, 0));
+        oracle.asks(&effect(2, 0), SECOND);
         let told = Told {
             on_hand: 4,
             reserved: 0,

@@ -29,13 +29,21 @@ pub struct Measured {
     pub took: Duration,
     pub before: Option<Baseline>,
     pub after: Option<Baseline>,
-    /// In the open model: of the requests that were due, those that were not sent before the end.
+    /// Of the requests and messages that were due at set times, those that were not sent before the end.
     pub unsent: Option<f64>,
     /// From when a request was due to when it was sent.
     pub late: Times,
 }
 
 impl Measured {
+    /// What was counted of an operation after the others.
+    pub(super) fn take(&mut self, operation: Operation, tally: Tally) {
+        self.tallies.retain(|(of, _)| *of != operation);
+        if tally.requests() > 0 {
+            self.tallies.push((operation, tally));
+        }
+    }
+
     pub fn of(&self, operation: Operation) -> Option<&Tally> {
         let mut tallies = self.tallies.iter();
         tallies
@@ -81,6 +89,7 @@ impl Outcome {
 
     /// A promise was broken or a floor breached.
     pub fn is_red(&self) -> bool {
+        // What was to be measured and could not be is shown, and no breach: the requests that failed then are.
         self.broken().next().is_some()
             || self
                 .thresholds

@@ -54,6 +54,12 @@ impl Schedule {
         schedule
     }
 
+    /// The first request is due then: whoever takes it is there now.
+    pub(super) fn begin(&self, at: Duration) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        next.due = at;
+    }
+
     /// From the next request on.
     #[expect(
         clippy::cast_possible_truncation,

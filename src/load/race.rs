@@ -15,6 +15,7 @@ use super::{
     oracle::Told,
     run::Run,
     shop::promise,
+    sockets::{Sockets, Watched},
 };
 
 /// Items, buyers, and how often.
@@ -27,11 +28,15 @@ struct Round {
     sold_out: usize,
 }
 
+/// Live clients that watch each round.
+const WATCHING: usize = 2;
+
 /// All rounds; in words what they came to.
 pub(super) async fn rounds(
     run: &Arc<Run>,
     catalogue: &Catalogue,
     prefix: &str,
+    sockets: &mut Sockets,
 ) -> Result<Vec<(String, String)>, LoadError> {
     let mut figures = Vec::new();
     for (items, buyers, times) in ROUNDS {
@@ -46,6 +51,9 @@ pub(super) async fn rounds(
             let made = catalogue::create(&mut client, now, &sku, catalogue.warehouse, items).await;
             let product =
                 made.ok_or_else(|| LoadError::Prepare("no product to race for".to_owned()))?;
+            sockets
+                .connect(WATCHING, &[Watched::product(&product.sku)])
+                .await;
             let round = one(run, &product, items, buyers).await?;
             (sold, sold_out, rounds) = (sold + round.sold, sold_out + round.sold_out, rounds + 1);
         }

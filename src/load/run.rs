@@ -1,10 +1,7 @@
 //! What everybody in a run shares.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -33,7 +30,6 @@ pub(super) struct Run {
     pub stop: CancellationToken,
     pub markers: Markers,
     hosts: Vec<String>,
-    has_given_up: AtomicBool,
     movements: Mutex<Vec<MovementId>>,
 }
 
@@ -49,7 +45,6 @@ impl Run {
             stop: CancellationToken::new(),
             markers: Markers::default(),
             hosts,
-            has_given_up: AtomicBool::new(false),
             movements: Mutex::default(),
         }
     }
@@ -70,15 +65,6 @@ impl Run {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         random.set_stream(number as u64 + 1);
         random
-    }
-
-    /// From now on nobody waits for an answer that does not come.
-    pub(super) fn give_up(&self) {
-        self.has_given_up.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn gave_up(&self) -> bool {
-        self.has_given_up.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -1,30 +1,32 @@
 //! What the service says of itself while it is under load: its Prometheus metrics, read once a second.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
 
 use super::{
     client::{Call, Client},
     operations::Operation,
+    run::Run,
 };
+
+/// Longest the metrics are waited for: what cannot be had at once is left out, and nothing else waits for it.
+const READ_MAX: Duration = Duration::from_millis(500);
 
 /// Some of its metrics at one moment, summed over all hosts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reading {
     pub resident_bytes: f64,
-    /// Processor time since its start, in seconds.
-    pub processor_seconds: f64,
     pub pool_used: f64,
     pub pool_idle: f64,
-    pub live_connections: f64,
-    pub http_connections: f64,
     /// Age of the oldest message that is not in the database yet.
     pub lag_seconds: f64,
-    pub lag_offsets: f64,
-    pub version: f64,
+    /// How often a live client was told several commits as one.
+    pub conflations: f64,
 }
 
 /// Asks for the metrics; `None` where they cannot be had.
-pub(super) async fn read(client: &mut Client, now: Duration) -> Option<Reading> {
+async fn read(client: &mut Client, now: Duration) -> Option<Reading> {
     let call = Call::new(Operation::GetHealth, "/metrics");
     let answer = client.ask(now, call).await?;
     let text = String::from_utf8_lossy(&answer.body);
@@ -32,15 +34,29 @@ pub(super) async fn read(client: &mut Client, now: Duration) -> Option<Reading> 
     let of = |name: &str| sums.get(name).copied().unwrap_or(0.0);
     Some(Reading {
         resident_bytes: of("process_resident_memory_bytes"),
-        processor_seconds: of("process_cpu_seconds_total"),
         pool_used: of("warehouse_database_connections{state=\"used\"}"),
         pool_idle: of("warehouse_database_connections{state=\"idle\"}"),
-        live_connections: of("warehouse_live_connections"),
-        http_connections: of("warehouse_http_connections"),
         lag_seconds: largest(&text, "warehouse_ingest_lag_seconds"),
-        lag_offsets: of("warehouse_ingest_lag_offsets"),
-        version: of("warehouse_feed_version"),
+        conflations: of("warehouse_live_conflations_total"),
     })
+}
+
+/// Those of all hosts; `None` if one of them does not answer in time.
+pub(super) async fn read_all(run: &Arc<Run>) -> Option<Reading> {
+    let mut sum = Reading::default();
+    for host in 0..run.hosts().len() {
+        let mut client = Client::new(run, host);
+        let read = timeout(READ_MAX, read(&mut client, run.clock.elapsed()));
+        let reading = read.await.ok()??;
+        sum = Reading {
+            resident_bytes: sum.resident_bytes + reading.resident_bytes,
+            pool_used: sum.pool_used + reading.pool_used,
+            pool_idle: sum.pool_idle + reading.pool_idle,
+            lag_seconds: sum.lag_seconds.max(reading.lag_seconds),
+            conflations: sum.conflations + reading.conflations,
+        };
+    }
+    Some(sum)
 }
 
 /// Sums by name, and values by name and labels.

@@ -25,12 +25,12 @@ use super::{
 const HELD_MAX: usize = 12;
 /// How unevenly products are liked: the exponent of Zipf's law.
 const SKEW: f64 = 0.8;
-/// Commands of a hundred that are sent a second time under their key.
+/// The share of commands that are sent a second time under their key.
 const REPEATED: f64 = 0.05;
 /// Units of an order, and of what a shop puts in again.
 const UNITS_MAX: i64 = 3;
 const RESTOCK: i64 = 12;
-/// Longer than any run, so that a reservation ends only when told to.
+/// The longest there is, and longer than any run: a reservation ends only when told to.
 const TTL_SECONDS: u32 = 86_400;
 
 #[derive(Clone, Debug)]
@@ -164,9 +164,8 @@ impl Shopper {
     }
 
     async fn get(&mut self, due: Duration, operation: Operation, path: String) -> Option<Value> {
-        let call = Call::new(operation, path).expects(&[404]);
-        let answer = self.client.ask(due, call).await?;
-        answer.is_success().then(|| answer.json())
+        let answer = self.client.ask(due, Call::new(operation, path)).await?;
+        Some(answer.json())
     }
 
     /// That a number that customers see is not below zero.
@@ -221,24 +220,34 @@ impl Shopper {
             .run
             .movement(number)
             .map_or(Uuid::new_v4(), crate::domain::MovementId::uuid);
-        self.get(due, Operation::GetMovement, format!("/api/movements/{id}"))
-            .await;
+        // It need not be in yet.
+        let call = Call::new(Operation::GetMovement, format!("/api/movements/{id}"));
+        self.client.ask(due, call.expects(&[404])).await;
     }
 
     async fn look_at_unknown(&mut self, due: Duration) {
         let path = format!("/products/{}", i64::MAX - 7);
         let call = Call::new(Operation::GetProduct, path).expects(&[404]);
-        self.client.ask(due, call).await;
+        if let Some(answer) = self.client.ask(due, call).await {
+            let is_unknown = answer.status == 404;
+            self.run
+                .oracle
+                .findings
+                .look(Invariant::CommandsOnce, is_unknown, || {
+                    format!("a product that was never made is there: {}", answer.json())
+                });
+        }
     }
 
     async fn look_at_order(&mut self, due: Duration) {
         let Some(order) = self.one_order() else {
             return self.browse(due).await;
         };
-        let path = format!("/orders/{}", order.number);
-        let Some(body) = self.get(due, Operation::GetOrder, path).await else {
+        let call = Call::new(Operation::GetOrder, format!("/orders/{}", order.number));
+        let Some(answer) = self.client.ask(due, call.expects(&[404])).await else {
             return;
         };
+        let body = answer.json();
         let wanted = if order.is_paid { "PAID" } else { "PENDING" };
         let is_right = body["status"] == wanted && body["quantity"] == order.quantity;
         self.run
@@ -338,6 +347,14 @@ impl Shopper {
         let effects = [promise(&product, quantity)];
         let decided = self.client.decide(due, call, &effects, is_repeated).await;
         self.holds(decided, "reservation_id", vec![(product, quantity)]);
+        // This one cannot say how long it is to be kept.
+        if let Some(held) = self.reservations.last().cloned() {
+            let path = format!("/api/reservations/{}/extend", held.id);
+            let call = Call::new(Operation::ExtendReservation, path)
+                .body(json!({"ttl_seconds": TTL_SECONDS}));
+            let now = self.run.clock.elapsed();
+            self.client.decide(now, call, &[], false).await;
+        }
     }
 
     async fn reserve(&mut self, due: Duration) {

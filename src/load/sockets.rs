@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -49,25 +50,24 @@ pub(super) struct Sockets {
 
 struct Client {
     name: String,
-    /// The product it sees; `None`: everything in the warehouse of its query.
-    product: Option<Arc<str>>,
+    /// The product it sees.
+    product: Arc<str>,
     picture: Arc<Mutex<Picture>>,
 }
 
-/// What a client asks to see.
+/// The product that a client asks to see.
 #[derive(Clone, Debug)]
 pub(super) struct Watched {
-    pub query: String,
-    pub product: Option<Arc<str>>,
-    /// Its product is that of the marked messages.
-    pub is_marked: bool,
+    /// By its sku or id.
+    product: Arc<str>,
+    /// It is that of the marked messages.
+    is_marked: bool,
 }
 
 impl Watched {
     pub(super) fn product(name: &Arc<str>) -> Self {
         Self {
-            query: format!("product={name}"),
-            product: Some(Arc::clone(name)),
+            product: Arc::clone(name),
             is_marked: false,
         }
     }
@@ -106,14 +106,14 @@ impl Sockets {
             let picture = Arc::<Mutex<Picture>>::default();
             self.clients.push(Client {
                 name: format!("socket {number}"),
-                product: watched.product.clone(),
+                product: Arc::clone(&watched.product),
                 picture: Arc::clone(&picture),
             });
             let listener = Listener {
                 run: Arc::clone(&self.run),
                 number,
                 host: number,
-                query: watched.query.clone(),
+                query: format!("product={}", watched.product),
                 is_marked: watched.is_marked,
                 picture,
             };
@@ -169,15 +169,21 @@ impl Sockets {
         }
     }
 
-    /// Compares every picture with what the database holds.
-    pub(super) fn compare(&self, found: &[(Key, super::oracle::Told)]) {
+    /// Compares every picture with what the database holds. Where the service says that it conflated, frames may jump.
+    pub(super) fn compare(&self, found: &[(Key, super::oracle::Told)], has_conflated: bool) {
         let findings = &self.run.oracle.findings;
+        let mut by_product: HashMap<&str, Vec<&(Key, super::oracle::Told)>> = HashMap::new();
+        for entry in found {
+            by_product.entry(&entry.0.product).or_default().push(entry);
+        }
         for client in &self.clients {
             let picture = locked(&client.picture);
-            let Some(product) = &client.product else {
-                continue;
-            };
-            for (key, told) in found.iter().filter(|(key, _)| key.product == *product) {
+            if !has_conflated && !self.run.is_disturbed {
+                for jump in picture.jumps() {
+                    findings.broken(Invariant::NoGap, jump.clone());
+                }
+            }
+            for (key, told) in by_product.get(&*client.product).into_iter().flatten() {
                 let held = picture.levels().get(key).map(|held| held.told);
                 // A key that never changed is in no snapshot.
                 let is_same = held == Some(*told) || held.is_none() && told.revision == 0;
@@ -256,9 +262,7 @@ impl Listener {
             };
             // A run that is over closes nothing itself before it has compared.
             if let Some(why) = closed {
-                self.run
-                    .figures
-                    .add(Operation::OpenSocket, Duration::ZERO, &Came::Failed(why), 0);
+                self.run.figures.broke(Operation::OpenSocket, &why);
             }
             sleep(AGAIN_AFTER).await;
             // Another one may still be there.
@@ -281,7 +285,15 @@ impl Listener {
             };
             match heard {
                 Some(Ok(Message::Text(text))) => {
-                    let brought = locked(&self.picture).hear(&text, findings, &name);
+                    let mut picture = locked(&self.picture);
+                    let resyncs = picture.resyncs();
+                    let brought = picture.hear(&text, findings, &name);
+                    if picture.resyncs() > resyncs {
+                        self.run
+                            .figures
+                            .broke(Operation::OpenSocket, "told to begin anew");
+                    }
+                    drop(picture);
                     let after = brought.committed_at.map(|at| {
                         let micros = self.run.clock.unix_micros() - at.micros();
                         Duration::from_micros(u64::try_from(micros).unwrap_or(0))

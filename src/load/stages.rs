@@ -1,15 +1,16 @@
 //! One run from its beginning to its end: prepare, look how the service is, load it stage by stage, wait, compare, look again.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use rdkafka::error::KafkaError;
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     LoadError, Options, Target, baseline,
     catalogue::Catalogue,
     client::{Call, Client},
+    figures::Frames,
     invariants::Invariant,
     monitor::Monitor,
     movements::{self, Published, Stream},
@@ -22,6 +23,7 @@ use super::{
     report::machine,
     run::Run,
     scenario::{Doing, Profile, Scenario, Stage},
+    service,
     settle::{self, Truth},
     shop::Shopper,
     sockets::{Sockets, Watched},
@@ -34,6 +36,8 @@ use crate::{
     produce::plan::{self, PlanOptions},
 };
 
+/// How long a browser may take to leave the page.
+const PAGE_LEAVES_MAX: Duration = Duration::from_secs(2);
 /// Warehouses and products of the movements.
 const WAREHOUSES: u32 = 10;
 const PRODUCTS: u32 = 50;
@@ -54,6 +58,8 @@ struct Ready<'r> {
     model: Model,
     alone: Alone,
     before: Option<Baseline>,
+    /// Longest nothing may come nearer at the end before what differs is called wrong.
+    patience: Duration,
 }
 
 /// Runs it; the log is written as it goes.
@@ -66,79 +72,42 @@ pub(super) async fn run(
 ) -> Result<Outcome, LoadError> {
     let ready = Ready::make(target, profile, options, began_at, log).await?;
     let run = &ready.run;
-    let interrupting = tokio::spawn(ends_when_interrupted(Arc::clone(run)));
+    let interrupting = tokio::spawn(ends_when_interrupted(
+        Arc::clone(run),
+        options.interrupt.clone(),
+    ));
+    let has_begun = conflations(run).await;
     let watching = CancellationToken::new();
     let watch = tokio::spawn(Arc::clone(&ready.monitor).watch(watching.clone()));
-    let page = ready.show(options).await?;
+    let leaving = CancellationToken::new();
+    let page = ready.show(options, leaving.clone()).await?;
     let loaded = ready.load().await;
     run.stop.cancel();
     watching.cancel();
     drop(watch.await);
     let loaded = loaded?;
 
-    let mut measured = Measured {
-        tallies: run.figures.tallies(),
-        frames: run.figures.frames(),
-        took: ready.monitor.elapsed(),
-        before: ready.before,
-        after: None,
-        unsent: ready.model.schedule.untaken(run.clock.elapsed()),
-        late: run.figures.late(),
-    };
-    let failures = run.figures.failures();
-    ready
-        .monitor
-        .say("the load is over; waiting until everything is in, and comparing");
-    let truth = Truth {
-        config: target.config,
-        store: target.store.as_ref(),
-        patience: options.patience.unwrap_or(settle::PATIENCE),
-        since: began_at,
-    };
-    settle::settle(run, &truth, &loaded.published, &loaded.sockets).await?;
-    for sockets in loaded.sockets {
-        sockets.close().await;
-    }
+    let outcome = ready.conclude(loaded, options, began_at, has_begun).await;
     interrupting.abort();
+    leaving.cancel();
     if let Some(page) = page {
-        page.abort();
-    }
-    measured.after = baseline::back(
-        &target.hosts,
-        ready.probed(),
-        ready.before,
-        options.patience,
-    )
-    .await;
-    let outcome = Outcome {
-        scenario: profile.scenario.name(),
-        began_at,
-        seed: options.seed,
-        settings: settings(profile, &target.hosts),
-        thresholds: thresholds::judge(&profile.limits, &measured),
-        measured,
-        seconds: ready.monitor.seconds(),
-        failures,
-        findings: run.oracle.findings.all(),
-        alone: Some(ready.alone),
-        figures: loaded.figures,
-        machine: machine::describe(target).await,
-        events: ready.monitor.events(),
-    };
-    for line in super::report::summary(&outcome) {
-        ready.monitor.log(&line);
+        // A browser may hold its connection for longer than anybody wants to wait.
+        drop(timeout(PAGE_LEAVES_MAX, page).await);
     }
     Ok(outcome)
 }
 
-/// The first interrupt ends the load, and what was done is compared; after the second nothing more is waited for.
-async fn ends_when_interrupted(run: Arc<Run>) {
-    while tokio::signal::ctrl_c().await.is_ok() {
-        if run.is_over() {
-            run.give_up();
-        }
-        run.stop.cancel();
-    }
+/// Ends the load when somebody interrupts it; what was done is compared then.
+async fn ends_when_interrupted(run: Arc<Run>, interrupt: CancellationToken) {
+    interrupt.cancelled().await;
+    run.stop.cancel();
+}
+
+/// How often live clients were told several commits as one, as the service says; infinitely often where it says nothing.
+async fn conflations(run: &Arc<Run>) -> f64 {
+    let aside = Arc::new(Run::new(run.hosts().to_vec(), 0, false));
+    let reading = service::read_all(&aside).await;
+    reading.map_or(f64::INFINITY, |reading| reading.conflations)
 }
 
 impl<'r> Ready<'r> {
@@ -158,7 +127,12 @@ impl<'r> Ready<'r> {
         let prefix = format!("LT-{namespace:x}");
         let catalogue = Catalogue::make(&run, &prefix, profile.assortment).await?;
         let users = profile.stages.iter().map(|stage| stage.users).max();
-        let alone = baseline::alone(users.unwrap_or(1)).await?;
+        let buyers = race::ROUNDS.map(|(_, buyers, _)| buyers).into_iter().max();
+        let connections = match profile.scenario {
+            Scenario::Race => buyers,
+            _ => users,
+        };
+        let alone = baseline::alone(connections.unwrap_or(0).max(WRITERS)).await?;
         let probed = &catalogue.products[0].key;
         // The first one warms up what the second one measures.
         baseline::probe(&target.hosts, probed).await;
@@ -166,9 +140,10 @@ impl<'r> Ready<'r> {
 
         run.figures.begin();
         let name = profile.scenario.name();
-        let monitor = Monitor::new(&run, name, profile.lasts(), log, options.is_quiet)?;
+        let lasts = (profile.scenario != Scenario::Race).then(|| profile.lasts());
+        let monitor = Monitor::new(&run, name, lasts, log, options.is_quiet)?;
         let model = match profile.rate {
-            Some(rate) => Model::open(rate, run.clock.elapsed()),
+            Some(rate) => Model::open(rate, run.clock.elapsed(), profile.think),
             None => Model::closed(profile.think),
         };
         Ok(Self {
@@ -183,6 +158,7 @@ impl<'r> Ready<'r> {
             model,
             alone,
             before,
+            patience: options.patience.unwrap_or(settle::PATIENCE),
         })
     }
 
@@ -190,6 +166,7 @@ impl<'r> Ready<'r> {
     async fn show(
         &self,
         options: &Options,
+        leaving: CancellationToken,
     ) -> Result<Option<JoinHandle<std::io::Result<()>>>, LoadError> {
         if options.is_quiet {
             return Ok(None);
@@ -216,7 +193,76 @@ impl<'r> Ready<'r> {
             crowd: Arc::clone(&self.crowd),
             schedule: Arc::clone(&self.model.schedule),
         };
-        Ok(Some(tokio::spawn(page::serve(listener, shown))))
+        Ok(Some(tokio::spawn(page::serve(listener, shown, leaving))))
+    }
+
+    /// Waits until everything is in, compares, and looks how the service is then.
+    async fn conclude(
+        &self,
+        loaded: Loaded,
+        options: &Options,
+        began_at: Timestamp,
+        conflations_before: f64,
+    ) -> Outcome {
+        let run = &self.run;
+        let mut measured = Measured {
+            tallies: run.figures.tallies(),
+            frames: Frames::default(),
+            took: loaded.took,
+            before: self.before,
+            after: None,
+            unsent: loaded.unsent,
+            late: run.figures.late(),
+        };
+        let failures = run.figures.failures();
+        self.monitor
+            .say("the load is over; waiting until everything is in, and comparing");
+        let truth = Truth {
+            config: self.target.config,
+            store: self.target.store.as_ref(),
+            patience: self.patience,
+            products: &self.catalogue.products,
+            has_conflated: conflations(run).await > conflations_before,
+            since: began_at,
+        };
+        settle::settle(run, &truth, &loaded.published, &loaded.sockets).await;
+        // What was still on its way when the load ended has come by now, or will not.
+        run.markers.give_up(run);
+        measured.frames = run.figures.frames();
+        measured.take(
+            Operation::Freshness,
+            run.figures.tally(Operation::Freshness),
+        );
+        for sockets in loaded.sockets {
+            sockets.close().await;
+        }
+        measured.after = baseline::back(
+            &self.target.hosts,
+            self.probed(),
+            self.before,
+            options.patience,
+        )
+        .await;
+        let profile = self.profile;
+        let outcome = Outcome {
+            scenario: profile.scenario.name(),
+            began_at,
+            seed: options.seed,
+            settings: settings(profile, &self.target.hosts),
+            thresholds: thresholds::judge(&profile.limits, &measured),
+            measured,
+            seconds: self.monitor.seconds(),
+            failures,
+            findings: run.oracle.findings.all(),
+            alone: Some(self.alone),
+            figures: loaded.figures,
+            machine: machine::describe(self.target).await,
+            events: self.monitor.events(),
+        };
+        for line in super::report::summary(&outcome) {
+            self.monitor.log(&line);
+        }
+        outcome
     }
 
     /// The level that is read of the idle service.
@@ -236,6 +282,15 @@ async fn is_ready(run: &Arc<Run>) -> Result<(), LoadError> {
 }
 
 fn settings(profile: &Profile, hosts: &[String]) -> Vec<(&'static str, String)> {
+    if profile.scenario == Scenario::Race {
+        let rounds = race::ROUNDS.map(|(items, buyers, times)| {
+            format!("{times} times {buyers} buyers for {items} items")
+        });
+        return vec![
+            ("Service", hosts.join(", ")),
+            ("Rounds", rounds.join(", then ")),
+        ];
+    }
     let stages = profile.stages.iter().map(|stage| {
         let Stage {
             users,
@@ -272,6 +327,8 @@ fn settings(profile: &Profile, hosts: &[String]) -> Vec<(&'static str, String)> 
 
 /// What is left of a load.
 struct Loaded {
+    took: Duration,
+    unsent: Option<f64>,
     published: Published,
     sockets: Vec<Sockets>,
     figures: Vec<(String, String)>,
@@ -281,14 +338,21 @@ type Publishing = JoinHandle<Result<Published, KafkaError>>;
 
 impl Ready<'_> {
     async fn load(&self) -> Result<Loaded, LoadError> {
+        let began = self.run.clock.elapsed();
         let mut loaded = Loaded {
+            took: Duration::ZERO,
+            unsent: None,
             published: Published::default(),
             sockets: Vec::new(),
             figures: Vec::new(),
         };
         match self.profile.scenario {
             Scenario::Race => {
-                loaded.figures = race::rounds(&self.run, &self.catalogue, &self.prefix).await?;
+                let mut sockets = Sockets::new(&self.run);
+                let rounds = race::rounds(&self.run, &self.catalogue, &self.prefix, &mut sockets);
+                loaded.figures = rounds.await?;
+                loaded.sockets.push(sockets);
+                loaded.took = self.run.clock.elapsed().saturating_sub(began);
                 return Ok(loaded);
             }
             Scenario::Ingest => {
@@ -298,10 +362,13 @@ impl Ready<'_> {
             }
             _ => {}
         }
-        let (marked, publishing) = self.publish().await;
         let mut sockets = Sockets::new(&self.run);
+        self.connect(&mut sockets, self.profile.stages.first())
+            .await;
+        let (marked, publishing, messages) = self.publish().await;
+        self.model.schedule.begin(self.run.clock.elapsed());
         let users = self.users();
-        let writing = self.write();
+        let (writing, writes) = self.write();
         let lasts = self.profile.lasts();
         let disturbing = async {
             match self.target.stack {
@@ -311,6 +378,13 @@ impl Ready<'_> {
         };
         let ((), disturbed) = tokio::join!(self.stages(&mut sockets), disturbing);
         self.run.stop.cancel();
+        let ended = self.run.clock.elapsed();
+        loaded.took = ended.saturating_sub(began);
+        let schedules = [&self.model.schedule, &messages, &writes];
+        let untaken = schedules
+            .iter()
+            .filter_map(|schedule| schedule.untaken(ended));
+        loaded.unsent = untaken.reduce(f64::max);
         disturbed?;
         drop(users.await);
         drop(writing.await);
@@ -326,17 +400,8 @@ impl Ready<'_> {
 
     /// One stage after the other, or until somebody ends it.
     async fn stages(&self, sockets: &mut Sockets) {
-        let watched: Vec<Watched> = self
-            .catalogue
-            .products
-            .iter()
-            .map(|product| Watched::product(&product.sku))
-            .collect();
         for (number, stage) in self.profile.stages.iter().enumerate() {
-            let more = stage.sockets.saturating_sub(sockets.count());
-            if more > 0 {
-                sockets.connect(more, &watched).await;
-            }
+            self.connect(sockets, Some(stage)).await;
             if number > 0 || self.profile.stages.len() > 1 {
                 let Stage { users, sockets, .. } = stage;
                 self.monitor
@@ -350,6 +415,19 @@ impl Ready<'_> {
             {
                 return;
             }
+        }
+    }
+
+    /// As many live clients as the stage wants.
+    async fn connect(&self, sockets: &mut Sockets, stage: Option<&Stage>) {
+        let wanted = stage.map_or(0, |stage| stage.sockets);
+        let products = self.catalogue.products.iter();
+        let watched: Vec<Watched> = products
+            .map(|product| Watched::product(&product.sku))
+            .collect();
+        let more = wanted.saturating_sub(sockets.count());
+        if more > 0 {
+            sockets.connect(more, &watched).await;
         }
     }
 
@@ -401,21 +479,24 @@ impl Ready<'_> {
         all.filter_map(key).collect()
     }
 
-    /// Changes what is watched.
-    fn write(&self) -> JoinHandle<()> {
+    /// Changes what is watched, by that schedule.
+    fn write(&self) -> (JoinHandle<()>, Arc<Schedule>) {
+        let think = self.profile.think;
+        let model = Model::open(self.profile.writes, self.run.clock.elapsed(), think);
+        let schedule = Arc::clone(&model.schedule);
         if self.profile.writes <= 0.0 {
-            return tokio::spawn(async {});
+            return (tokio::spawn(async {}), schedule);
         }
         #[expect(clippy::cast_precision_loss, reason = "eight")]
         let crowd = Arc::new(Crowd::new(WRITERS, WRITERS as f64 * 1_000.0));
-        let model = Model::open(self.profile.writes, self.run.clock.elapsed());
         let (run, catalogue) = (Arc::clone(&self.run), Arc::clone(&self.catalogue));
         let make = {
             let run = Arc::clone(&run);
             move |number| Writer::new(&run, &catalogue, number)
         };
         // They are no users: those are counted.
-        tokio::spawn(async move { crowd.work_aside(run, model, make).await })
+        let writing = tokio::spawn(async move { crowd.work_aside(run, model, make).await });
+        (writing, schedule)
     }
 
     fn plan(&self, seed: u64) -> PlanOptions {
@@ -434,23 +515,25 @@ impl Ready<'_> {
     }
 
     /// Publishes beside the users, with somebody who looks how fresh answers are.
-    async fn publish(&self) -> (Sockets, Option<Publishing>) {
+    async fn publish(&self) -> (Sockets, Option<Publishing>, Arc<Schedule>) {
         let mut marked = Sockets::new(&self.run);
+        let schedule = Arc::new(Schedule::new(self.profile.messages, Duration::ZERO));
         if self.profile.messages <= 0.0 {
-            return (marked, None);
+            return (marked, None, schedule);
         }
         if let Some(product) = movements::marked_product(self.namespace) {
             let watched = Watched::marked(&product.to_string().into());
             marked.connect(1, &[watched]).await;
         }
-        let now = self.run.clock.elapsed();
+        schedule.begin(self.run.clock.elapsed());
         let stream = Stream {
             kafka: self.target.config.kafka.clone(),
             options: self.plan(self.run.seed),
-            schedule: Some(Arc::new(Schedule::new(self.profile.messages, now))),
+            schedule: Some(Arc::clone(&schedule)),
             is_marked: true,
         };
-        (marked, Some(stream.publish(Arc::clone(&self.run))))
+        let publishing = stream.publish(Arc::clone(&self.run));
+        (marked, Some(publishing), schedule)
     }
 
     /// As many messages as fast as Kafka takes them, until all of them are in.
@@ -469,7 +552,7 @@ impl Ready<'_> {
         };
         let publishing = stream.publish(Arc::clone(&self.run)).await;
         let published = publishing.map_err(|error| LoadError::Settle(error.to_string()))??;
-        let is_in = settle::all_in(&self.run, settle::PATIENCE).await;
+        let is_in = settle::all_in(&self.run, self.patience).await;
         let took = self.run.clock.elapsed().saturating_sub(began);
         let why = || "a backlog did not come in".to_owned();
         self.run

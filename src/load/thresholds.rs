@@ -23,6 +23,8 @@ pub enum Measure {
     EachP999,
     /// Of requests and handshakes, from 0 to 1.
     FailedShare,
+    /// Live connections that were lost, or told to begin anew.
+    SocketsLost,
     /// Requests; more is better.
     PerSecond,
     /// From a commit to a live client.
@@ -47,6 +49,7 @@ impl Measure {
             Self::P99 => "99th percentile, ms",
             Self::EachP999 => "99.9th percentile of the slowest operation, ms",
             Self::FailedShare => "failed, %",
+            Self::SocketsLost => "live connections lost, or told to begin anew",
             Self::PerSecond => "requests per second, at least",
             Self::FrameP99 => "commit to live client, 99th percentile, ms",
             Self::FreshnessP99 => "message due to live client told, 99th percentile, ms",
@@ -95,6 +98,11 @@ impl Measure {
                 let sockets = measured.of(Operation::OpenSocket);
                 sockets.inspect(|sockets| all.absorb(sockets));
                 some(all).map(|all| all.failed_share())
+            }
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+            Self::SocketsLost => {
+                let sockets = measured.of(Operation::OpenSocket);
+                sockets.map(|sockets| sockets.failures as f64)
             }
             Self::PerSecond => {
                 let seconds = measured.took.as_secs_f64();
@@ -157,31 +165,35 @@ pub enum Verdict {
     /// The floor is met, and the goal is not.
     GoalMissed,
     Breached,
+    /// There was nothing to measure.
+    NotMeasured,
 }
 
 /// A measure with its limits, as a report shows it.
 #[derive(Clone, Debug)]
 pub struct Threshold {
     pub words: &'static str,
-    pub measured: f64,
+    /// `None`: there was nothing to measure.
+    pub measured: Option<f64>,
     pub floor: f64,
     pub goal: f64,
     pub verdict: Verdict,
 }
 
-/// Each limit of which something was measured.
+/// Each limit with what was measured.
 pub(super) fn judge(limits: &[Limit], measured: &Measured) -> Vec<Threshold> {
-    let judged = limits.iter().filter_map(|limit| {
+    let judged = limits.iter().map(|limit| {
         let Limit {
             measure,
             floor,
             goal,
         } = *limit;
-        let value = measure.of(measured)?;
-        let verdict = match (measure.is_met(value, floor), measure.is_met(value, goal)) {
-            (false, _) => Verdict::Breached,
-            (true, false) => Verdict::GoalMissed,
-            (true, true) => Verdict::Met,
+        let value = measure.of(measured);
+        let verdict = match value {
+            None => Verdict::NotMeasured,
+            Some(value) if !measure.is_met(value, floor) => Verdict::Breached,
+            Some(value) if !measure.is_met(value, goal) => Verdict::GoalMissed,
+            Some(_) => Verdict::Met,
         };
         let shown = |number: f64| {
             if measure.is_share() {
@@ -190,13 +202,13 @@ pub(super) fn judge(limits: &[Limit], measured: &Measured) -> Vec<Threshold> {
                 number
             }
         };
-        Some(Threshold {
+        Threshold {
             words: measure.words(),
-            measured: shown(value),
+            measured: value.map(shown),
             floor: shown(floor),
             goal: shown(goal),
             verdict,
-        })
+        }
     });
     judged.collect()
 }

@@ -9,9 +9,10 @@ use std::{
 };
 
 use rand::RngExt;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::{
+    invariants::Invariant,
     pace::{Due, Schedule},
     run::Run,
 };
@@ -39,9 +40,10 @@ impl Model {
         }
     }
 
-    pub(super) fn open(per_second: f64, from: Duration) -> Self {
+    /// Users think as well once nothing has a set time any more.
+    pub(super) fn open(per_second: f64, from: Duration, think: (Duration, Duration)) -> Self {
         Self {
-            think: (Duration::ZERO, Duration::ZERO),
+            think,
             schedule: Arc::new(Schedule::new(per_second, from)),
         }
     }
@@ -74,6 +76,11 @@ impl Crowd {
 
     pub(super) fn wanted(&self) -> usize {
         self.wanted.load(Ordering::Relaxed)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a rate is no count")]
+    pub(super) fn spawn_rate(&self) -> f64 {
+        self.spawn_rate.load(Ordering::Relaxed) as f64 / 1_000.0
     }
 
     #[expect(
@@ -117,19 +124,23 @@ impl Crowd {
     ) {
         let mut users = JoinSet::new();
         let (mut there, mut owed, mut last) = (0, 0.0, run.clock.elapsed());
+        // Whoever comes later is somebody else, also on the place of one who left.
+        let mut ids = 0..;
         while !run.is_over() {
             let now = run.clock.elapsed();
-            #[expect(clippy::cast_precision_loss, reason = "a rate is no count")]
-            let rate = self.spawn_rate.load(Ordering::Relaxed) as f64 / 1_000.0;
-            owed += rate * now.saturating_sub(last).as_secs_f64();
+            owed += self.spawn_rate() * now.saturating_sub(last).as_secs_f64();
             last = now;
             let wanted = self.wanted();
             // Who is too many leaves by himself.
             there = there.min(wanted);
             while there < wanted && owed >= 1.0 {
                 owed -= 1.0;
-                let working =
-                    Arc::clone(&self).one(there, Arc::clone(&run), model.clone(), make(there));
+                let working = Arc::clone(&self).one(
+                    there,
+                    Arc::clone(&run),
+                    model.clone(),
+                    make(ids.next().unwrap_or(there)),
+                );
                 users.spawn(working);
                 there += 1;
             }
@@ -137,12 +148,16 @@ impl Crowd {
                 owed = 0.0;
             }
             count(there);
-            while users.try_join_next().is_some() {}
+            while let Some(ended) = users.try_join_next() {
+                has_ended(&run, ended);
+            }
             if !run.sleep_until(now + LOOK_EVERY).await {
                 break;
             }
         }
-        while users.join_next().await.is_some() {}
+        while let Some(ended) = users.join_next().await {
+            has_ended(&run, ended);
+        }
         count(0);
     }
 
@@ -176,5 +191,13 @@ impl Crowd {
                 }
             }
         }
+    }
+}
+
+/// One whose task broke leaves an account that is not kept to its end.
+fn has_ended(run: &Run, ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        let why = format!("a user of the load test itself: {error}");
+        run.oracle.findings.broken(Invariant::CommandsOnce, why);
     }
 }

@@ -58,6 +58,8 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(said)
+            // What interrupts the test at a terminal is not for them.
+            .process_group(0)
             .spawn()
             .map_err(|error| failed(&script.display().to_string(), error))?;
         let told = holder.stdin.take();
@@ -104,10 +106,13 @@ impl Server {
         for process in self.processes().await? {
             tell(process, Signal::SIGKILL);
         }
-        while kill(self.main, None).is_ok() {
-            sleep(LOOK_EVERY).await;
-        }
-        Ok(())
+        let ended = async {
+            while kill(self.main, None).is_ok() {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        let ended = timeout(END_MAX, ended).await;
+        ended.map_err(|_| failed(self.kind, "it cannot be killed"))
     }
 
     /// Starts it on the data it was left with.
@@ -218,6 +223,7 @@ pub(super) fn run(settings: &Path, log: &Path, arguments: &[&str]) -> Result<Chi
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()?;
     Ok(child)

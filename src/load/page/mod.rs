@@ -15,6 +15,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     figures::{Second, Tally, sum},
@@ -51,8 +52,12 @@ pub(super) async fn bind() -> std::io::Result<TcpListener> {
     TcpListener::bind(("127.0.0.1", PORT)).await
 }
 
-/// Serves it until dropped.
-pub(super) async fn serve(listener: TcpListener, shown: Shown) -> std::io::Result<()> {
+/// Serves it until told to leave.
+pub(super) async fn serve(
+    listener: TcpListener,
+    shown: Shown,
+    leaving: CancellationToken,
+) -> std::io::Result<()> {
     let address = listener.local_addr()?;
     let file = |kind: &'static str, text: &'static str| {
         get(move || async move { ([(header::CONTENT_TYPE, kind)], text) })
@@ -68,7 +73,9 @@ pub(super) async fn serve(listener: TcpListener, shown: Shown) -> std::io::Resul
             only_here(address, request, next)
         }))
         .with_state(shown);
-    axum::serve(listener, routes).await
+    axum::serve(listener, routes)
+        .with_graceful_shutdown(leaving.cancelled_owned())
+        .await
 }
 
 /// Answers to this machine's names alone: a name from elsewhere may lead here, too.
@@ -104,6 +111,7 @@ struct StateBody {
     elapsed_seconds: f64,
     is_over: bool,
     users_wanted: usize,
+    spawn_rate: f64,
     /// Requests a second at set times; 0: users decide.
     rate: f64,
     seconds: Vec<SecondBody>,
@@ -192,8 +200,8 @@ struct FailureBody {
 }
 
 async fn state(State(shown): State<Shown>, Query(since): Query<Since>) -> Json<StateBody> {
-    let seconds = shown.monitor.seconds();
-    let fresh = seconds.iter().skip(since.since).take(SECONDS_MAX);
+    let seconds = shown.monitor.seconds_after(since.since);
+    let fresh = seconds.iter().take(SECONDS_MAX);
     let tallies = shown.run.figures.tallies();
     let all = sum(&tallies);
     let name = |method: &str, name: &str| format!("{method} {name}");
@@ -201,6 +209,7 @@ async fn state(State(shown): State<Shown>, Query(since): Query<Since>) -> Json<S
         elapsed_seconds: shown.monitor.elapsed().as_secs_f64(),
         is_over: shown.run.is_over(),
         users_wanted: shown.crowd.wanted(),
+        spawn_rate: shown.crowd.spawn_rate(),
         rate: shown.schedule.per_second(),
         seconds: fresh.map(SecondBody::from).collect(),
         operations: tallies

@@ -2,6 +2,7 @@
 
 const seconds = [];
 const SHOWN = 600;
+const edited = new Set();
 const find = id => document.getElementById(id);
 const form = find('change');
 
@@ -50,8 +51,9 @@ const show = state => {
     + (last ? `: ${last.users} of ${state.users_wanted} users, ${last.requests} requests/s, p50 ${last.p50_ms.toFixed(1)} ms, p99 ${last.p99_ms.toFixed(1)} ms` : '')
     + `; ${all.failures} of ${all.requests} failed`
     + (last?.resident_bytes ? `; the service holds ${Math.round(last.resident_bytes / 2 ** 20)} MiB` : '');
-  for (const [name, value] of [['users', state.users_wanted], ['rate', state.rate]]) {
-    if (form.elements[name].value === '') form.elements[name].value = value;
+  // What somebody is typing is left alone; everything else shows how it is.
+  for (const [name, value] of [['users', state.users_wanted], ['spawn_rate', state.spawn_rate], ['rate', state.rate]]) {
+    if (!edited.has(name)) form.elements[name].value = value;
   }
   draw('times', [['p99', s => s.p99_ms], ['p95', s => s.p95_ms], ['p50', s => s.p50_ms]]);
   draw('rates', [['ok', s => s.requests], ['p99', s => s.failures]]);
@@ -70,11 +72,11 @@ const post = async (path, body) => {
 form.addEventListener('submit', event => {
   event.preventDefault();
   const values = {};
-  for (const name of ['users', 'spawn_rate', 'rate']) {
-    if (form.elements[name].value !== '') values[name] = Number(form.elements[name].value);
-  }
+  for (const name of edited) values[name] = Number(form.elements[name].value);
+  edited.clear();
   post('/change', values);
 });
+form.addEventListener('input', event => edited.add(event.target.name));
 find('stop').addEventListener('click', () => post('/stop', {}));
 
 for (;;) {

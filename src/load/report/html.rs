@@ -85,7 +85,7 @@ fn verdict(outcome: &Outcome) -> Markup {
         } @else {
             p.verdict.green {
                 strong { "Green. " }
-                "Every promise held and every floor was met"
+                "Every promise that was looked at held, and every floor was met"
                 @match outcome.missed_goals() {
                     0 => { "; every goal too." }
                     missed => { "; " (missed) " goals beyond the floors were missed." }
@@ -105,10 +105,11 @@ fn thresholds(thresholds: &[Threshold]) -> Markup {
                         Verdict::Met => ("good", "met"),
                         Verdict::GoalMissed => ("fair", "floor met, goal missed"),
                         Verdict::Breached => ("bad", "breached"),
+                        Verdict::NotMeasured => ("", "nothing to measure"),
                     };
                     tr class=(class) {
                         td { (threshold.words) }
-                        td.number { (format!("{:.2}", threshold.measured)) }
+                        td.number { (super::shown(threshold.measured)) }
                         td.number { (threshold.floor) }
                         td.number { (threshold.goal) }
                         td { (words) }
@@ -271,7 +272,7 @@ fn generator(outcome: &Outcome) -> Markup {
                 "Against a handler that does nothing, on the same machine before the run, it reached "
                 (format!("{:.0}", alone.per_second)) " requests/s over " (alone.connections) " connections (p99 "
                 (format!("{:.1}", ms(alone.p99))) " ms): " (format!("{:.1}", alone.per_second / rate.max(1.0)))
-                " times what this run asked for."
+                " times what this run asked for over HTTP."
             }
         }
         p {

@@ -55,7 +55,14 @@ pub(super) fn earlier(options: &Options, scenario: Scenario) -> Result<Option<Ea
         Some(path) => Some(path.clone()),
         None => newest(&options.folder, scenario.name()),
     };
-    path.map(|path| Earlier::read(&path)).transpose()
+    match (path.map(|path| Earlier::read(&path)), &options.earlier) {
+        // A file that was only found there may be anything.
+        (Some(Err(error)), None) => {
+            tracing::warn!(%error, "an earlier run cannot be compared with");
+            Ok(None)
+        }
+        (earlier, _) => earlier.transpose(),
+    }
 }
 
 fn newest(folder: &Path, scenario: &str) -> Option<PathBuf> {
@@ -86,6 +93,11 @@ pub(super) fn write(
 /// The charts of a run in one picture, for a document.
 pub fn picture(outcome: &Outcome) -> Result<String, LoadError> {
     chart::overview(outcome)
+}
+
+/// A measured figure.
+fn shown(measured: Option<f64>) -> String {
+    measured.map_or("-".to_owned(), |measured| format!("{measured:.2}"))
 }
 
 /// What a terminal is told at the end.
@@ -126,10 +138,14 @@ pub fn summary(outcome: &Outcome) -> Vec<String> {
             Verdict::Met => "met",
             Verdict::GoalMissed => "floor met, goal missed",
             Verdict::Breached => "BREACHED",
+            Verdict::NotMeasured => "not measured",
         };
         lines.push(format!(
-            "{}: {:.2} (floor {}, goal {}): {verdict}",
-            threshold.words, threshold.measured, threshold.floor, threshold.goal
+            "{}: {} (floor {}, goal {}): {verdict}",
+            threshold.words,
+            shown(threshold.measured),
+            threshold.floor,
+            threshold.goal
         ));
     }
     for (invariant, finding) in &outcome.findings {

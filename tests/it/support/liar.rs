@@ -58,8 +58,14 @@ pub enum Lie {
     Unreleased,
     /// A repeated request is a new one.
     ForgottenKey,
-    /// An update is left out.
+    /// What is there is said to be sold out.
+    Denied,
+    /// One way to ask gives another answer than the others.
+    OtherView,
+    /// An update that changes the quantity is left out.
     Gap,
+    /// One that changes what is reserved alone.
+    QuietGap,
     /// An update comes twice.
     Twice,
     /// Updates tell another number of reserved units.
@@ -78,7 +84,7 @@ pub enum Lie {
 const FREEZES_AFTER: u64 = 40;
 pub const FREEZES_FOR: Duration = Duration::from_secs(5);
 /// The message, and the update, that it is about.
-const LIES_ABOUT: u64 = 40;
+const LIES_ABOUT: u64 = 20;
 const BODY_BYTES_MAX: usize = 16 << 20;
 
 struct Liar {
@@ -183,6 +189,12 @@ impl Liar {
         let is_level = method == Method::GET && path.starts_with("/api/warehouses/");
         let gives_back = path.ends_with("/cancel") || path.ends_with("/release");
         match self.lie {
+            Lie::Denied if path == "/orders/" && number % 20 == 7 => {
+                return json_body(
+                    StatusCode::CONFLICT,
+                    &json!({"title": "Insufficient stock"}),
+                );
+            }
             Lie::Unreleased if gives_back => return json_body(StatusCode::OK, &json!({})),
             Lie::Failures if method == Method::GET && number % 20 == 7 => {
                 return json_body(
@@ -196,7 +208,7 @@ impl Liar {
             _ => {}
         }
         let asks_for_own = headers.contains_key("stock-min-version");
-        let (status, version, kind, text) = self.forward(method, path, headers, body).await;
+        let (status, version, kind, text) = self.forward(method.clone(), path, headers, body).await;
         let is_history = path.contains("/history");
         let text = match self.lie {
             Lie::StaleAnswer if is_level && !is_history => {
@@ -209,6 +221,11 @@ impl Liar {
             Lie::BelowZero if is_level && !is_history => changed(&text, |level| {
                 level["quantity"] = json!(-1);
             }),
+            Lie::OtherView if path.starts_with("/inventory/LT-") && method == Method::GET => {
+                changed(&text, |product| {
+                    product["total_stock"] = json!(product["total_stock"].as_i64().unwrap() + 1);
+                })
+            }
             Lie::Oversell if path == "/orders/" && status == StatusCode::CONFLICT => {
                 return json_body(StatusCode::CREATED, &json!({"id": 0}));
             }
@@ -278,13 +295,19 @@ impl Liar {
     /// What a client hears instead of a frame.
     fn tell(&self, frame: &str) -> Vec<String> {
         let mut told: Value = serde_json::from_str(frame).expect("JSON");
-        let is_update = told["type"] == "update";
+        let is_quiet = told["data"]["change"] == 0;
+        let is_update = told["type"] == "update"
+            && match self.lie {
+                Lie::Gap => !is_quiet,
+                Lie::QuietGap => is_quiet,
+                _ => true,
+            };
         let number = self
             .updates
             .fetch_add(u64::from(is_update), Ordering::Relaxed);
         let whole = vec![frame.to_owned()];
         match self.lie {
-            Lie::Gap if is_update && number == LIES_ABOUT => Vec::new(),
+            Lie::Gap | Lie::QuietGap if is_update && number == LIES_ABOUT => Vec::new(),
             Lie::Twice if is_update && number == LIES_ABOUT => [&whole[..], &whole[..]].concat(),
             Lie::OtherPicture if is_update => {
                 let reserved = told["data"]["reserved"].as_i64().unwrap();
@@ -352,6 +375,7 @@ async fn relay(from: Kafka, to: Kafka, lie: Lie) {
     consumer.assign(&all).expect("assigned");
     let consumer = Arc::new(consumer);
     let mut facts = 0;
+    let mut about = None;
     let clock = Clock::system();
     loop {
         let polling = Arc::clone(&consumer);
@@ -366,9 +390,15 @@ async fn relay(from: Kafka, to: Kafka, lie: Lie) {
         let is_fact = event::decode(value, event::Form::Structured).is_ok();
         facts += u64::from(is_fact);
         let is_it = is_fact && facts == LIES_ABOUT;
+        let said = value
+            .and_then(|value| Some(serde_json::from_slice::<Value>(value).ok()?["data"].take()));
+        if is_it {
+            about.clone_from(&said);
+        }
         let mut values = vec![value.map(<[u8]>::to_vec)];
         match lie {
-            Lie::LostSide if is_it => values.clear(),
+            // With everything that says the same again.
+            Lie::LostSide if about.is_some() && about == said => values.clear(),
             Lie::SwallowedDeadLetter if !is_fact => values.clear(),
             Lie::DoubledSide if is_it => {
                 values.push(Some(other(value, "movement_id", &json!(Uuid::new_v4()))));
