@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# One Kafka or PostgreSQL of a test's own, to be stopped, killed, frozen and started again:
+# One Kafka, PostgreSQL or Redis of a test's own, to be stopped, killed, frozen and started again:
 #
 #   own-server.sh kafka <folder> <port> [<second port> <port that its clients come by>]
 #   own-server.sh postgres <folder> <port> [name=value…]
+#   own-server.sh redis <folder> <port>
 #
 # It starts the server in the folder and says "pid <n>" once that answers, again for every line it reads (on what the server was
 # left with), and kills what is left when its input ends: the server goes with the test, whatever becomes of that.
@@ -14,7 +15,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=servers.sh
 . "$(dirname "${BASH_SOURCE[0]}")/servers.sh"
 
-[ $# -ge 3 ] || die "usage: $0 kafka|postgres folder port [argument…]"
+[ $# -ge 3 ] || die "usage: $0 kafka|postgres|redis folder port [argument…]"
 kind=$1 base=$2 port=$3
 mkdir -p "$base/run" "$base/logs"
 

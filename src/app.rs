@@ -136,7 +136,7 @@ pub fn inventory(
 /// Runs the parts until a signal, or until one of them cannot go on.
 pub async fn serve(config: &Config, parts: Parts) -> Result<(), AppError> {
     let stop = stop_on_signal()?;
-    let listeners = http::bind(&config.http.listen).await?;
+    let listeners = http::bind(&config.http.listen)?;
     let result = run(config, parts, listeners, stop).await;
     if let Err(error) = &result {
         tracing::error!(%error, "the service cannot go on");

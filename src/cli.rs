@@ -138,6 +138,9 @@ pub struct LoadArgs {
     /// Show no progress, and no page.
     #[arg(long)]
     pub headless: bool,
+    /// Where the page that shows the run listens, on loopback; 8089 unless it is said.
+    #[arg(long, value_name = "PORT")]
+    pub page_port: Option<u16>,
     /// Where reports go.
     #[arg(long, value_name = "FOLDER", default_value = "load_test_results")]
     pub reports: PathBuf,

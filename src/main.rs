@@ -179,6 +179,7 @@ async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
             .seed
             .unwrap_or_else(|| u64::from(rand::random::<u32>())),
         is_quiet: args.headless,
+        page_port: args.page_port,
         interrupt: interrupt.clone(),
         folder: args.reports,
         patience: None,
@@ -219,7 +220,7 @@ async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
         if let Some(folder) = &args.charts {
             std::fs::create_dir_all(folder)?;
             let path = folder.join(format!("{}.svg", scenario.name()));
-            std::fs::write(path, load::picture(outcome)?)?;
+            std::fs::write(path, load::charts(outcome)?)?;
         }
         if outcome.is_red() || args.strict && outcome.missed_goals() > 0 {
             red.push(scenario.name());

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use hyper::{Request, body::Incoming, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
@@ -27,6 +27,9 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
+/// Connections that the kernel holds until they are accepted (it may allow less): of those beyond, each client waits a second
+/// before it tries again.
+const BACKLOG: u32 = 4_096;
 /// Largest head of a request that is read, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most headers of a request.
@@ -45,15 +48,21 @@ pub struct ServerError {
 }
 
 /// Opens the sockets.
-pub async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServerError> {
-    let mut listeners = Vec::with_capacity(addresses.len());
-    for &address in addresses {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|error| ServerError { address, error })?;
-        listeners.push(listener);
-    }
-    Ok(listeners)
+pub fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServerError> {
+    let listen =
+        |&address: &SocketAddr| listen(address).map_err(|error| ServerError { address, error });
+    addresses.iter().map(listen).collect()
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves on all sockets until told to stop, and then until open requests are answered or their time is over.

@@ -175,7 +175,7 @@ async fn make(
         let id = id.and_then(|body| body["product_id"].as_str().map(str::to_owned));
         let id = id.ok_or_else(|| failed("no level", level.as_ref()))?;
         let body = json!({"sku": sku, "name": format!("Load test {sku}"), "min_stock": min_stock});
-        let call = Call::new(Operation::RenameProduct, format!("/api/products/{id}")).body(body);
+        let call = Call::new(Operation::PutProduct, format!("/api/products/{id}")).body(body);
         let put = client.ask(now(), call).await;
         if put.is_none() {
             return Err(failed("a minimum cannot be set", None));

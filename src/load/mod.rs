@@ -47,7 +47,7 @@ use crate::{
 };
 pub use invariants::{Finding, Invariant};
 pub use outcome::Outcome;
-pub use report::{picture, summary};
+pub use report::{charts, summary};
 pub use scenario::{Profile, Scenario};
 pub use thresholds::{Threshold, Verdict};
 
@@ -78,8 +78,10 @@ pub struct Options {
     pub run_time: Option<Duration>,
     pub rate: Option<f64>,
     pub seed: u64,
-    /// No progress on the terminal.
+    /// No progress on the terminal, and no page.
     pub is_quiet: bool,
+    /// Where the page listens; `None`: 8089.
+    pub page_port: Option<u16>,
     /// Ends the load when it is cancelled; what was done until then is compared and reported.
     pub interrupt: CancellationToken,
     /// Where reports go.

@@ -32,7 +32,7 @@ operations! {
     ListProducts = "GET" "/products/",
     GetProduct = "GET" "/products/{id}",
     CreateProduct = "POST" "/products/",
-    RenameProduct = "PUT" "/products/{id}",
+    PutProduct = "PUT" "/api/products/{id}",
     GetInventory = "GET" "/inventory/{product}",
     LowStock = "GET" "/inventory/low-stock",
     GetLevel = "GET" "/api/warehouses/{warehouse}/products/{product}",

@@ -79,7 +79,7 @@ async fn one(
         buying.spawn(async move {
             let mut client = Client::new(&run, buyer);
             // Connected before all of them begin.
-            let health = Call::new(Operation::GetHealth, "/livez");
+            let health = Call::new(Operation::GetHealth, "/health");
             client.ask(run.clock.elapsed(), health).await;
             start.wait().await;
             let body = json!({"product_id": product.number, "quantity": 1});

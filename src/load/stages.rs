@@ -171,22 +171,21 @@ impl<'r> Ready<'r> {
         if options.is_quiet {
             return Ok(None);
         }
-        let listener = match page::bind().await {
+        let port = options.page_port.unwrap_or(page::PORT);
+        let listener = match page::bind(port).await {
             Ok(listener) => listener,
             Err(error) if self.profile.scenario == Scenario::Interactive => {
-                let why = format!("port {} for the page: {error}", page::PORT);
+                let why = format!("port {port} for the page: {error}");
                 return Err(LoadError::Prepare(why));
             }
             Err(error) => {
-                let what = format!("no page: port {}: {error}", page::PORT);
+                let what = format!("no page: port {port}: {error}");
                 self.monitor.say(&what);
                 return Ok(None);
             }
         };
-        self.monitor.say(&format!(
-            "the run as it goes: http://127.0.0.1:{}/",
-            page::PORT
-        ));
+        self.monitor
+            .say(&format!("the run as it goes: http://127.0.0.1:{port}/"));
         let shown = page::Shown {
             run: Arc::clone(&self.run),
             monitor: Arc::clone(&self.monitor),

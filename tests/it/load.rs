@@ -8,9 +8,14 @@ use stockyard::{
     store::{Store, StoreSettings},
 };
 
+use serde_json::{Value, json};
+
 use crate::support::{
     Service, World,
+    browser::Browser,
+    eventually,
     liar::{FREEZES_FOR, Lie, LyingService},
+    process::free_port,
     unique,
 };
 
@@ -253,4 +258,100 @@ async fn a_freeze_is_seen_in_the_open_model_and_hidden_in_the_closed_one() {
         closed[0] < FREEZES_FOR / 2,
         "p95 of the closed model: {closed:?}"
     );
+}
+
+/// A page shows a run while it goes, and changes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_shows_a_run_and_steers_it() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let (port, options) = (free_port(), options());
+    let options = Options {
+        run_time: None,
+        is_quiet: false,
+        page_port: Some(port),
+        ..options
+    };
+    let target = Target {
+        hosts: vec![service.base.trim_start_matches("http://").to_owned()],
+        config: &world.config,
+        store: None,
+        stack: None,
+    };
+    let mut profile = Profile::of(Scenario::Interactive);
+    profile.assortment.products = 2;
+    profile.stages[0].users = 1;
+    let base = format!("http://127.0.0.1:{port}");
+    let client = reqwest::Client::new();
+    let state = async || {
+        let answer = client.get(format!("{base}/state?since=0")).send().await;
+        let state: Option<Value> = answer.ok()?.json().await.ok();
+        state
+    };
+    let tell = async |path: &str, body: Value| {
+        let sent = client.post(format!("{base}{path}")).json(&body).send();
+        sent.await.unwrap().status().as_u16()
+    };
+    let steering = async {
+        eventually("one user works", async || {
+            (state().await?["seconds"].as_array()?.last()?["users"] == 1).then_some(())
+        })
+        .await;
+        for (body, status) in [
+            (json!({"users": 1_000_000}), 422),
+            (json!({"rate": -1}), 422),
+            (json!({"unknown": 1}), 422),
+            (json!({"users": 3, "spawn_rate": 100, "rate": 20}), 204),
+        ] {
+            assert_eq!(tell("/change", body.clone()).await, status, "{body}");
+        }
+        eventually("three users work", async || {
+            let state = state().await?;
+            let last = state["seconds"].as_array()?.last()?;
+            (last["users"] == 3 && state["rate"] == 20.0).then_some(())
+        })
+        .await;
+        let elsewhere = client
+            .get(format!("{base}/state"))
+            .header("host", "elsewhere:80");
+        assert_eq!(elsewhere.send().await.unwrap().status(), 421);
+        let as_text = client.post(format!("{base}/stop")).body("{}");
+        assert_eq!(
+            as_text.send().await.unwrap().status(),
+            415,
+            "what a foreign page could send"
+        );
+        let mut browser = Browser::start(1200, 900).await;
+        browser.open(&base).await;
+        browser
+            .sees("document.querySelector('#state').textContent.includes('3 of 3 users')")
+            .await;
+        browser
+            .sees("document.querySelectorAll('#operations tr').length > 3")
+            .await;
+        browser
+            .sees("document.querySelector('#times polyline')")
+            .await;
+        browser.fill("input[name=users]", "2").await;
+        browser
+            .ask("document.querySelector('#change button').click()")
+            .await;
+        browser
+            .sees("document.querySelector('#state').textContent.includes('of 2 users')")
+            .await;
+        assert_eq!(browser.complaints, [""; 0]);
+        browser.ask("document.querySelector('#stop').click()").await;
+    };
+    let (reported, ()) = tokio::join!(load::run(&target, profile, &options), steering);
+    let reported = reported.unwrap();
+    let broken: Vec<Invariant> = reported.outcome.broken().collect();
+    assert_eq!(broken, []);
+    let page = fs::read_to_string(&reported.html).unwrap();
+    assert!(
+        page.contains("3 users wanted, 20 requests a second"),
+        "what was changed is told"
+    );
+    fs::remove_dir_all(&options.folder).unwrap();
+    service.stop().await;
+    world.database.remove().await;
 }

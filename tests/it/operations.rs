@@ -159,7 +159,7 @@ async fn bodies_are_compressed_when_asked_for() {
 async fn an_occupied_port_is_named_with_its_setting() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = http::bind(&[address]).await.unwrap_err().to_string();
+    let error = http::bind(&[address]).unwrap_err().to_string();
     assert!(
         error.contains(&address.to_string()) && error.contains("http.listen"),
         "{error}"

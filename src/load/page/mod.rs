@@ -26,7 +26,7 @@ use super::{
     users::Crowd,
 };
 
-/// Where it listens.
+/// Where it listens unless told otherwise.
 pub(super) const PORT: u16 = 8089;
 /// Most users and requests a second that may be asked for.
 const USERS_MAX: usize = 20_000;
@@ -48,8 +48,8 @@ pub(super) struct Shown {
 }
 
 /// Opens the port.
-pub(super) async fn bind() -> std::io::Result<TcpListener> {
-    TcpListener::bind(("127.0.0.1", PORT)).await
+pub(super) async fn bind(port: u16) -> std::io::Result<TcpListener> {
+    TcpListener::bind(("127.0.0.1", port)).await
 }
 
 /// Serves it until told to leave.

@@ -16,6 +16,9 @@ use crate::load::{
     thresholds::{Threshold, Verdict, ms},
 };
 
+/// Below so many requests a second a run is not about requests.
+const RATE_MIN: f64 = 20.0;
+
 const STYLE: &str = include_str!("style.css");
 
 /// The whole page.
@@ -271,8 +274,9 @@ fn generator(outcome: &Outcome) -> Markup {
             p {
                 "Against a handler that does nothing, on the same machine before the run, it reached "
                 (format!("{:.0}", alone.per_second)) " requests/s over " (alone.connections) " connections (p99 "
-                (format!("{:.1}", ms(alone.p99))) " ms): " (format!("{:.1}", alone.per_second / rate.max(1.0)))
-                " times what this run asked for over HTTP."
+                (format!("{:.1}", ms(alone.p99))) " ms)"
+                @if rate >= RATE_MIN { ": " (format!("{:.1}", alone.per_second / rate)) " times what this run asked for over HTTP" }
+                "."
             }
         }
         p {

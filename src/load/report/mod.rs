@@ -91,7 +91,7 @@ pub(super) fn write(
 }
 
 /// The charts of a run in one picture, for a document.
-pub fn picture(outcome: &Outcome) -> Result<String, LoadError> {
+pub fn charts(outcome: &Outcome) -> Result<String, LoadError> {
     chart::overview(outcome)
 }
 
