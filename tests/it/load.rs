@@ -28,7 +28,10 @@ fn shop() -> Profile {
     let mut profile = Profile::of(Scenario::Quick);
     profile.assortment.products = 2;
     profile.assortment.stock = 24;
+    profile.assortment.min_stock = Some(20);
     profile.stages[0].sockets = 4;
+    // Of which some are no messages, and some contradict.
+    profile.messages = 400.0;
     profile.spawn_rate = 1_000.0;
     profile.rate = Some(RATE);
     // What a build without optimisation takes on a busy machine is not what is tested.

@@ -47,7 +47,7 @@ pub(in crate::load) async fn describe(target: &Target<'_>) -> Vec<(&'static str,
         ),
     ));
     if let Some(version) = service_version(target).await {
-        described.push(("Service", format!("stockyard {version}")));
+        described.push(("Service's version", format!("stockyard {version}")));
     }
     if let Some(store) = &target.store
         && let Ok(version) = store.server_version().await

@@ -72,7 +72,7 @@ pub enum Lie {
     OtherPicture,
     /// Alerts are left out.
     LostAlert,
-    /// One of a hundred reads fails.
+    /// One of three looks at products fails.
     Failures,
     /// Memory that the service says it holds grows and grows.
     Leak,
@@ -196,7 +196,9 @@ impl Liar {
                 );
             }
             Lie::Unreleased if gives_back => return json_body(StatusCode::OK, &json!({})),
-            Lie::Failures if method == Method::GET && number % 20 == 7 => {
+            Lie::Failures
+                if path.starts_with("/products/") && method == Method::GET && number % 3 == 0 =>
+            {
                 return json_body(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     &json!({"title": "Broken"}),
