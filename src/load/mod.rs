@@ -2,9 +2,9 @@
 //! measures how fast it is.
 //!
 //! A run makes products and publishes movements of its own, so it may share the service with others; it changes nothing else.
-//! Users are tasks with one connection each ([`users`]); requests are due at set times or follow an answer ([`pace`]); every
-//! answer is counted ([`figures`]) and judged by the account ([`oracle`]), every frame by the ones before it ([`picture`]). When
-//! the load is over everything is waited for and compared ([`settle`]). What is asked of the service is what any client could
+//! Users are tasks with one connection each (`users`); requests are due at set times or follow an answer (`pace`); every
+//! answer is counted (`figures`) and judged by the account (`oracle`), every frame by the ones before it (`picture`). When
+//! the load is over everything is waited for and compared (`settle`). What is asked of the service is what any client could
 //! ask; the database is read only to prove that the ledger is what the levels say, and only where its address is known.
 
 mod baseline;

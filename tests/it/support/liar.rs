@@ -197,7 +197,9 @@ impl Liar {
             }
             Lie::Unreleased if gives_back => return json_body(StatusCode::OK, &json!({})),
             Lie::Failures
-                if path.starts_with("/products/") && method == Method::GET && number % 3 == 0 =>
+                if path.starts_with("/products/")
+                    && method == Method::GET
+                    && number.is_multiple_of(3) =>
             {
                 return json_body(
                     StatusCode::INTERNAL_SERVER_ERROR,
