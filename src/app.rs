@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::select_all;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -135,7 +136,7 @@ pub fn inventory(
 
 /// Runs the parts until a signal, or until one of them cannot go on.
 pub async fn serve(config: &Config, parts: Parts) -> Result<(), AppError> {
-    let stop = stop_on_signal()?;
+    let stop = stop_on_signal(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     let listeners = http::bind(&config.http.listen)?;
     let result = run(config, parts, listeners, stop).await;
     if let Err(error) = &result {
@@ -497,18 +498,17 @@ async fn keep_ledger_room(inventory: Arc<Inventory>, bytes_max: i64, stop: Cance
     }
 }
 
-/// Cancelled by the first SIGTERM or SIGINT; a second one ends the process at once.
-fn stop_on_signal() -> Result<CancellationToken, AppError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
+/// Cancelled by the first of these signals; a second one ends the process at once.
+pub fn stop_on_signal(kinds: &[SignalKind]) -> Result<CancellationToken, AppError> {
+    let signals = kinds.iter().map(|kind| signal(*kind));
+    let mut signals = signals
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(AppError::Signals)?;
     let stop = CancellationToken::new();
     let told = stop.clone();
     tokio::spawn(async move {
         for is_first in [true, false] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
             if is_first {
                 tracing::info!("stopping");
                 told.cancel();

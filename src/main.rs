@@ -24,8 +24,7 @@ use stockyard::{
     produce::{self, Oracle, Pace, plan::PlanOptions},
     telemetry,
 };
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio::signal::unix::SignalKind;
 
 #[tokio::main]
 #[expect(clippy::print_stderr, reason = "the one line for whoever called")]
@@ -168,7 +167,12 @@ async fn rebuild(config: &Config, is_dry: bool) -> Result<(), Box<dyn Error>> {
 
 #[expect(clippy::print_stdout, reason = "what a command prints is its result")]
 async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
-    let interrupt = load_interrupt()?;
+    // What was started is ended then, and what was done is reported.
+    let interrupt = app::stop_on_signal(&[
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ])?;
     let options = Options {
         users: args.users,
         spawn_rate: args.spawn_rate,
@@ -185,32 +189,20 @@ async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
         patience: None,
         earlier: args.compare,
     };
-    let hosts = if args.hosts.is_empty() {
-        let listens = config.http.listen.iter().take(1);
-        listens.map(ToString::to_string).collect()
-    } else {
-        args.hosts.clone()
-    };
     let scenarios = match args.scenario {
         Scenario::All => Scenario::EACH.to_vec(),
         one => vec![one],
     };
+    if scenarios.contains(&Scenario::Chaos) && !args.hosts.is_empty() {
+        return Err("chaos breaks only what it started itself: leave --host out".into());
+    }
     let mut red = Vec::new();
     for scenario in scenarios {
         let profile = Profile::of(scenario);
         let reported = if scenario == Scenario::Chaos {
-            if !args.hosts.is_empty() {
-                return Err("chaos breaks only what it started itself: leave --host out".into());
-            }
             chaos(profile, &options).await?
         } else {
-            let target = Target {
-                hosts: hosts.clone(),
-                config,
-                store: app::store_for_verify(config).ok(),
-                stack: None,
-            };
-            load::run(&target, profile, &options).await?
+            load_service(config, &args.hosts, profile, &options).await?
         };
         let outcome = &reported.outcome;
         for line in load::summary(outcome) {
@@ -236,31 +228,26 @@ async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Cancelled by the first SIGINT, SIGTERM or SIGHUP, so that what was started is ended and what was done is reported; a second one ends
-/// the process at once.
-fn load_interrupt() -> Result<CancellationToken, Box<dyn Error>> {
-    let mut signals = [
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::hangup())?,
-    ];
-    let interrupt = CancellationToken::new();
-    let told = interrupt.clone();
-    tokio::spawn(async move {
-        for _ in 0..2 {
-            let [interrupt, terminate, hangup] = &mut signals;
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
-            }
-            if told.is_cancelled() {
-                std::process::exit(130);
-            }
-            told.cancel();
-        }
-    });
-    Ok(interrupt)
+/// Against a service that runs: at these hosts, or where this configuration listens.
+async fn load_service(
+    config: &Config,
+    hosts: &[String],
+    profile: Profile,
+    options: &Options,
+) -> Result<Reported, Box<dyn Error>> {
+    let hosts = if hosts.is_empty() {
+        let listens = config.http.listen.iter().take(1);
+        listens.map(ToString::to_string).collect()
+    } else {
+        hosts.to_vec()
+    };
+    let target = Target {
+        hosts,
+        config,
+        store: app::store_for_verify(config).ok(),
+        stack: None,
+    };
+    Ok(load::run(&target, profile, options).await?)
 }
 
 /// Over servers of its own.

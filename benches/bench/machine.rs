@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{Seek, SeekFrom, Write},
     path::Path,
-    process::Command,
     time::Duration,
 };
 
@@ -17,24 +16,11 @@ const PAGE: [u8; 8192] = [0; 8192];
 
 /// The machine in a line: processor, cores, memory, system.
 pub fn describe() -> String {
-    let field = |path: &str, name: &str| {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| Some(line.split_once(':')?.1.trim().to_owned()))
-            .unwrap_or_else(|| "unknown".to_owned())
-    };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let system = Command::new("uname").arg("-sr").output();
-    let system = system.map_or_else(
-        |_| String::new(),
-        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-    );
-    format!(
-        "{} cores of {}, memory {}, {system}",
-        cores,
-        field("/proc/cpuinfo", "model name"),
-        field("/proc/meminfo", "MemTotal"),
-    )
+    let facts = stockyard::load::host().into_iter();
+    let words: Vec<String> = facts
+        .map(|(what, fact)| format!("{what}: {fact}"))
+        .collect();
+    words.join(", ")
 }
 
 /// The times of flushing one page at the end of a file (`fdatasync`), sorted: what each commit waits for at least.

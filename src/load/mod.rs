@@ -47,7 +47,7 @@ use crate::{
 };
 pub use invariants::{Finding, Invariant};
 pub use outcome::Outcome;
-pub use report::{charts, summary};
+pub use report::{charts, machine::host, summary};
 pub use scenario::{Profile, Scenario};
 pub use thresholds::{Threshold, Verdict};
 

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     config::Kafka,
     domain::{
-        Fact, MovementId, MovementLine, ProductId, Quantity, Side, SideReport, StockKey,
+        Fact, MovementId, MovementLine, ProductId, Quantity, Side, SideReport, StockKey, Timestamp,
         WarehouseId,
     },
     event::dead_letter::Reason,
@@ -304,7 +304,7 @@ fn arrival(movement: MovementId, warehouse: WarehouseId, product: ProductId) -> 
         side: Side::Arrival,
         report: SideReport {
             warehouse,
-            at: crate::domain::Timestamp::from_micros(1_735_689_600_000_000),
+            at: Timestamp::from_micros(plan::FIRST_DEPARTURE_US),
             quantity: Quantity::new(1).unwrap_or(Quantity::ZERO),
         },
         code: None,

@@ -127,6 +127,15 @@ impl Level {
         self.certain += by;
     }
 
+    /// The promise that its changes are about.
+    fn counts_once(&self) -> Invariant {
+        if self.has_facts {
+            Invariant::EventsOnce
+        } else {
+            Invariant::CommandsOnce
+        }
+    }
+
     /// Whether everything that was asked for was surely there from then on.
     fn was_enough_since(&self, asked: Duration) -> bool {
         self.certain >= 0 && self.short_at.is_none_or(|at| at < asked) && !self.has_facts
@@ -269,7 +278,7 @@ impl Oracle {
             return;
         };
         let floor = level.seen.until(sent.saturating_sub(STALE_MAX));
-        let (asked, has_facts) = (level.asked, level.has_facts);
+        let (asked, has_facts, counts_once) = (level.asked, level.has_facts, level.counts_once());
         level.seen.add(told.revision, at);
         drop(levels);
         // Before anybody was told anything there is nothing to be behind of.
@@ -279,12 +288,7 @@ impl Oracle {
                     format!("{key}: {told}, a second after revision {floor} was told")
                 });
         }
-        let invariant = if has_facts {
-            Invariant::EventsOnce
-        } else {
-            Invariant::CommandsOnce
-        };
-        self.findings.look(invariant, told.revision <= asked, || {
+        self.findings.look(counts_once, told.revision <= asked, || {
             format!("{key}: {told}, although only {asked} changes were asked for")
         });
         if !has_facts {
@@ -310,12 +314,9 @@ impl Oracle {
 
     /// The promise that a level of this kind of changes is about.
     pub(super) fn counts_once(&self, key: &Key) -> Invariant {
-        let has_facts = self.levels().get(key).is_some_and(|level| level.has_facts);
-        if has_facts {
-            Invariant::EventsOnce
-        } else {
-            Invariant::CommandsOnce
-        }
+        let levels = self.levels();
+        let level = levels.get(key);
+        level.map_or(Invariant::CommandsOnce, Level::counts_once)
     }
 
     /// Compares a level with what must stand there now that everything has settled.

@@ -2,8 +2,8 @@
 //!
 //! `change` of an update is its quantity minus the one this client last had, so a frame proves that none before it that changed the
 //! quantity is missing, conflated or not. Each commit that changes a key raises its revision by one: while nothing was conflated, a
-//! frame also proves that no other is missing. A cursor says that nothing up to its version is still to come; what was told after the last cursor is
-//! undone when the client comes back with that cursor.
+//! frame also proves that no other is missing. A cursor says that nothing up to its version is still to come; what was told after
+//! the last cursor is undone when the client comes back with that cursor.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
@@ -15,7 +15,7 @@ use super::{
     invariants::{Findings, Invariant},
     oracle::{Key, Told},
 };
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, commit::WantedCommit};
 
 #[derive(Deserialize)]
 struct Frame<'f> {
@@ -115,6 +115,12 @@ pub(super) struct Picture {
     resyncs: u64,
 }
 
+/// The version of a commit as it is written.
+pub(super) fn version_of(commit: Option<&str>) -> Option<i64> {
+    let commit: WantedCommit = commit?.parse().ok()?;
+    Some(commit.version.number())
+}
+
 /// Jumps that are kept.
 const JUMPS_MAX: usize = 5;
 
@@ -125,9 +131,7 @@ impl Picture {
 
     /// The version of the last cursor.
     pub(super) fn version(&self) -> i64 {
-        let cursor = self.cursor.as_deref();
-        let number = cursor.and_then(|cursor| cursor.split('-').next()?.parse().ok());
-        number.unwrap_or(-1)
+        version_of(self.cursor.as_deref()).unwrap_or(-1)
     }
 
     pub(super) fn levels(&self) -> &HashMap<Key, Held> {

@@ -14,6 +14,7 @@ use super::{
     movements::Published,
     operations::Operation,
     oracle::{Expected, Key, Told},
+    picture::version_of,
     run::Run,
     sockets::Sockets,
 };
@@ -175,9 +176,8 @@ async fn read_all(
         let keys: Vec<Key> = part.iter().map(|(key, _)| key.clone()).collect();
         let now = run.clock.elapsed();
         let (told, answer) = levels::query(run, client, now, &keys).await?;
-        let of = answer.version.as_deref();
-        let number = of.and_then(|version| version.split('-').next()?.parse().ok());
-        version = version.max(number.unwrap_or(0));
+        let as_of = version_of(answer.version.as_deref());
+        version = version.max(as_of.unwrap_or(0));
         found.extend(keys.into_iter().zip(told));
     }
     Some((found, version))

@@ -28,7 +28,7 @@ use super::{
     shop::Shopper,
     sockets::{Sockets, Watched},
     thresholds,
-    users::{Crowd, Model},
+    users::{Crowd, Model, User},
     writers::{WRITERS, Writer},
 };
 use crate::{
@@ -103,11 +103,11 @@ async fn ends_when_interrupted(run: Arc<Run>, interrupt: CancellationToken) {
     run.stop.cancel();
 }
 
-/// How often live clients were told several commits as one, as the service says; infinitely often where it says nothing.
-async fn conflations(run: &Arc<Run>) -> f64 {
+/// How often live clients were told several commits as one, as the service says.
+async fn conflations(run: &Arc<Run>) -> Option<f64> {
     let aside = Arc::new(Run::new(run.hosts().to_vec(), 0, false));
-    let reading = service::read_all(&aside).await;
-    reading.map_or(f64::INFINITY, |reading| reading.conflations)
+    let reading = service::read_all(&aside).await?;
+    Some(reading.conflations)
 }
 
 impl<'r> Ready<'r> {
@@ -201,7 +201,7 @@ impl<'r> Ready<'r> {
         loaded: Loaded,
         options: &Options,
         began_at: Timestamp,
-        conflations_before: f64,
+        conflations_before: Option<f64>,
     ) -> Outcome {
         let run = &self.run;
         let mut measured = Measured {
@@ -221,7 +221,9 @@ impl<'r> Ready<'r> {
             store: self.target.store.as_ref(),
             patience: self.patience,
             products: &self.catalogue.products,
-            has_conflated: conflations(run).await > conflations_before,
+            // Where the service does not say, it may have.
+            has_conflated: conflations_before.is_none()
+                || conflations(run).await != conflations_before,
             since: began_at,
         };
         settle::settle(run, &truth, &loaded.published, &loaded.sockets).await;
@@ -431,37 +433,28 @@ impl Ready<'_> {
     }
 
     fn users(&self) -> JoinHandle<()> {
-        let (run, crowd, model) = (
-            Arc::clone(&self.run),
-            Arc::clone(&self.crowd),
-            self.model.clone(),
-        );
+        let run = Arc::clone(&self.run);
         match self.profile.doing {
             Doing::Shop => {
                 let (catalogue, prefix) = (Arc::clone(&self.catalogue), self.prefix.clone());
-                let make = {
-                    let run = Arc::clone(&run);
-                    move |number| Shopper::new(&run, &catalogue, &prefix, number)
-                };
-                tokio::spawn(crowd.work(run, model, make))
+                self.work(move |number| Shopper::new(&run, &catalogue, &prefix, number))
             }
             Doing::WatchOne => {
                 let product = self.catalogue.products[0].clone();
-                let make = {
-                    let run = Arc::clone(&run);
-                    move |number| Watcher::new(&run, &product, number)
-                };
-                tokio::spawn(crowd.work(run, model, make))
+                self.work(move |number| Watcher::new(&run, &product, number))
             }
             Doing::Read => {
                 let keys = Arc::new(self.moved_keys());
-                let make = {
-                    let run = Arc::clone(&run);
-                    move |number| Reader::new(&run, &keys, number)
-                };
-                tokio::spawn(crowd.work(run, model, make))
+                self.work(move |number| Reader::new(&run, &keys, number))
             }
         }
+    }
+
+    fn work<U: User>(&self, make: impl FnMut(usize) -> U + Send + 'static) -> JoinHandle<()> {
+        let (run, counted) = (Arc::clone(&self.run), Arc::clone(&self.run));
+        let count = move |users| counted.figures.set_users(users);
+        let (crowd, model) = (Arc::clone(&self.crowd), self.model.clone());
+        tokio::spawn(crowd.work(run, model, make, count))
     }
 
     /// Keys that movements go from and to.
@@ -494,7 +487,7 @@ impl Ready<'_> {
             move |number| Writer::new(&run, &catalogue, number)
         };
         // They are no users: those are counted.
-        let writing = tokio::spawn(async move { crowd.work_aside(run, model, make).await });
+        let writing = tokio::spawn(crowd.work(run, model, make, |_| {}));
         (writing, schedule)
     }
 

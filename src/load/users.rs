@@ -93,29 +93,8 @@ impl Crowd {
         self.spawn_rate.store(thousandths, Ordering::Relaxed);
     }
 
-    /// Lets users come, go and work until the run is over and each has ended his last step.
+    /// Lets users come, go and work until the run is over and each has ended his last step; `count` is told how many there are.
     pub(super) async fn work<U: User>(
-        self: Arc<Self>,
-        run: Arc<Run>,
-        model: Model,
-        make: impl FnMut(usize) -> U,
-    ) {
-        let figures = Arc::clone(&run);
-        self.go_on(run, model, make, |users| figures.figures.set_users(users))
-            .await;
-    }
-
-    /// The same for who is not counted among the users.
-    pub(super) async fn work_aside<U: User>(
-        self: Arc<Self>,
-        run: Arc<Run>,
-        model: Model,
-        make: impl FnMut(usize) -> U,
-    ) {
-        self.go_on(run, model, make, |_| {}).await;
-    }
-
-    async fn go_on<U: User>(
         self: Arc<Self>,
         run: Arc<Run>,
         model: Model,

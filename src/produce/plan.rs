@@ -77,7 +77,7 @@ const UNDER_WAY: usize = 500;
 /// How far back a duplicate may reach, in messages.
 const REPEATABLE: usize = 2_000;
 /// 2025-01-01T00:00:00Z: when the first movement departs.
-const FIRST_DEPARTURE_US: i64 = 1_735_689_600_000_000;
+pub const FIRST_DEPARTURE_US: i64 = 1_735_689_600_000_000;
 const SECOND_US: i64 = 1_000_000;
 
 /// The messages of a plan, in order.

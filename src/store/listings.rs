@@ -193,6 +193,28 @@ impl ListingRow {
     }
 }
 
+/// Listed products beside the newest commit. Which they are and how they are counted is written into the statement, as of orders.
+macro_rules! read_listings {
+    ($total:tt, $products:tt, $($argument:expr),+) => {
+        sqlx::query_as!(
+            ListingRow,
+            r#"select c.version, c.tag, "# + $total + r#" as total, p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
+                p.min_stock, p.reorder_point, p.price::text as price, s.stock
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            left join lateral (
+                select * from products where sku is not null and archived_at is null "# + $products + r#"
+            ) p on true
+            left join lateral (
+                select least(coalesce(sum(greatest(on_hand - reserved
+                    + case when reserved > 0 then (select units from stock_due_units(inventory_id)) else 0 end, 0)), 0), 9223372036854775807)::bigint as stock
+                from stock_levels where product_id = p.product_id
+            ) s on true
+            order by p.number"#,
+            $($argument),+
+        )
+    };
+}
+
 impl Store {
     /// A page of the list: so many products after the first so many, by number; and how many there are in all. If that is `known` as
     /// of a commit not long ago, and the catalogue has not changed since, they are not counted again: a page takes less time than
@@ -204,75 +226,37 @@ impl Store {
         known: Option<Counted>,
     ) -> Result<AsOf<(Vec<Listing>, i64)>, StoreError> {
         let (version, tag) = known.map_or((-1, 0), |known| {
-            (
-                known.as_of.version.number(),
-                known.as_of.tag.0.cast_signed(),
-            )
+            let CommitPoint { version, tag } = known.as_of;
+            (version.number(), tag.0.cast_signed())
         });
-        let rows = sqlx::query_as!(
-            ListingRow,
-            r#"select c.version, c.tag, t.total, p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
-                p.min_stock, p.reorder_point, p.price::text as price, s.stock
-            from (select version, tag from stock_commits order by version desc limit 1) c
-            cross join lateral (
-                select case when c.version - $3 > $5
-                    or not exists (select from stock_commits where version = $3 and tag = $4)
-                    or exists (
-                        select from stock_commits k join catalogue_changes g on g.batch = k.batch
-                        where k.version > $3 and g.product_id is not null
-                    )
-                then (select count(*) from products where sku is not null and archived_at is null) end as total
-            ) t
-            left join lateral (
-                select * from products where sku is not null and archived_at is null order by number offset $1 limit $2
-            ) p on true
-            left join lateral (
-                select least(coalesce(sum(greatest(on_hand - reserved
-                    + case when reserved > 0 then (select units from stock_due_units(inventory_id)) else 0 end, 0)), 0), 9223372036854775807)::bigint as stock
-                from stock_levels where product_id = p.product_id
-            ) s on true
-            order by p.number"#,
+        let rows = read_listings!(
+            "case when c.version - $3 > $5
+                or not exists (select from stock_commits where version = $3 and tag = $4)
+                or exists (
+                    select from stock_commits k join catalogue_changes g on g.batch = k.batch
+                    where k.version > $3 and g.product_id is not null
+                )
+            then (select count(*) from products where sku is not null and archived_at is null) end",
+            "order by number offset $1 limit $2",
             offset,
             limit,
             version,
             tag,
             COUNTED_COMMITS_MAX
-        )
-        .fetch_all(&self.reads)
-        .await?;
-        let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
-        let total = newest.total.or(known.map(|known| known.total));
-        Ok(AsOf {
-            as_of: commit_point(newest.version, newest.tag)?,
-            value: (
-                rows.iter().filter_map(ListingRow::listing).collect(),
-                total.ok_or(StoreError::Inconsistent("how many products are listed"))?,
-            ),
-        })
+        );
+        let rows = rows.fetch_all(&self.reads).await?;
+        let counted = rows.first().and_then(|row| row.total);
+        let total = counted.or(known.map(|known| known.total));
+        let read = read(&rows)?;
+        let total = total.ok_or(StoreError::Inconsistent("how many products are listed"))?;
+        Ok(read.map(|listings| (listings, total)))
     }
 
-    /// The product with this number in the list. A statement of its own: one plan serves all numbers, and none of a page's serves one.
+    /// The product with this number, as it is listed.
     pub async fn listing(&self, number: i64) -> Result<AsOf<Option<Listing>>, StoreError> {
-        let row = sqlx::query_as!(
-            ListingRow,
-            r#"select c.version, c.tag, null::bigint as total, p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
-                p.min_stock, p.reorder_point, p.price::text as price, s.stock
-            from (select version, tag from stock_commits order by version desc limit 1) c
-            left join products p on p.number = $1 and p.sku is not null and p.archived_at is null
-            left join lateral (
-                select least(coalesce(sum(greatest(on_hand - reserved
-                    + case when reserved > 0 then (select units from stock_due_units(inventory_id)) else 0 end, 0)), 0), 9223372036854775807)::bigint as stock
-                from stock_levels where product_id = p.product_id
-            ) s on true"#,
-            number
-        )
-        .fetch_optional(&self.reads)
-        .await?
-        .ok_or(StoreError::NO_COMMITS)?;
-        Ok(AsOf {
-            as_of: commit_point(row.version, row.tag)?,
-            value: row.listing(),
-        })
+        let rows = read_listings!("null::bigint", "and number = $1", number);
+        let read = read(&rows.fetch_all(&self.reads).await?)?;
+        Ok(read.map(|listings| listings.into_iter().next()))
     }
 
     /// The product with this number in the list.
@@ -285,4 +269,12 @@ impl Store {
         .await?;
         Ok(id.and_then(ProductId::new))
     }
+}
+
+fn read(rows: &[ListingRow]) -> Result<AsOf<Vec<Listing>>, StoreError> {
+    let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
+    Ok(AsOf {
+        as_of: commit_point(newest.version, newest.tag)?,
+        value: rows.iter().filter_map(ListingRow::listing).collect(),
+    })
 }

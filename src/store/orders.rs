@@ -24,8 +24,8 @@ pub struct Order {
 struct OrderRow {
     version: i64,
     tag: i32,
-    /// 0 where they are not counted.
-    total: i64,
+    /// Where they are counted.
+    total: Option<i64>,
     order_id: Option<i64>,
     reservation_id: Option<Uuid>,
     state: Option<i16>,
@@ -54,6 +54,28 @@ impl OrderRow {
     }
 }
 
+/// Orders beside the newest commit. Which they are and whether they are counted is written into the statement, not given to it:
+/// so that each has one plan, where one for any of them is planned each time.
+macro_rules! read_orders {
+    ($total:tt, $orders:tt, $($argument:expr),+) => {
+        sqlx::query_as!(
+            OrderRow,
+            r#"select c.version, c.tag, "# + $total + r#" as total, o.order_id as "order_id?", o.reservation_id as "reservation_id?",
+                r.state, p.number as "product_number?", p.product_id as "product_id?", p.sku, p.name, o.quantity as "quantity?",
+                o.unit_price::text as unit_price, o.created_at as "created_at?: PgTime"
+            from (select version, tag from stock_commits order by version desc limit 1) c
+            left join lateral ("# + $orders + r#") o on true
+            left join products p on p.product_id = o.product_id
+            left join lateral (
+                select max(case when state = 1 and expires_at <= now() then 4 else state end)::smallint as state
+                from reservations where reservation_id = o.reservation_id
+            ) r on true
+            order by o.order_id desc"#,
+            $($argument),+
+        )
+    };
+}
+
 impl Store {
     /// So many orders after the newest so many, the newest first; and how many there are in all.
     pub async fn orders(
@@ -61,83 +83,43 @@ impl Store {
         offset: i64,
         limit: i64,
     ) -> Result<AsOf<(Vec<Order>, i64)>, StoreError> {
-        let rows = sqlx::query_as!(
-            OrderRow,
-            r#"select c.version, c.tag, t.total as "total!", o.order_id as "order_id?", o.reservation_id as "reservation_id?",
-                r.state, p.number as "product_number?", p.product_id as "product_id?", p.sku, p.name, o.quantity as "quantity?",
-                o.unit_price::text as unit_price, o.created_at as "created_at?: PgTime"
-            from (select version, tag from stock_commits order by version desc limit 1) c
-            cross join (select count(*) as total from orders) t
-            left join lateral (select * from orders order by order_id desc offset $1 limit $2) o on true
-            left join products p on p.product_id = o.product_id
-            left join lateral (
-                select max(case when state = 1 and expires_at <= now() then 4 else state end)::smallint as state
-                from reservations where reservation_id = o.reservation_id
-            ) r on true
-            order by o.order_id desc"#,
+        let rows = read_orders!(
+            "(select count(*) from orders)",
+            "select * from orders order by order_id desc offset $1 limit $2",
             offset,
             limit
-        )
-        .fetch_all(&self.reads)
-        .await?;
-        let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
-        Ok(AsOf {
-            as_of: commit_point(newest.version, newest.tag)?,
-            value: (
-                rows.iter().filter_map(OrderRow::order).collect(),
-                newest.total,
-            ),
-        })
+        );
+        let rows = rows.fetch_all(&self.reads).await?;
+        let total = rows.first().and_then(|row| row.total).unwrap_or(0);
+        Ok(read(&rows)?.map(|orders| (orders, total)))
     }
 
     /// The newest orders, not counted.
     pub async fn recent_orders(&self, limit: i64) -> Result<AsOf<Vec<Order>>, StoreError> {
-        let rows = sqlx::query_as!(
-            OrderRow,
-            r#"select c.version, c.tag, 0::bigint as "total!", o.order_id as "order_id?", o.reservation_id as "reservation_id?",
-                r.state, p.number as "product_number?", p.product_id as "product_id?", p.sku, p.name, o.quantity as "quantity?",
-                o.unit_price::text as unit_price, o.created_at as "created_at?: PgTime"
-            from (select version, tag from stock_commits order by version desc limit 1) c
-            left join lateral (select * from orders order by order_id desc limit $1) o on true
-            left join products p on p.product_id = o.product_id
-            left join lateral (
-                select max(case when state = 1 and expires_at <= now() then 4 else state end)::smallint as state
-                from reservations where reservation_id = o.reservation_id
-            ) r on true
-            order by o.order_id desc"#,
+        let rows = read_orders!(
+            "null::bigint",
+            "select * from orders order by order_id desc limit $1",
             limit
-        )
-        .fetch_all(&self.reads)
-        .await?;
-        let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
-        Ok(AsOf {
-            as_of: commit_point(newest.version, newest.tag)?,
-            value: rows.iter().filter_map(OrderRow::order).collect(),
-        })
+        );
+        read(&rows.fetch_all(&self.reads).await?)
     }
 
-    /// One order, by its number. A statement of its own: one plan serves all numbers, and none of a list's serves one.
+    /// One order, by its number.
     pub async fn order(&self, number: i64) -> Result<AsOf<Option<Order>>, StoreError> {
-        let row = sqlx::query_as!(
-            OrderRow,
-            r#"select c.version, c.tag, 0::bigint as "total!", o.order_id as "order_id?", o.reservation_id as "reservation_id?",
-                r.state, p.number as "product_number?", p.product_id as "product_id?", p.sku, p.name, o.quantity as "quantity?",
-                o.unit_price::text as unit_price, o.created_at as "created_at?: PgTime"
-            from (select version, tag from stock_commits order by version desc limit 1) c
-            left join orders o on o.order_id = $1
-            left join products p on p.product_id = o.product_id
-            left join lateral (
-                select max(case when state = 1 and expires_at <= now() then 4 else state end)::smallint as state
-                from reservations where reservation_id = o.reservation_id
-            ) r on true"#,
+        let rows = read_orders!(
+            "null::bigint",
+            "select * from orders where order_id = $1",
             number
-        )
-        .fetch_optional(&self.reads)
-        .await?
-        .ok_or(StoreError::NO_COMMITS)?;
-        Ok(AsOf {
-            as_of: commit_point(row.version, row.tag)?,
-            value: row.order(),
-        })
+        );
+        let read = read(&rows.fetch_all(&self.reads).await?)?;
+        Ok(read.map(|orders| orders.into_iter().next()))
     }
+}
+
+fn read(rows: &[OrderRow]) -> Result<AsOf<Vec<Order>>, StoreError> {
+    let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
+    Ok(AsOf {
+        as_of: commit_point(newest.version, newest.tag)?,
+        value: rows.iter().filter_map(OrderRow::order).collect(),
+    })
 }

@@ -18,6 +18,15 @@ pub struct AsOf<T> {
     pub as_of: CommitPoint,
 }
 
+impl<T> AsOf<T> {
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> AsOf<U> {
+        AsOf {
+            value: change(self.value),
+            as_of: self.as_of,
+        }
+    }
+}
+
 /// A level as it is now.
 #[derive(Clone, Copy, Debug)]
 pub struct LevelNow {

@@ -313,7 +313,8 @@ impl Store {
         let (product, warehouse) = after.map_or((Uuid::nil(), Uuid::nil()), |key| {
             (key.product.uuid(), key.warehouse.uuid())
         });
-        let rows = sqlx::query!(
+        let rows = sqlx::query_as!(
+            ProductRow,
             r#"select c.version, c.tag, l.product_id as "product_id?", l.warehouse_id as "warehouse_id?", l.sku, l.product_name,
                 l.min_stock, l.reorder_point, l.code, l.warehouse_name, l.on_hand as "on_hand?",
                 l.reserved - case when l.reserved > 0 then (select units from stock_due_units(l.inventory_id)) else 0 end as "reserved?",
@@ -336,25 +337,9 @@ impl Store {
         let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
         let as_of = commit_point(newest.version, newest.tag)?;
         let low = rows.iter().filter_map(|row| {
-            let (sku, name) = (row.sku.as_deref(), row.product_name.as_deref());
-            let (code, place) = (row.code.as_deref(), row.warehouse_name.as_deref());
             Some(LowLevel {
-                product: self::product(
-                    row.product_id?,
-                    sku,
-                    name,
-                    row.min_stock,
-                    row.reorder_point,
-                )?,
-                placed: PlacedLevel {
-                    warehouse: self::warehouse(row.warehouse_id?, code, place)?,
-                    level: StockLevel {
-                        on_hand: row.on_hand?,
-                        reserved: row.reserved?,
-                        revision: Revision(row.revision?),
-                        updated_at: row.updated_at.as_ref().map(|at| at.0),
-                    },
-                },
+                product: row.product()?,
+                placed: row.level()?,
             })
         });
         let value = low.collect();

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use rand::{RngExt, seq::SliceRandom};
+use rand::seq::SliceRandom;
 use tokio::{
     net::TcpListener,
     sync::Mutex,
@@ -125,9 +125,9 @@ struct Parts {
 
 /// A port that was free a moment ago, below the range that the kernel gives to outgoing connections: it stays free while the server
 /// on it is away.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
-        let port = rand::rng().random_range(20_000..32_000);
+        let port = rand::random_range(20_000..32_000);
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }

@@ -12,7 +12,7 @@ use crate::load::{
 };
 
 /// Processor, memory and system, in words.
-pub(crate) fn host() -> Vec<(&'static str, String)> {
+pub fn host() -> Vec<(&'static str, String)> {
     let field = |path: &str, name: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(name));

@@ -1,13 +1,14 @@
 //! Processes that a test starts, freezes and ends: only its own, by their id.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
 
 use stockyard::config::Config;
+pub use stockyard::load::chaos::free_port;
 
 use super::{eventually, server};
 
@@ -142,17 +143,6 @@ pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
 pub fn said(output: &Output) -> String {
     let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
     format!("{out}{err}")
-}
-
-/// A port that was free a moment ago, below the range that the kernel gives to outgoing connections: it stays free while
-/// the server on it is away.
-pub fn free_port() -> u16 {
-    loop {
-        let port = rand::random_range(20_000..32_000);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// A Redis of the test's own, to be lost.
