@@ -93,15 +93,12 @@ pub(super) async fn health(State(context): State<Context>) -> Json<HealthBody> {
 pub(super) async fn metrics(State(context): State<Context>) -> Response {
     let metrics = context.inventory.metrics();
     let (all, idle) = context.inventory.store().read_connections();
-    let idle = i64::try_from(idle).unwrap_or(i64::MAX);
-    metrics
-        .database_connections
-        .with_label_values(&["idle"])
-        .set(idle);
-    metrics
-        .database_connections
-        .with_label_values(&["used"])
-        .set((i64::from(all) - idle).max(0));
+    for (state, connections) in [("idle", idle), ("used", all.saturating_sub(idle))] {
+        metrics
+            .database_connections
+            .with_label_values(&[state])
+            .set(i64::try_from(connections).unwrap_or(i64::MAX));
+    }
     match metrics.exposition() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => {

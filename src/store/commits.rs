@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use sqlx::{
-    PgExecutor, PgPool,
+    PgExecutor,
     postgres::{PgListener, PgPoolOptions},
 };
 use tokio::time::timeout;
 
 use super::{
     PgTime, Store, StoreError,
+    connections::Connections,
     writer::{BatchNumber, Mark, Published, WriteTx, commit_point},
 };
 use crate::domain::{CommitPoint, Timestamp, Version};
@@ -100,7 +101,7 @@ pub(super) async fn commits_from(
     })
 }
 
-async fn newest(pool: &PgPool) -> Result<CommitPoint, StoreError> {
+async fn newest(pool: &Connections) -> Result<CommitPoint, StoreError> {
     let row = sqlx::query!("select version, tag from stock_commits order by version desc limit 1")
         .fetch_optional(pool)
         .await?

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{
@@ -89,13 +89,16 @@ pub struct Beginning {
 impl Store {
     /// What the commits after `after` up to `to` did.
     pub async fn did(&self, after: Version, to: Version) -> Result<Did, StoreError> {
-        let mut connection = self.follow.acquire().await?;
-        read_did(&mut connection, after, to).await
+        let mut lent = self.follow.lend().await?;
+        let did = read_did(&mut lent, after, to).await?;
+        lent.settle();
+        Ok(did)
     }
 
     /// The newest commit with the catalogue as of then and what was committed just before, all of one moment.
     pub async fn beginning(&self) -> Result<Beginning, StoreError> {
-        let mut tx = self.follow.begin().await?;
+        let mut lent = self.follow.lend().await?;
+        let mut tx = lent.begin().await?;
         sqlx::raw_sql(ONE_MOMENT).execute(&mut *tx).await?;
         sqlx::raw_sql(BEGIN_TIMEOUT).execute(&mut *tx).await?;
         let (base, clock) = base(&mut tx).await?;
@@ -116,6 +119,7 @@ impl Store {
         beginning.words = words_at(&mut tx, base.version, &beginning.did.catalogue).await?;
         beginning.available = available(&mut tx, &beginning.did.catalogue).await?;
         tx.commit().await?;
+        lent.settle();
         Ok(beginning)
     }
 }
@@ -127,10 +131,10 @@ impl Beginning {
     }
 }
 
-type Tx = Transaction<'static, Postgres>;
+type Tx<'c> = Transaction<'c, Postgres>;
 
 /// The commit after which the history begins: the rows after it are few enough, unless it is the newest. And what time it is.
-async fn base(tx: &mut Tx) -> Result<(CommitPoint, Timestamp), StoreError> {
+async fn base(tx: &mut Tx<'_>) -> Result<(CommitPoint, Timestamp), StoreError> {
     let row = sqlx::query!(
         r#"select version, tag, clock_timestamp() as "clock!: PgTime" from (
             select version, tag, (sum(rows) over (order by version desc))::bigint - rows as later, version = max(version) over () as is_newest
@@ -283,7 +287,7 @@ async fn levels_at(
 
 /// What the catalogue said, at that version, of everything that these changes are of.
 async fn words_at(
-    tx: &mut Tx,
+    tx: &mut Tx<'_>,
     at: Version,
     changes: &[(Version, CatalogueChange)],
 ) -> Result<Vec<CatalogueChange>, StoreError> {
@@ -310,7 +314,7 @@ async fn words_at(
 /// What is available in all warehouses of the products with a reorder point, and of those that these changes are of. As the ledger
 /// has it: what is due comes back with the commit that says so.
 async fn available(
-    tx: &mut Tx,
+    tx: &mut Tx<'_>,
     changes: &[(Version, CatalogueChange)],
 ) -> Result<Vec<(ProductId, i64)>, StoreError> {
     let products = changes.iter().filter_map(|(_, change)| change.product());
@@ -437,7 +441,7 @@ impl ChangeRow {
     }
 }
 
-async fn named_products(tx: &mut Tx) -> Result<Vec<Product>, StoreError> {
+async fn named_products(tx: &mut Tx<'_>) -> Result<Vec<Product>, StoreError> {
     let rows = sqlx::query!(
         "select product_id, sku, name, min_stock, reorder_point from products
         where num_nonnulls(sku, name, min_stock, reorder_point) > 0"
@@ -458,7 +462,7 @@ async fn named_products(tx: &mut Tx) -> Result<Vec<Product>, StoreError> {
         .collect())
 }
 
-async fn named_warehouses(tx: &mut Tx) -> Result<Vec<Warehouse>, StoreError> {
+async fn named_warehouses(tx: &mut Tx<'_>) -> Result<Vec<Warehouse>, StoreError> {
     let rows = sqlx::query!(
         "select warehouse_id, code, name from warehouses where num_nonnulls(code, name) > 0"
     )

@@ -7,6 +7,7 @@ pub mod answers;
 pub mod catalogue;
 mod columns;
 pub mod commits;
+mod connections;
 pub mod decided;
 pub mod differences;
 mod error;
@@ -33,13 +34,10 @@ pub mod writer;
 
 use std::time::Duration;
 
-use sqlx::{
-    Connection, PgPool,
-    migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{Connection, migrate::Migrator, postgres::PgConnectOptions};
 use tokio::time::timeout;
 
+use connections::Connections;
 pub use error::StoreError;
 pub use pg_time::PgTime;
 pub use reads::AsOf;
@@ -49,8 +47,6 @@ pub static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// The one that looks; the one that listens is beside the pools.
 const FOLLOW_CONNECTIONS: u32 = 1;
-/// Longest a connection that comes back may take to say that it is well.
-const RELEASE_CHECK_MAX: Duration = Duration::from_secs(1);
 /// Longest the pools may take to close: a connection that answers nothing is left to the system.
 const CLOSE_MAX: Duration = Duration::from_secs(3);
 /// A writer that stops between two steps holds its locks until the server ends it: the others' wait is this and the
@@ -84,9 +80,9 @@ pub struct StoreSettings {
 /// The way to the database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    reads: PgPool,
+    reads: Connections,
     /// The follower's own: a flood of reads must not keep it from vouching for the cache.
-    follow: PgPool,
+    follow: Connections,
     login: PgConnectOptions,
     serving: PgConnectOptions,
     reading: PgConnectOptions,
@@ -113,27 +109,9 @@ impl Store {
         let reading = serving
             .clone()
             .options([("statement_timeout", read_timeout.as_str())]);
-        let pool = |connections_max| {
-            PgPoolOptions::new()
-                .max_connections(connections_max)
-                .acquire_timeout(settings.acquire_timeout)
-                // A read on a connection that went stale is tried once more instead.
-                .test_before_acquire(false)
-                // A query that was given up may have left a connection that answers nothing: it must not hold its place.
-                .after_release(|connection, _| {
-                    Box::pin(async move {
-                        match timeout(RELEASE_CHECK_MAX, connection.ping()).await {
-                            Ok(answer) => answer.map(|()| true),
-                            Err(_) => Err(sqlx::Error::PoolTimedOut),
-                        }
-                    })
-                })
-                .connect_lazy_with(reading.clone())
-        };
-        let (reads, follow) = (
-            pool(settings.read_connections_max),
-            pool(FOLLOW_CONNECTIONS),
-        );
+        let connections = |max| Connections::new(reading.clone(), max, settings.acquire_timeout);
+        let reads = connections(settings.read_connections_max)?;
+        let follow = connections(FOLLOW_CONNECTIONS)?;
         Ok(Self {
             reads,
             follow,
@@ -220,12 +198,12 @@ impl Store {
 
     /// Most read connections.
     pub fn read_connections_max(&self) -> u32 {
-        self.reads.options().get_max_connections()
+        self.reads.max()
     }
 
     /// Read connections: (all, idle ones).
-    pub fn read_connections(&self) -> (u32, usize) {
-        (self.reads.size(), self.reads.num_idle())
+    pub fn read_connections(&self) -> (usize, usize) {
+        self.reads.count()
     }
 
     pub async fn close(&self) {

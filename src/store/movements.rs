@@ -3,10 +3,11 @@
 //! A page looks at a bounded number of lines: one whose filter leaves few of them holds less than was asked for, and says
 //! where to go on.
 
-use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{AsOf, PgTime, Store, StoreError, catalogue::Words, writer::LineRow};
+use super::{
+    AsOf, PgTime, Store, StoreError, catalogue::Words, connections::Connections, writer::LineRow,
+};
 use crate::domain::{
     MovementId, MovementLine, Product, ProductId, SideReport, Status, Timestamp, Warehouse,
     WarehouseId,
@@ -200,7 +201,7 @@ fn place(row: &LookedAt, order: Order) -> Result<Place, StoreError> {
 
 /// The lines that are wanted among the next that are looked at; the last of those in any case.
 async fn look_at(
-    pool: &PgPool,
+    connections: &Connections,
     wanted: &Wanted,
     after: Option<Place>,
     limit: i64,
@@ -260,6 +261,6 @@ async fn look_at(
         LOOKED_AT_MAX,
         limit
     )
-    .fetch_all(pool)
+    .fetch_all(connections)
     .await?)
 }

@@ -1,6 +1,6 @@
 //! Totals over everything, of one moment.
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 use super::{AsOf, ONE_MOMENT, Store, StoreError, writer::commit_point};
 use crate::domain::CommitPoint;
@@ -43,7 +43,8 @@ pub struct Totals {
 impl Store {
     /// Everything summed up. Late is what took so long, where nothing was learned yet.
     pub async fn totals(&self, late_after_seconds: f64) -> Result<AsOf<Totals>, StoreError> {
-        let mut tx = self.reads.begin().await?;
+        let mut lent = self.reads.lend().await?;
+        let mut tx = lent.begin().await?;
         sqlx::raw_sql(ONE_MOMENT).execute(&mut *tx).await?;
         sqlx::raw_sql(TIMEOUT).execute(&mut *tx).await?;
         let mut totals = Totals::default();
@@ -51,6 +52,7 @@ impl Store {
         add_watched(&mut tx, &mut totals).await?;
         add_movements(&mut tx, &mut totals, late_after_seconds).await?;
         tx.commit().await?;
+        lent.settle();
         Ok(AsOf {
             as_of,
             value: totals,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use sqlx::Connection;
 use uuid::Uuid;
 
 use super::{Store, StoreError};
@@ -128,7 +129,8 @@ impl Store {
             .iter()
             .map(|(_, usual)| (usual.usual_seconds, usual.late_after_seconds))
             .unzip();
-        let mut tx = self.reads.begin().await?;
+        let mut lent = self.reads.lend().await?;
+        let mut tx = lent.begin().await?;
         sqlx::query!("select version from transit_progress for update")
             .fetch_one(&mut *tx)
             .await?;
@@ -152,6 +154,8 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        lent.settle();
+        Ok(())
     }
 }

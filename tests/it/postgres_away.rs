@@ -15,6 +15,11 @@ use crate::{
     },
 };
 
+/// How often connections fall silent, each time in another step of a read.
+const FALLS_SILENT: usize = 12;
+/// So that connections are in use when they do.
+const READS_BEFORE: usize = 3;
+
 /// No read holds a connection for ever.
 async fn holds_nothing(name: &str, lived: &Lived) {
     eventually(&format!("{name}: no connection is held"), async || {
@@ -73,6 +78,45 @@ async fn cut_off_and_half_open() {
         drop((lived, proxy));
         world.database.remove().await;
     }
+}
+
+/// A connection that falls silent in whatever step, also when it is just being given back, does not hold its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_place_is_lost_to_a_silent_connection() {
+    let database = TestDatabase::create().await;
+    let (proxy, url) = Proxy::in_url(&database.url).await.unwrap();
+    let store = Store::new(&StoreSettings {
+        url,
+        role: "stockyard_app".to_owned(),
+        read_connections_max: 1,
+        acquire_timeout: Duration::from_millis(200),
+        read_timeout: Duration::from_millis(100),
+        write_timeout: Duration::from_secs(1),
+    })
+    .unwrap();
+    for way in [Way::Silent, Way::Unanswered].repeat(FALLS_SILENT / 2) {
+        for _ in 0..READS_BEFORE {
+            eventually("an answer", async || reads_both(&store).await.ok()).await;
+        }
+        let reads = reads_both(&store);
+        let falls_silent = async {
+            tokio::task::yield_now().await;
+            proxy.set(way);
+        };
+        let _ = tokio::join!(reads, falls_silent);
+        eventually("no answer", async || reads_both(&store).await.err()).await;
+        proxy.set(Way::Open);
+    }
+    eventually("an answer", async || reads_both(&store).await.ok()).await;
+    store.close().await;
+    database.remove().await;
+}
+
+/// One read of each kind: for an answer, and for the follower.
+async fn reads_both(store: &Store) -> Result<(), StoreError> {
+    let newest = store.in_time(store.newest_commit()).await?;
+    let looked = store.commits_from(newest.version, 1);
+    store.in_time(looked).await.map(drop)
 }
 
 /// The limits that the server keeps are of no use when it cannot be heard.
