@@ -406,6 +406,7 @@ pub async fn seed_demo(config: &Config) -> Result<Loaded, AppError> {
 pub fn store_for_verify(config: &Config) -> Result<Store, AppError> {
     Ok(Store::new(&StoreSettings {
         read_connections_max: 1,
+        scan_connections_max: 1,
         acquire_timeout: VERIFY_ACQUIRE_MAX,
         read_timeout: VERIFY_STATEMENT_MAX,
         ..store_settings(config)
@@ -417,6 +418,7 @@ pub fn store_of_owner(config: &Config) -> Result<Store, AppError> {
     Ok(Store::new(&StoreSettings {
         role: String::new(),
         read_connections_max: 1,
+        scan_connections_max: 1,
         ..store_settings(config)
     })?)
 }
@@ -426,6 +428,7 @@ fn store_settings(config: &Config) -> StoreSettings {
         url: config.database.url.clone(),
         role: config.database.role.clone(),
         read_connections_max: config.database.read_connections_max,
+        scan_connections_max: config.database.scan_connections_max,
         acquire_timeout: millis(config.database.acquire_timeout_ms),
         read_timeout: millis(config.database.read_timeout_ms),
         write_timeout: millis(config.database.write_timeout_ms),

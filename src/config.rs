@@ -49,6 +49,7 @@ pub struct Database {
     pub url: String,
     pub role: String,
     pub read_connections_max: u32,
+    pub scan_connections_max: u32,
     pub acquire_timeout_ms: u64,
     pub read_timeout_ms: u64,
     pub write_timeout_ms: u64,
@@ -279,12 +280,16 @@ impl Config {
     }
 
     /// What has to be at least 1.
-    fn at_least_one(&self) -> [(bool, &'static str); 6] {
+    fn at_least_one(&self) -> [(bool, &'static str); 7] {
         [
             (self.http.connections_max > 0, "http.connections_max"),
             (
                 self.database.read_connections_max > 0,
                 "database.read_connections_max",
+            ),
+            (
+                self.database.scan_connections_max > 0,
+                "database.scan_connections_max",
             ),
             (self.ingest.max_batch_bytes > 0, "ingest.max_batch_bytes"),
             (self.summary.refresh_seconds > 0, "summary.refresh_seconds"),

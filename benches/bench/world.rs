@@ -107,6 +107,7 @@ impl Database {
             url: self.url.clone(),
             role: String::new(),
             read_connections_max: 4,
+            scan_connections_max: 4,
             acquire_timeout: Duration::from_secs(30),
             read_timeout: Duration::from_mins(1),
             write_timeout: Duration::from_mins(1),

@@ -22,7 +22,7 @@ use crate::{
 /// Youngest totals that are summed up anew,
 const AGE_MIN: Duration = Duration::from_secs(1);
 /// and how many times as long as it took they are kept.
-const AGE_BY_COST: u32 = 10;
+const AGE_BY_COST: u32 = 50;
 /// Longest the totals may take, as long as anybody may hold a snapshot of the database.
 const TOTALS_MAX: Duration = Duration::from_secs(5);
 /// The share of the newest commit in the mean lag, as a divisor.

@@ -130,10 +130,10 @@ impl Profile {
         match scenario {
             Scenario::Quick | Scenario::Race | Scenario::All => Self::shop(scenario, 10, 2),
             Scenario::Standard => Self::shop(scenario, 50, 5),
-            // Users take twice their time: what they ask for together is still three times what `standard` does.
+            // Users take twice their time: what they ask for together is still twice what `standard` does.
             Scenario::Stress => Self {
                 spawn_rate: 20.0,
-                think: (Duration::from_millis(150), Duration::from_millis(250)),
+                think: (SHORT.0 * 2, SHORT.1 * 2),
                 ..Self::shop(scenario, 200, 10)
             },
             Scenario::Crowd => Self::crowd(),
@@ -287,7 +287,7 @@ fn limits(scenario: Scenario) -> Vec<Limit> {
             Limit::new(SocketsLost, 0.0, 0.0),
             Limit::new(P99, 2_000.0, 50.0),
             Limit::new(FailedShare, 0.05, 0.0),
-            Limit::new(PerSecond, 100.0, 800.0),
+            Limit::new(PerSecond, 100.0, 600.0),
         ],
         Scenario::Race => vec![
             Limit::new(P99, 5_000.0, 1_000.0),

@@ -151,7 +151,7 @@ impl Store {
             ))",
             DROPPED_MAX
         )
-        .execute(&self.reads)
+        .execute(&self.scans)
         .await?;
         Ok(i64::try_from(dropped.rows_affected()) == Ok(DROPPED_MAX))
     }

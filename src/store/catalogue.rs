@@ -147,7 +147,7 @@ impl Store {
             after.map_or(Uuid::nil(), ProductId::uuid),
             limit
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
         Ok(AsOf {
@@ -175,7 +175,7 @@ impl Store {
             after.map_or(Uuid::nil(), WarehouseId::uuid),
             limit
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
         Ok(AsOf {

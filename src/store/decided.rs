@@ -600,7 +600,7 @@ impl Store {
             join stock_levels l on l.inventory_id = r.inventory_id",
             limit
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let keys = rows.into_iter();
         keys.map(|row| stock_key(row.warehouse_id, row.product_id))

@@ -99,7 +99,7 @@ impl Store {
             after.map(|place| place.product),
             limit
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let products: Vec<Uuid> = rows.iter().map(|row| row.product).collect();
         let warehouses: Vec<Uuid> = rows.iter().flat_map(|row| [row.from, row.to]).collect();

@@ -79,7 +79,7 @@ impl Store {
             CHANGES_MAX,
             DEPARTURES_MAX
         )
-        .fetch_optional(&self.reads)
+        .fetch_optional(&self.scans)
         .await?
         .ok_or(StoreError::NO_COMMITS)?;
         Ok(AsOf {

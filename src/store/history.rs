@@ -73,7 +73,7 @@ impl Store {
             from.map_or(0, |place| place.given),
             limit
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
         let as_of = commit_point(newest.newest, newest.tag)?;

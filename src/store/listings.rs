@@ -198,9 +198,9 @@ macro_rules! read_listings {
     ($total:tt, $products:tt, $($argument:expr),+) => {
         sqlx::query_as!(
             ListingRow,
-            r#"select c.version, c.tag, "# + $total + r#" as total, p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
+            r#"select c.version, c.tag, c.total, p.number as "number?", p.product_id as "product_id?", p.sku, p.name,
                 p.min_stock, p.reorder_point, p.price::text as price, s.stock
-            from (select version, tag from stock_commits order by version desc limit 1) c
+            from (select version, tag, "# + $total + r#" as total from stock_commits c order by version desc limit 1) c
             left join lateral (
                 select * from products where sku is not null and archived_at is null "# + $products + r#"
             ) p on true
@@ -234,7 +234,7 @@ impl Store {
                 or not exists (select from stock_commits where version = $3 and tag = $4)
                 or exists (
                     select from stock_commits k join catalogue_changes g on g.batch = k.batch
-                    where k.version > $3 and g.product_id is not null
+                    where k.version = any(array(select generate_series($3 + 1, c.version))) and g.product_id is not null
                 )
             then (select count(*) from products where sku is not null and archived_at is null) end",
             "order by number offset $1 limit $2",

@@ -45,6 +45,12 @@ pub use reads::AsOf;
 /// The schema, embedded.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
 
+/// For statements about few rows that are found by their keys: planned once, for that, and not for each transaction. Planning one takes
+/// longer than it does.
+const PLANNED_ONCE: [(&str, &str); 2] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+];
 /// The one that looks; the one that listens is beside the pools.
 const FOLLOW_CONNECTIONS: u32 = 1;
 /// Longest the pools may take to close: a connection that answers nothing is left to the system.
@@ -71,6 +77,7 @@ pub struct StoreSettings {
     /// The role to serve as; empty for the one that logs in.
     pub role: String,
     pub read_connections_max: u32,
+    pub scan_connections_max: u32,
     pub acquire_timeout: Duration,
     pub read_timeout: Duration,
     /// Longest one transaction of a writer, and on the server one statement of it.
@@ -80,7 +87,10 @@ pub struct StoreSettings {
 /// The way to the database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
+    /// For few rows, found by their keys.
     reads: Connections,
+    /// For what looks through much: it holds up nobody who asks for little.
+    scans: Connections,
     /// The follower's own: a flood of reads must not keep it from vouching for the cache.
     follow: Connections,
     login: PgConnectOptions,
@@ -109,11 +119,14 @@ impl Store {
         let reading = serving
             .clone()
             .options([("statement_timeout", read_timeout.as_str())]);
-        let connections = |max| Connections::new(reading.clone(), max, settings.acquire_timeout);
-        let reads = connections(settings.read_connections_max)?;
-        let follow = connections(FOLLOW_CONNECTIONS)?;
+        let connections = |options, max| Connections::new(options, max, settings.acquire_timeout);
+        let keyed = reading.clone().options(PLANNED_ONCE);
+        let reads = connections(keyed, settings.read_connections_max)?;
+        let scans = connections(reading.clone(), settings.scan_connections_max)?;
+        let follow = connections(reading.clone(), FOLLOW_CONNECTIONS)?;
         Ok(Self {
             reads,
+            scans,
             follow,
             login,
             serving,
@@ -129,14 +142,9 @@ impl Store {
         self.writer_with(self.write_timeout, &[])
     }
 
-    /// One for few rows at a time, found by their keys: its statements are planned once, for that, and not for each transaction.
-    /// The server ends one of them after so long: who gives a try up then is not held up by it.
+    /// One for few rows at a time, found by their keys. The server ends one of them after so long: who gives a try up then is not held up by it.
     pub fn hasty_writer(&self, statement_max: Duration) -> writer::Writer {
-        let planned_once = [
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
-        ];
-        self.writer_with(statement_max, &planned_once)
+        self.writer_with(statement_max, &PLANNED_ONCE)
     }
 
     fn writer_with(&self, statement_max: Duration, more: &[(&str, &str)]) -> writer::Writer {
@@ -182,7 +190,7 @@ impl Store {
         let newest = MIGRATOR.iter().map(|migration| migration.version).max();
         let applied =
             sqlx::query_scalar!("select max(version) from _sqlx_migrations where success")
-                .fetch_one(&self.reads)
+                .fetch_one(&self.scans)
                 .await?;
         Ok(applied >= newest)
     }
@@ -191,23 +199,25 @@ impl Store {
     pub async fn server_version(&self) -> Result<String, StoreError> {
         let version =
             sqlx::query_scalar!(r#"select current_setting('server_version') as "version!""#)
-                .fetch_one(&self.reads)
+                .fetch_one(&self.scans)
                 .await?;
         Ok(version)
     }
 
-    /// Most read connections.
+    /// Most connections for the same kind of read.
     pub fn read_connections_max(&self) -> u32 {
-        self.reads.max()
+        self.reads.max().max(self.scans.max())
     }
 
     /// Read connections: (all, idle ones).
     pub fn read_connections(&self) -> (usize, usize) {
-        self.reads.count()
+        let (reads, scans) = (self.reads.count(), self.scans.count());
+        (reads.0 + scans.0, reads.1 + scans.1)
     }
 
     pub async fn close(&self) {
-        let both = async { tokio::join!(self.reads.close(), self.follow.close()) };
-        drop(timeout(CLOSE_MAX, both).await);
+        let all =
+            async { tokio::join!(self.reads.close(), self.scans.close(), self.follow.close()) };
+        drop(timeout(CLOSE_MAX, all).await);
     }
 }

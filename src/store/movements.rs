@@ -161,7 +161,7 @@ impl Store {
         // The version first: what is read after it holds at least that.
         let as_of = self.newest_commit().await?;
         let order = wanted.order();
-        let rows = look_at(&self.reads, wanted, after, limit).await?;
+        let rows = look_at(&self.scans, wanted, after, limit).await?;
         let is_full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= limit);
         let last = rows
             .last()

@@ -89,7 +89,7 @@ impl Store {
             offset,
             limit
         );
-        let rows = rows.fetch_all(&self.reads).await?;
+        let rows = rows.fetch_all(&self.scans).await?;
         let total = rows.first().and_then(|row| row.total).unwrap_or(0);
         Ok(read(&rows)?.map(|orders| (orders, total)))
     }

@@ -23,7 +23,7 @@ impl Store {
             key.product.uuid(),
             PgTime(until) as PgTime
         )
-        .fetch_optional(&self.reads)
+        .fetch_optional(&self.scans)
         .await?
         .ok_or(StoreError::NO_COMMITS)?;
         let value = joined_level(row.on_hand, row.reserved, row.revision, row.committed_at);
@@ -50,7 +50,7 @@ impl Store {
             key.product.uuid(),
             PgTime(until) as PgTime
         )
-        .fetch_optional(&self.reads)
+        .fetch_optional(&self.scans)
         .await?
         .ok_or(StoreError::NO_COMMITS)?;
         let value = joined_level(row.on_hand, row.reserved, row.revision, row.occurred_at);

@@ -66,7 +66,7 @@ impl Store {
             "select partition, lane, next_offset from ingest_progress where topic = $1",
             topic
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let position = rows
             .into_iter()
@@ -98,7 +98,7 @@ impl Store {
             &partitions,
             &offsets
         )
-        .execute(&self.reads)
+        .execute(&self.scans)
         .await?;
         Ok(())
     }

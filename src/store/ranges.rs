@@ -24,7 +24,7 @@ impl Store {
     pub async fn make_ledger_room(&self, partition_bytes_max: i64) -> Result<(), StoreError> {
         self.in_time(async {
             sqlx::query!("select stock_ledger_make_room($1)", partition_bytes_max)
-                .execute(&self.reads)
+                .execute(&self.scans)
                 .await?;
             Ok(())
         })
@@ -33,13 +33,15 @@ impl Store {
 
     /// Closes the oldest range before the open one that is not closed, with a checkpoint about every so many rows; how many steps it
     /// took, fewer than all if another process is at it or somebody writes to the range this moment. Given up in the middle,
-    /// the steps that were taken are.
+    /// the steps that were taken are. It takes one processor and no more: ingest goes on beside it.
     pub async fn close_ledger_range(&self, rows_between: i64) -> Result<usize, StoreError> {
         if !self.has_range_to_close().await? {
             return Ok(0);
         }
         let options = self.serving.clone().options([
             ("statement_timeout", STEP_STATEMENT_MAX),
+            ("max_parallel_maintenance_workers", "0"),
+            ("max_parallel_workers_per_gather", "0"),
             ("tcp_user_timeout", TCP_USER_TIMEOUT_MS),
         ]);
         let mut connection = in_step(options.connect()).await?;
@@ -58,7 +60,7 @@ impl Store {
                 r#"select (select count(*) from stock_ledger_ranges where closed_at is not null)
                     < (select last_value / 4294967296 from stock_batches) as "has!""#
             );
-            Ok(closed.fetch_one(&self.reads).await?)
+            Ok(closed.fetch_one(&self.scans).await?)
         })
         .await
     }

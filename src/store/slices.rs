@@ -142,7 +142,7 @@ impl Store {
             after,
             limit
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         rows.into_iter()
             .map(|row| {
@@ -196,7 +196,7 @@ impl Store {
             to,
             STRAYS_MAX
         )
-        .fetch_one(&self.reads)
+        .fetch_one(&self.scans)
         .await?;
         let as_of = row
             .version
@@ -242,7 +242,7 @@ impl Store {
             after.batch,
             limit
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let Some(last) = rows.last() else {
             return Ok(None);
@@ -287,7 +287,7 @@ impl Store {
             to.number(),
             cuts
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let digest = |bucket, digest| Some((usize::try_from(bucket).ok()?, digest));
         Ok(rows
@@ -344,7 +344,7 @@ impl Store {
             to.number(),
             limit
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         Ok(rows)
     }
@@ -365,7 +365,7 @@ impl Store {
             after.number(),
             to.number()
         )
-        .fetch_one(&self.reads)
+        .fetch_one(&self.scans)
         .await?;
         Ok((to.number() - after.number() - row.commits, row.late))
     }
@@ -380,7 +380,7 @@ impl Store {
             "select min(batch) from stock_ledger where batch >= $1",
             from
         )
-        .fetch_one(&self.reads)
+        .fetch_one(&self.scans)
         .await?
         else {
             return Ok(None);
@@ -393,7 +393,7 @@ impl Store {
             first,
             next
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         Ok(Some((batches, next)))
     }
@@ -423,7 +423,7 @@ impl Store {
             after.1,
             limit
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let last = rows
             .last()
@@ -446,7 +446,7 @@ impl Store {
             after,
             limit
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let last = rows.last().map(|row| row.order_id);
         let stray = rows.iter().filter(|row| !row.has_reservation);
@@ -477,7 +477,7 @@ impl Store {
             first,
             last
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         Ok(rows
             .into_iter()
@@ -502,7 +502,7 @@ impl Store {
             after.1,
             limit
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         rows.into_iter().map(LineRow::into_line).collect()
     }

@@ -40,7 +40,7 @@ impl Store {
         &self,
         selection: Selection<'_>,
     ) -> Result<AsOf<Vec<ProductStock>>, StoreError> {
-        selection.read(&self.reads).await
+        selection.read(&self.scans).await
     }
 }
 
@@ -226,7 +226,7 @@ impl Store {
         let total = sqlx::query_scalar!(
             r#"select count(*) as "total!" from products where archived_at is null"#
         )
-        .fetch_one(&self.reads)
+        .fetch_one(&self.scans)
         .await?;
         Ok(total)
     }
@@ -286,7 +286,7 @@ impl Store {
             after.map_or(Uuid::nil(), ProductId::uuid),
             limit
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
         let as_of = commit_point(newest.version, newest.tag)?;
@@ -332,7 +332,7 @@ impl Store {
             warehouse,
             limit
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let newest = rows.first().ok_or(StoreError::NO_COMMITS)?;
         let as_of = commit_point(newest.version, newest.tag)?;
@@ -363,7 +363,7 @@ impl Store {
             order by p.product_id limit $1"#,
             limit
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let found = rows.iter().filter_map(|row| {
             let (sku, name) = (row.sku.as_deref(), row.name.as_deref());

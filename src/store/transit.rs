@@ -42,7 +42,7 @@ impl Store {
             group by p.version"#,
             COMMITS_MAX
         )
-        .fetch_optional(&self.reads)
+        .fetch_optional(&self.scans)
         .await?;
         let Some(progress) = progress else {
             return Ok(None);
@@ -65,7 +65,7 @@ impl Store {
             &progress.batches,
             SIDES_MAX
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let mut times = Times::new();
         for row in rows {
@@ -98,7 +98,7 @@ impl Store {
             &buckets,
             &movements
         )
-        .fetch_one(&self.reads)
+        .fetch_one(&self.scans)
         .await?;
         Ok(moved > 0)
     }
@@ -112,7 +112,7 @@ impl Store {
             "select departure_warehouse_id, bucket, movements from transit_times where departure_warehouse_id = any($1)",
             warehouses
         )
-        .fetch_all(&self.reads)
+        .fetch_all(&self.scans)
         .await?;
         let mut times: HashMap<Uuid, Vec<(Bucket, i64)>> = HashMap::new();
         for row in rows {
@@ -129,7 +129,7 @@ impl Store {
             .iter()
             .map(|(_, usual)| (usual.usual_seconds, usual.late_after_seconds))
             .unzip();
-        let mut lent = self.reads.lend().await?;
+        let mut lent = self.scans.lend().await?;
         let mut tx = lent.begin().await?;
         sqlx::query!("select version from transit_progress for update")
             .fetch_one(&mut *tx)

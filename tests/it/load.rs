@@ -55,6 +55,7 @@ fn store(world: &World) -> Store {
         url: world.database.url.clone(),
         role: String::new(),
         read_connections_max: 1,
+        scan_connections_max: 1,
         acquire_timeout: Duration::from_secs(30),
         read_timeout: Duration::from_secs(30),
         write_timeout: Duration::from_secs(30),

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How often connections fall silent, each time in another step of a read.
-const FALLS_SILENT: usize = 12;
+const FALLS_SILENT: usize = 8;
 /// So that connections are in use when they do.
 const READS_BEFORE: usize = 3;
 
@@ -89,6 +89,7 @@ async fn no_place_is_lost_to_a_silent_connection() {
         url,
         role: "stockyard_app".to_owned(),
         read_connections_max: 1,
+        scan_connections_max: 1,
         acquire_timeout: Duration::from_millis(200),
         read_timeout: Duration::from_millis(100),
         write_timeout: Duration::from_secs(1),
@@ -128,6 +129,7 @@ async fn what_the_ledger_is_asked_has_an_end() {
         url,
         role: "stockyard_app".to_owned(),
         read_connections_max: 2,
+        scan_connections_max: 2,
         acquire_timeout: Duration::from_millis(300),
         read_timeout: Duration::from_millis(200),
         write_timeout: Duration::from_secs(1),

@@ -86,6 +86,7 @@ impl TestDatabase {
             url: self.url.clone(),
             role: role.to_owned(),
             read_connections_max: 8,
+            scan_connections_max: 8,
             acquire_timeout: Duration::from_secs(30),
             read_timeout: Duration::from_mins(1),
             write_timeout: Duration::from_mins(1),
