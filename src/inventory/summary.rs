@@ -22,7 +22,12 @@ use crate::{
 /// Youngest totals that are summed up anew,
 const AGE_MIN: Duration = Duration::from_secs(1);
 /// and how many times as long as it took they are kept.
-const AGE_BY_COST: u32 = 50;
+const AGE_BY_COST: u32 = 25;
+/// Oldest totals, unless they take so long that they would be a tenth of the time,
+const AGE_MAX: Duration = Duration::from_secs(10);
+const AGE_BY_COST_MIN: u32 = 10;
+/// and longest until another try after one that failed.
+const AGE_FAILED_MAX: Duration = Duration::from_secs(5);
 /// Longest the totals may take, as long as anybody may hold a snapshot of the database.
 const TOTALS_MAX: Duration = Duration::from_secs(5);
 /// The share of the newest commit in the mean lag, as a divisor.
@@ -45,6 +50,19 @@ pub(super) struct Kept {
     /// When they were asked for, and how long they took.
     began: Duration,
     took: Duration,
+}
+
+impl Kept {
+    /// How long after it began it is not tried anew.
+    fn lasts(&self) -> Duration {
+        let age = if self.summary.is_some() {
+            let often = AGE_MAX.min(self.took * AGE_BY_COST);
+            often.max(self.took * AGE_BY_COST_MIN)
+        } else {
+            AGE_FAILED_MAX.min(self.took * AGE_BY_COST_MIN)
+        };
+        AGE_MIN.max(age)
+    }
 }
 
 /// Where the follower is, beside what the metrics tell of it.
@@ -84,7 +102,7 @@ impl Inventory {
         let mut kept = self.summary.lock().await;
         let began = self.clock.elapsed();
         if let Some(kept) = kept.as_ref()
-            && began.saturating_sub(kept.began) < AGE_MIN.max(kept.took * AGE_BY_COST)
+            && began.saturating_sub(kept.began) < kept.lasts()
         {
             return kept.summary.ok_or(StoreError::NoAnswer(TOTALS_MAX));
         }

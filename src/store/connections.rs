@@ -1,13 +1,11 @@
 //! The connections that questions share: lent for one of them, back with its answer.
 //!
-//! Invariant: a connection gives its place back at the moment its question ends, is given up or fails, and what became of
-//! it holds up nobody for longer than [`SETTLE_MAX`]. One whose last question was not answered is asked first whether it
-//! still answers: the server may be at that question yet, or gone without a word.
+//! Invariant: a connection gives its place back at the moment its question ends, is given up or fails. One whose last
+//! question was not answered is asked first whether it still answers, and holds up the next question no longer than
+//! [`SETTLE_MAX`]: the server may be at the old one yet, or gone without a word. One whose transaction did not end is
+//! closed, and with it the transaction.
 
-use std::{
-    ops::{Deref, DerefMut},
-    time::Duration,
-};
+use std::{io::ErrorKind, time::Duration};
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
 use futures_util::{
@@ -17,13 +15,18 @@ use futures_util::{
 };
 use sqlx::{
     ConnectOptions, Connection, Describe, Either, Execute, Executor, PgConnection, Postgres,
-    SqlStr,
+    SqlStr, Transaction,
     postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+
+use super::error::is_lost_connection;
 
 /// Longest a connection may take to answer again, after a question that it did not answer.
 const SETTLE_MAX: Duration = Duration::from_millis(250);
+/// Between two tries to connect to a server that is about to serve.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// A connection older than this is replaced: the server's memory of what it was asked is given back.
 const AGE_MAX: Duration = Duration::from_mins(30);
 
@@ -54,7 +57,10 @@ impl Connections {
     /// A connection for more than one statement. Who got all answers says so: [`Lent::settle`].
     pub(super) async fn lend(&self) -> Result<Lent, sqlx::Error> {
         match timeout(self.acquire_timeout, self.pool.get()).await {
-            Ok(Ok(kept)) => Ok(Lent(kept)),
+            Ok(Ok(kept)) => Ok(Lent {
+                kept: Some(kept),
+                is_in_transaction: false,
+            }),
             Ok(Err(PoolError::Backend(error))) => Err(error),
             Ok(Err(_)) => Err(sqlx::Error::PoolClosed),
             Err(_) => Err(sqlx::Error::PoolTimedOut),
@@ -97,11 +103,22 @@ impl Manager for Maker {
     type Type = Kept;
     type Error = sqlx::Error;
 
+    /// A server that is about to serve is waited for, as long as who asks waits.
     async fn create(&self) -> Result<Kept, sqlx::Error> {
-        Ok(Kept {
-            connection: self.0.connect().await?,
-            is_settled: false,
-        })
+        let mut pause = PAUSE_MIN;
+        loop {
+            match self.0.connect().await {
+                Ok(connection) => {
+                    return Ok(Kept {
+                        connection,
+                        is_settled: true,
+                    });
+                }
+                Err(error) if may_serve_soon(&error) => sleep(pause).await,
+                Err(error) => return Err(error),
+            }
+            pause = PAUSE_MAX.min(pause * 2);
+        }
     }
 
     /// One that went stale since its last answer is not noticed here: a read is tried once more instead.
@@ -109,24 +126,55 @@ impl Manager for Maker {
         if metrics.age() > AGE_MAX {
             return Err(RecycleError::message("old"));
         }
-        if !std::mem::take(&mut kept.is_settled) {
-            let answer = timeout(SETTLE_MAX, kept.connection.ping());
-            answer
-                .await
-                .map_err(|_| RecycleError::message("silent"))??;
+        if !kept.is_settled {
+            let answer = timeout(SETTLE_MAX, kept.connection.ping()).await;
+            if !matches!(answer, Ok(Ok(()))) {
+                tracing::debug!("a connection is not used again: it does not answer");
+                return Err(RecycleError::message("silent"));
+            }
         }
+        kept.is_settled = false;
         Ok(())
+    }
+}
+
+fn may_serve_soon(error: &sqlx::Error) -> bool {
+    // cannot_connect_now, too_many_connections
+    const SOON: [&str; 2] = ["57P03", "53300"];
+    match error {
+        sqlx::Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| SOON.contains(&&*code)),
+        _ => false,
     }
 }
 
 /// A connection while it is in use.
 #[derive(Debug)]
-pub(super) struct Lent(Object<Maker>);
+pub(super) struct Lent {
+    /// `None` once it is given back.
+    kept: Option<Object<Maker>>,
+    /// Whether a transaction was begun: if its end is not known, nobody else gets the connection.
+    is_in_transaction: bool,
+}
 
 impl Lent {
+    pub(super) fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        let kept = self.kept.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+        Ok(&mut kept.connection)
+    }
+
+    /// Begins a transaction. Who ended it says so: [`Lent::settle`].
+    pub(super) async fn begin(&mut self) -> Result<Transaction<'_, Postgres>, sqlx::Error> {
+        // First, for the answer may be missed while the server begins it.
+        self.is_in_transaction = true;
+        self.connection()?.begin().await
+    }
+
     /// Everything it was asked is answered.
     pub(super) fn settle(mut self) {
-        self.0.is_settled = true;
+        if let Some(kept) = &mut self.kept {
+            kept.is_settled = true;
+        }
     }
 
     /// With what its only question was answered. A connection that broke is seldom the only one: those that nobody uses
@@ -134,8 +182,8 @@ impl Lent {
     fn end<T>(self, answer: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         match &answer {
             Ok(_) => self.settle(),
-            Err(sqlx::Error::Io(_)) => {
-                if let Some(pool) = Object::pool(&self.0) {
+            Err(error) if is_lost_connection(error) => {
+                if let Some(pool) = self.kept.as_ref().and_then(Object::pool) {
                     drop(pool.retain(|_, _| false));
                 }
             }
@@ -145,17 +193,14 @@ impl Lent {
     }
 }
 
-impl Deref for Lent {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        &self.0.connection
-    }
-}
-
-impl DerefMut for Lent {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.0.connection
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let Some(kept) = self.kept.take() else {
+            return;
+        };
+        if self.is_in_transaction && !kept.is_settled {
+            drop(Object::take(kept));
+        }
     }
 }
 
@@ -172,7 +217,11 @@ impl<'c> Executor<'c> for &'c Connections {
         // All of it first, so that who reads it slowly holds no connection. Every question here has a limit.
         let steps = async move {
             let mut lent = self.lend().await?;
-            let steps = lent.fetch_many(query).try_collect::<Vec<Step>>().await;
+            let steps = lent
+                .connection()?
+                .fetch_many(query)
+                .try_collect::<Vec<Step>>()
+                .await;
             lent.end(steps)
                 .map(|steps| stream::iter(steps.into_iter().map(Ok)))
         };
@@ -189,7 +238,7 @@ impl<'c> Executor<'c> for &'c Connections {
     {
         Box::pin(async move {
             let mut lent = self.lend().await?;
-            let row = lent.fetch_optional(query).await;
+            let row = lent.connection()?.fetch_optional(query).await;
             lent.end(row)
         })
     }
@@ -204,7 +253,7 @@ impl<'c> Executor<'c> for &'c Connections {
     {
         Box::pin(async move {
             let mut lent = self.lend().await?;
-            let statement = lent.prepare_with(sql, parameters).await;
+            let statement = lent.connection()?.prepare_with(sql, parameters).await;
             lent.end(statement)
         })
     }
@@ -215,7 +264,7 @@ impl<'c> Executor<'c> for &'c Connections {
     {
         Box::pin(async move {
             let mut lent = self.lend().await?;
-            let described = lent.describe(sql).await;
+            let described = lent.connection()?.describe(sql).await;
             lent.end(described)
         })
     }

@@ -80,16 +80,21 @@ impl StoreError {
 
     /// The connection broke, so the same on another connection may well work.
     pub fn is_lost_connection(&self) -> bool {
-        match self {
-            Self::Failed(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => true,
-            Self::Failed(sqlx::Error::Database(error)) => {
-                // 57P01 to 57P03: ended by an administrator, a crash, or not up yet; 08: the connection itself; 25P03:
-                // idle in a transaction for too long.
-                error.code().is_some_and(|code| {
-                    code.starts_with("57P") || code.starts_with("08") || code == "25P03"
-                })
-            }
-            _ => false,
+        matches!(self, Self::Failed(error) if is_lost_connection(error))
+    }
+}
+
+/// The connection that says so is of no use any more.
+pub(super) fn is_lost_connection(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(error) => {
+            // 57P01 to 57P03: ended by an administrator, a crash, or not up yet; 08: the connection itself; 25P03:
+            // idle in a transaction for too long.
+            error.code().is_some_and(|code| {
+                code.starts_with("57P") || code.starts_with("08") || code == "25P03"
+            })
         }
+        _ => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sqlx::{Connection, PgConnection, Postgres, Transaction};
+use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{
@@ -90,7 +90,7 @@ impl Store {
     /// What the commits after `after` up to `to` did.
     pub async fn did(&self, after: Version, to: Version) -> Result<Did, StoreError> {
         let mut lent = self.follow.lend().await?;
-        let did = read_did(&mut lent, after, to).await?;
+        let did = read_did(lent.connection()?, after, to).await?;
         lent.settle();
         Ok(did)
     }

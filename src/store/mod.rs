@@ -46,11 +46,14 @@ pub use reads::AsOf;
 pub static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// For statements about few rows that are found by their keys: planned once, for that, and not for each transaction. Planning one takes
-/// longer than it does.
-const PLANNED_ONCE: [(&str, &str); 2] = [
+/// longer than it does, and so would compiling it, for the many rows that a plan for any values expects.
+const PLANNED_ONCE: [(&str, &str); 3] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
+    ("jit", "off"),
 ];
+/// How often the server looks whether who asked is still there: a question that was given up ends with its connection.
+const STILL_THERE_EVERY: &str = "250ms";
 /// The one that looks; the one that listens is beside the pools.
 const FOLLOW_CONNECTIONS: u32 = 1;
 /// Longest the pools may take to close: a connection that answers nothing is left to the system.
@@ -116,9 +119,10 @@ impl Store {
             role => login.clone().options([("role", role)]),
         };
         let read_timeout = format!("{}ms", settings.read_timeout.as_millis());
-        let reading = serving
-            .clone()
-            .options([("statement_timeout", read_timeout.as_str())]);
+        let reading = serving.clone().options([
+            ("statement_timeout", read_timeout.as_str()),
+            ("client_connection_check_interval", STILL_THERE_EVERY),
+        ]);
         let connections = |options, max| Connections::new(options, max, settings.acquire_timeout);
         let keyed = reading.clone().options(PLANNED_ONCE);
         let reads = connections(keyed, settings.read_connections_max)?;
@@ -190,7 +194,7 @@ impl Store {
         let newest = MIGRATOR.iter().map(|migration| migration.version).max();
         let applied =
             sqlx::query_scalar!("select max(version) from _sqlx_migrations where success")
-                .fetch_one(&self.scans)
+                .fetch_one(&self.reads)
                 .await?;
         Ok(applied >= newest)
     }

@@ -94,11 +94,12 @@ impl Store {
         Ok(read(&rows)?.map(|orders| (orders, total)))
     }
 
-    /// The newest orders, not counted.
+    /// The newest orders, 100 at most, not counted.
     pub async fn recent_orders(&self, limit: i64) -> Result<AsOf<Vec<Order>>, StoreError> {
         let rows = read_orders!(
             "null::bigint",
-            "select * from orders order by order_id desc limit $1",
+            // A number that is written down is what the plan goes by; the other one is not known to it.
+            "select * from (select * from orders order by order_id desc limit 100) newest order by order_id desc limit $1",
             limit
         );
         read(&rows.fetch_all(&self.reads).await?)

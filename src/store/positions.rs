@@ -66,7 +66,7 @@ impl Store {
             "select partition, lane, next_offset from ingest_progress where topic = $1",
             topic
         )
-        .fetch_all(&self.scans)
+        .fetch_all(&self.reads)
         .await?;
         let position = rows
             .into_iter()
@@ -98,7 +98,7 @@ impl Store {
             &partitions,
             &offsets
         )
-        .execute(&self.scans)
+        .execute(&self.reads)
         .await?;
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Totals over everything, of one moment.
 
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 use super::{AsOf, ONE_MOMENT, Store, StoreError, writer::commit_point};
 use crate::domain::CommitPoint;
@@ -72,7 +72,7 @@ async fn add_stock(
         r#"select c.version, c.tag, p.products as "products!", w.warehouses as "warehouses!", l.keys as "keys!", l.units as "units!",
             least(l.reserved - due.units, 9223372036854775807)::bigint as "reserved!",
             least(l.available + due.available, 9223372036854775807)::bigint as "available!", l.negative as "negative!",
-            r.active - due.lines as "active!", l.at_risk as "at_risk!"
+            r.active - r.due as "active!", l.at_risk as "at_risk!"
         from (select version, tag from stock_commits order by version desc limit 1) c,
         (select count(*) as products from products) p,
         (select count(*) as warehouses from warehouses) w,
@@ -93,15 +93,19 @@ async fn add_stock(
         ) l,
         -- What is due is little, or somebody would have tidied it up: it is taken off the sums.
         (
-            select coalesce(sum(d.units), 0) as units, coalesce(sum(d.lines), 0)::bigint as lines,
+            select coalesce(sum(d.units), 0) as units,
                 coalesce(sum(greatest(l.on_hand - l.reserved + d.units, 0) - greatest(l.on_hand - l.reserved, 0)), 0) as available
             from (
-                select inventory_id, sum(quantity)::bigint as units, count(*) as lines from reservations
+                select inventory_id, sum(quantity)::bigint as units from reservations
                 where state = 1 and expires_at <= now() group by inventory_id
             ) d
             join stock_levels l using (inventory_id)
         ) due,
-        (select count(*) as active from reservations where state = 1) r"#
+        (
+            select count(*) as active,
+                (select count(*) from reservations where state = 1 and expires_at <= now()) as due
+            from reservations where state = 1
+        ) r"#
     )
     .fetch_optional(connection)
     .await?

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sqlx::Connection;
 use uuid::Uuid;
 
 use super::{Store, StoreError};

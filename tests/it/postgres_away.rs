@@ -19,6 +19,8 @@ use crate::{
 const FALLS_SILENT: usize = 8;
 /// So that connections are in use when they do.
 const READS_BEFORE: usize = 3;
+/// By how many turns of the scheduler each time is later than the one before.
+const STEPS_A_ROUND: usize = 20;
 
 /// No read holds a connection for ever.
 async fn holds_nothing(name: &str, lived: &Lived) {
@@ -90,34 +92,40 @@ async fn no_place_is_lost_to_a_silent_connection() {
         role: "stockyard_app".to_owned(),
         read_connections_max: 1,
         scan_connections_max: 1,
-        acquire_timeout: Duration::from_millis(200),
+        acquire_timeout: Duration::from_millis(600),
         read_timeout: Duration::from_millis(100),
         write_timeout: Duration::from_secs(1),
     })
     .unwrap();
-    for way in [Way::Silent, Way::Unanswered].repeat(FALLS_SILENT / 2) {
+    for (round, way) in [Way::Silent, Way::Unanswered]
+        .repeat(FALLS_SILENT / 2)
+        .into_iter()
+        .enumerate()
+    {
         for _ in 0..READS_BEFORE {
-            eventually("an answer", async || reads_both(&store).await.ok()).await;
+            eventually("an answer", async || reads_all(&store).await.ok()).await;
         }
-        let reads = reads_both(&store);
         let falls_silent = async {
-            tokio::task::yield_now().await;
+            for _ in 0..round * STEPS_A_ROUND {
+                tokio::task::yield_now().await;
+            }
             proxy.set(way);
         };
-        let _ = tokio::join!(reads, falls_silent);
-        eventually("no answer", async || reads_both(&store).await.err()).await;
+        let _ = tokio::join!(reads_all(&store), falls_silent);
+        eventually("no answer", async || reads_all(&store).await.err()).await;
         proxy.set(Way::Open);
     }
-    eventually("an answer", async || reads_both(&store).await.ok()).await;
+    eventually("an answer", async || reads_all(&store).await.ok()).await;
     store.close().await;
     database.remove().await;
 }
 
-/// One read of each kind: for an answer, and for the follower.
-async fn reads_both(store: &Store) -> Result<(), StoreError> {
+/// One read on each kind of connection: for an answer, for the follower, and a transaction that looks through much.
+async fn reads_all(store: &Store) -> Result<(), StoreError> {
     let newest = store.in_time(store.newest_commit()).await?;
     let looked = store.commits_from(newest.version, 1);
-    store.in_time(looked).await.map(drop)
+    store.in_time(looked).await?;
+    store.in_time(store.totals(1.0)).await.map(drop)
 }
 
 /// The limits that the server keeps are of no use when it cannot be heard.
@@ -139,7 +147,7 @@ async fn what_the_ledger_is_asked_has_an_end() {
         store.make_ledger_room(i64::MAX).await.ok()
     })
     .await;
-    // It comes back to the pool in its own time, and is what the next question goes by.
+    // It is what the next question goes by.
     eventually("an idle connection", async || {
         (store.read_connections() == (1, 1)).then_some(())
     })
