@@ -22,7 +22,7 @@ use crate::{
 /// Youngest totals that are summed up anew,
 const AGE_MIN: Duration = Duration::from_secs(1);
 /// and how many times as long as it took they are kept.
-const AGE_BY_COST: u32 = 25;
+const AGE_BY_COST: u32 = 50;
 /// Oldest totals, unless they take so long that they would be a tenth of the time,
 const AGE_MAX: Duration = Duration::from_secs(10);
 const AGE_BY_COST_MIN: u32 = 10;

@@ -1,10 +1,11 @@
-//! What the service says of itself while it is under load: its Prometheus metrics, read once a second.
+//! What the service says of itself: whether it is ready, and under load its Prometheus metrics, read once a second.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{
+    LoadError,
     client::{Call, Client},
     operations::Operation,
     run::Run,
@@ -12,6 +13,28 @@ use super::{
 
 /// Longest the metrics are waited for: what cannot be had at once is left out, and nothing else waits for it.
 const READ_MAX: Duration = Duration::from_millis(500);
+/// Between two questions whether it is ready.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// Waits until all of them are ready.
+pub(super) async fn is_ready(hosts: &[String], within: Duration) -> Result<(), LoadError> {
+    // Beside the run: that one was not ready yet is no failure of it.
+    let aside = Arc::new(Run::new(hosts.to_vec(), 0, true));
+    for (number, host) in hosts.iter().enumerate() {
+        loop {
+            let mut client = Client::new(&aside, number);
+            let call = Call::new(Operation::GetHealth, "/readyz");
+            if client.ask(aside.clock.elapsed(), call).await.is_some() {
+                break;
+            }
+            if aside.clock.elapsed() > within {
+                return Err(LoadError::NotReady(host.clone()));
+            }
+            sleep(ASK_EVERY).await;
+        }
+    }
+    Ok(())
+}
 
 /// Some of its metrics at one moment, summed over all hosts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,8 +57,8 @@ async fn read(client: &mut Client, now: Duration) -> Option<Reading> {
     let of = |name: &str| sums.get(name).copied().unwrap_or(0.0);
     Some(Reading {
         resident_bytes: of("process_resident_memory_bytes"),
-        pool_used: of("warehouse_database_connections{state=\"used\"}"),
-        pool_idle: of("warehouse_database_connections{state=\"idle\"}"),
+        pool_used: of("warehouse_database_read_connections{state=\"used\"}"),
+        pool_idle: of("warehouse_database_read_connections{state=\"idle\"}"),
         lag_seconds: largest(&text, "warehouse_ingest_lag_seconds"),
         conflations: of("warehouse_live_conflations_total"),
     })

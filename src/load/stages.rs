@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     LoadError, Options, Target, baseline,
     catalogue::Catalogue,
-    client::{Call, Client},
     figures::Frames,
     invariants::Invariant,
     monitor::Monitor,
@@ -38,6 +37,8 @@ use crate::{
 
 /// How long a browser may take to leave the page.
 const PAGE_LEAVES_MAX: Duration = Duration::from_secs(2);
+/// How long a service may take to be ready: one that is there may be about to get its partitions.
+const READY_MAX: Duration = Duration::from_secs(10);
 /// Warehouses and products of the movements.
 const WAREHOUSES: u32 = 10;
 const PRODUCTS: u32 = 50;
@@ -121,7 +122,7 @@ impl<'r> Ready<'r> {
     ) -> Result<Self, LoadError> {
         let is_disturbed = profile.scenario == Scenario::Chaos;
         let run = Arc::new(Run::new(target.hosts.clone(), options.seed, is_disturbed));
-        is_ready(&run).await?;
+        service::is_ready(&target.hosts, READY_MAX).await?;
         // Nobody else has these, also when the same seed runs again.
         let namespace = began_at.micros().unsigned_abs();
         let prefix = format!("LT-{namespace:x}");
@@ -270,16 +271,6 @@ impl<'r> Ready<'r> {
     fn probed(&self) -> &Key {
         &self.catalogue.products[0].key
     }
-}
-
-async fn is_ready(run: &Arc<Run>) -> Result<(), LoadError> {
-    for (number, host) in run.hosts().iter().enumerate() {
-        let mut client = Client::new(run, number);
-        let call = Call::new(Operation::GetHealth, "/readyz");
-        let answer = client.ask(run.clock.elapsed(), call).await;
-        answer.ok_or_else(|| LoadError::NotReady(host.clone()))?;
-    }
-    Ok(())
 }
 
 fn settings(profile: &Profile, hosts: &[String]) -> Vec<(&'static str, String)> {

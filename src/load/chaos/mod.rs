@@ -9,7 +9,6 @@ pub mod way;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -20,13 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{
-    LoadError,
-    client::{Call, Client},
-    monitor::Monitor,
-    operations::Operation,
-    run::Run,
-};
+use super::{LoadError, monitor::Monitor, run::Run, service};
 use crate::config::Config;
 use server::{Server, Serving};
 use way::{Proxy, Way};
@@ -41,7 +34,6 @@ const CALM: Duration = Duration::from_secs(10);
 const READY_MAX: Duration = Duration::from_mins(1);
 /// Longest a command of the service may take.
 const COMMAND_MAX: Duration = Duration::from_mins(1);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Processes of the service.
 const PROCESSES: usize = 2;
 
@@ -198,26 +190,8 @@ impl Stack {
             }),
             folder,
         };
-        stack.is_ready().await?;
+        service::is_ready(&stack.hosts, READY_MAX).await?;
         Ok(stack)
-    }
-
-    async fn is_ready(&self) -> Result<(), LoadError> {
-        let run = Arc::new(Run::new(self.hosts.clone(), 0, true));
-        for number in 0..self.hosts.len() {
-            loop {
-                let mut client = Client::new(&run, number);
-                let call = Call::new(Operation::GetHealth, "/readyz");
-                if client.ask(run.clock.elapsed(), call).await.is_some() {
-                    break;
-                }
-                if run.clock.elapsed() > READY_MAX {
-                    return Err(LoadError::NotReady(self.hosts[number].clone()));
-                }
-                sleep(LOOK_EVERY).await;
-            }
-        }
-        Ok(())
     }
 
     /// Breaks one thing after the other, in the seed's order, as many as there is time for; everything is whole again at the end.
