@@ -87,16 +87,7 @@ async fn cut_off_and_half_open() {
 async fn no_place_is_lost_to_a_silent_connection() {
     let database = TestDatabase::create().await;
     let (proxy, url) = Proxy::in_url(&database.url).await.unwrap();
-    let store = Store::new(&StoreSettings {
-        url,
-        role: "stockyard_app".to_owned(),
-        read_connections_max: 1,
-        scan_connections_max: 1,
-        acquire_timeout: Duration::from_millis(600),
-        read_timeout: Duration::from_millis(100),
-        write_timeout: Duration::from_secs(1),
-    })
-    .unwrap();
+    let store = impatient_store(url);
     for (round, way) in [Way::Silent, Way::Unanswered]
         .repeat(FALLS_SILENT / 2)
         .into_iter()
@@ -120,6 +111,20 @@ async fn no_place_is_lost_to_a_silent_connection() {
     database.remove().await;
 }
 
+/// One connection of each kind, for which nobody waits long.
+fn impatient_store(url: String) -> Store {
+    Store::new(&StoreSettings {
+        url,
+        role: "stockyard_app".to_owned(),
+        read_connections_max: 1,
+        scan_connections_max: 1,
+        acquire_timeout: Duration::from_millis(600),
+        read_timeout: Duration::from_millis(200),
+        write_timeout: Duration::from_secs(1),
+    })
+    .unwrap()
+}
+
 /// One read on each kind of connection: for an answer, for the follower, and a transaction that looks through much.
 async fn reads_all(store: &Store) -> Result<(), StoreError> {
     let newest = store.in_time(store.newest_commit()).await?;
@@ -133,16 +138,7 @@ async fn reads_all(store: &Store) -> Result<(), StoreError> {
 async fn what_the_ledger_is_asked_has_an_end() {
     let database = TestDatabase::create().await;
     let (proxy, url) = Proxy::in_url(&database.url).await.unwrap();
-    let store = Store::new(&StoreSettings {
-        url,
-        role: "stockyard_app".to_owned(),
-        read_connections_max: 2,
-        scan_connections_max: 2,
-        acquire_timeout: Duration::from_millis(300),
-        read_timeout: Duration::from_millis(200),
-        write_timeout: Duration::from_secs(1),
-    })
-    .unwrap();
+    let store = impatient_store(url);
     eventually("a connection", async || {
         store.make_ledger_room(i64::MAX).await.ok()
     })
