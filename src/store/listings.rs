@@ -37,7 +37,7 @@ pub struct Counted {
     pub total: i64,
 }
 
-/// Commits that are looked through for one that changed the catalogue; beyond them it is counted anew.
+/// Commits that are looked through for what changed the catalogue; beyond them it is counted anew.
 const COUNTED_COMMITS_MAX: i64 = 1_000;
 
 /// What became of a product that was to be changed.
@@ -217,36 +217,44 @@ macro_rules! read_listings {
 
 impl Store {
     /// A page of the list: so many products after the first so many, by number; and how many there are in all. If that is `known` as
-    /// of a commit not long ago, and the catalogue has not changed since, they are not counted again: a page takes less time than
-    /// counting a catalogue.
+    /// of a commit not long ago, those that have come and gone since are added to it: a page takes less time than counting a catalogue.
     pub async fn listings(
         &self,
         offset: i64,
         limit: i64,
         known: Option<Counted>,
     ) -> Result<AsOf<(Vec<Listing>, i64)>, StoreError> {
-        let (version, tag) = known.map_or((-1, 0), |known| {
+        let (version, tag, total) = known.map_or((-1, 0, 0), |known| {
             let CommitPoint { version, tag } = known.as_of;
-            (version.number(), tag.0.cast_signed())
+            (version.number(), tag.0.cast_signed(), known.total)
         });
         let rows = read_listings!(
-            "case when c.version - $3 > $5
-                or not exists (select from stock_commits where version = $3 and tag = $4)
-                or exists (
-                    select from stock_commits k join catalogue_changes g on g.batch = k.batch
+            "case when c.version - $3 > $5 or not exists (select from stock_commits where version = $3 and tag = $4)
+            then (select count(*) from products where sku is not null and archived_at is null)
+            else $6 + (
+                select coalesce(sum((p.sku is not null and p.archived_at is null)::int - coalesce(before.is_listed, false)::int), 0)
+                from (
+                    select distinct g.product_id from stock_commits k join catalogue_changes g on g.batch = k.batch
                     where k.version = any(array(select generate_series($3 + 1, c.version))) and g.product_id is not null
-                )
-            then (select count(*) from products where sku is not null and archived_at is null) end",
+                ) changed
+                join products p on p.product_id = changed.product_id
+                left join lateral (
+                    select g.code is not null and not g.is_archived as is_listed
+                    from catalogue_changes g join stock_commits k on k.batch = g.batch
+                    where coalesce(g.product_id, g.warehouse_id) = changed.product_id and k.version <= $3
+                    order by k.version desc limit 1
+                ) before on true
+            ) end",
             "order by number offset $1 limit $2",
             offset,
             limit,
             version,
             tag,
-            COUNTED_COMMITS_MAX
+            COUNTED_COMMITS_MAX,
+            total
         );
         let rows = rows.fetch_all(&self.reads).await?;
-        let counted = rows.first().and_then(|row| row.total);
-        let total = counted.or(known.map(|known| known.total));
+        let total = rows.first().and_then(|row| row.total);
         let read = read(&rows)?;
         let total = total.ok_or(StoreError::Inconsistent("how many products are listed"))?;
         Ok(read.map(|listings| (listings, total)))

@@ -325,7 +325,7 @@ impl Store {
                 from products p
                 join stock_levels l on l.product_id = p.product_id
                 join warehouses w on w.warehouse_id = l.warehouse_id
-                where greatest(l.on_hand, 0) <= p.min_stock and (l.product_id, l.warehouse_id) > ($1, $2)
+                where p.min_stock is not null and greatest(l.on_hand, 0) <= p.min_stock and (l.product_id, l.warehouse_id) > ($1, $2)
                 order by l.product_id, l.warehouse_id limit $3
             ) l on true order by l.product_id, l.warehouse_id"#,
             product,

@@ -52,7 +52,7 @@ impl Store {
         sqlx::raw_sql(TIMEOUT).execute(&mut *tx).await?;
         let mut totals = Totals::default();
         let as_of = add_stock(&mut tx, &mut totals).await?;
-        add_watched(&mut tx, &mut totals).await?;
+        totals.reorder = count_to_reorder(&mut tx).await?;
         sqlx::raw_sql(BY_INDEX).execute(&mut *tx).await?;
         add_movements(&mut tx, &mut totals, late_after_seconds).await?;
         tx.commit().await?;
@@ -72,7 +72,7 @@ async fn add_stock(
         r#"select c.version, c.tag, p.products as "products!", w.warehouses as "warehouses!", l.keys as "keys!", l.units as "units!",
             least(l.reserved - due.units, 9223372036854775807)::bigint as "reserved!",
             least(l.available + due.available, 9223372036854775807)::bigint as "available!", l.negative as "negative!",
-            r.active - r.due as "active!", l.at_risk as "at_risk!"
+            l.low as "low!", r.active - r.due as "active!", l.at_risk as "at_risk!"
         from (select version, tag from stock_commits order by version desc limit 1) c,
         (select count(*) as products from products) p,
         (select count(*) as warehouses from warehouses) w,
@@ -80,6 +80,7 @@ async fn add_stock(
             select count(*) as keys, least(coalesce(sum(greatest(on_hand, 0)), 0), 9223372036854775807)::bigint as units,
                 coalesce(sum(reserved), 0) as reserved, coalesce(sum(greatest(on_hand - reserved, 0)), 0) as available,
                 count(*) filter (where on_hand < 0) as negative,
+                count(*) filter (where greatest(on_hand, 0) <= p.min_stock) as low,
                 -- Only where more is promised than there is are reservations looked at.
                 coalesce(sum(case when reserved > 0 and reserved > on_hand then (
                     select count(*) from (
@@ -90,6 +91,7 @@ async fn add_stock(
                     where l.reserved - newer > l.on_hand and (expires_at is null or expires_at > now())
                 ) end), 0)::bigint as at_risk
             from stock_levels l
+            left join (select product_id, min_stock from products where min_stock is not null) p on p.product_id = l.product_id
         ) l,
         -- What is due is little, or somebody would have tidied it up: it is taken off the sums.
         (
@@ -117,35 +119,28 @@ async fn add_stock(
     totals.reserved = row.reserved;
     totals.available = row.available;
     totals.negative = row.negative;
+    totals.low = row.low;
     totals.reservations = row.active;
     totals.reservations_at_risk = row.at_risk;
     commit_point(row.version, row.tag)
 }
 
-async fn add_watched(connection: &mut PgConnection, totals: &mut Totals) -> Result<(), StoreError> {
-    let row = sqlx::query!(
-        r#"select low.levels as "low!", reorder.products as "reorder!"
-        from (
-            select count(*) as levels from products p join stock_levels l on l.product_id = p.product_id
-            where p.min_stock is not null and greatest(l.on_hand, 0) <= p.min_stock
-        ) low,
-        (
-            select count(*) as products from products p
-            left join (
-                select product_id, sum(greatest(on_hand - reserved
-                    + case when reserved > 0 then (select units from stock_due_units(inventory_id)) else 0 end, 0)) as available
-                from stock_levels
-                where product_id in (select product_id from products where reorder_point is not null)
-                group by product_id
-            ) l on l.product_id = p.product_id
-            where p.reorder_point is not null and coalesce(l.available, 0) <= p.reorder_point
-        ) reorder"#
+/// Products to be ordered again.
+async fn count_to_reorder(connection: &mut PgConnection) -> Result<i64, StoreError> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from products p
+        left join (
+            select product_id, sum(greatest(on_hand - reserved
+                + case when reserved > 0 then (select units from stock_due_units(inventory_id)) else 0 end, 0)) as available
+            from stock_levels
+            where product_id in (select product_id from products where reorder_point is not null)
+            group by product_id
+        ) l on l.product_id = p.product_id
+        where p.reorder_point is not null and coalesce(l.available, 0) <= p.reorder_point"#
     )
     .fetch_one(connection)
     .await?;
-    totals.low = row.low;
-    totals.reorder = row.reorder;
-    Ok(())
+    Ok(count)
 }
 
 async fn add_movements(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::support::{Answer, Service, World, is_long, live::LiveClient};
 
@@ -298,6 +299,43 @@ async fn products_are_created_changed_and_archived() {
 }
 
 /// Five in stock, twenty buyers, each asks twice at once with one key: five orders, all paid, nothing left.
+/// Pages tell how many there are by what has come and gone since the page before.
+#[tokio::test]
+async fn the_list_is_counted_as_it_changes() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let listed = async |total: i64, when: &str| {
+        let page = service.get("/products/?per_page=1").await;
+        assert_eq!(page.body["total"], total, "{when}");
+    };
+    let (one, other) = (Uuid::new_v4(), Uuid::new_v4());
+    let put =
+        async |id: Uuid, entry: Value| service.put(&format!("/api/products/{id}"), entry).await;
+    let archive = async |product: Value| {
+        let path = format!("/products/{}", product["id"]);
+        let gone = service.send(Method::DELETE, &path, &json!({})).await;
+        assert_eq!(gone.status, StatusCode::NO_CONTENT, "{gone:?}");
+    };
+    listed(0, "nothing").await;
+    let first = product(&service, "A-1", 0).await;
+    listed(1, "made").await;
+    put(one, json!({"name": "without a sku"})).await;
+    listed(1, "one without a sku").await;
+    put(other, json!({"sku": "A-2"})).await;
+    put(other, json!({"sku": "A-2", "name": "changed"})).await;
+    put(one, json!({"sku": "A-3"})).await;
+    listed(3, "one more, and one that has a sku now").await;
+    put(other, json!({"name": "without a sku again"})).await;
+    archive(product(&service, "A-4", 0).await).await;
+    listed(2, "one less, and one that came and went").await;
+    archive(first).await;
+    product(&service, "A-5", 3).await;
+    product(&service, "A-6", 0).await;
+    listed(3, "two for one").await;
+    service.stop().await;
+    world.database.remove().await;
+}
+
 #[tokio::test]
 async fn the_last_items_are_ordered_once() {
     let world = World::new().await;
