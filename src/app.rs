@@ -24,6 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access::{self, Access, TokenSettings},
     cache::{
         Cache, CacheSettings, RedisSettings,
         rule::{Conditions, Rule},
@@ -182,20 +183,14 @@ pub async fn run(
         tasks.spawn(Arc::clone(&hub).run(stop.clone()));
         Arc::new(live(config, hub, &clock, &stop, &tasks, &metrics))
     });
-    let ingest = if parts.ingests {
-        let partition_bytes_max = config.database.ledger_partition_bytes_max;
-        tasks.spawn(keep_ledger_room(
-            Arc::clone(&inventory),
-            partition_bytes_max,
-            stop.clone(),
-        ));
-        Some(Ingest::start(config, &inventory, &clock, stop.clone())?)
-    } else {
-        None
-    };
+    let ingest = parts
+        .ingests
+        .then(|| ingest(config, &inventory, &clock, &tasks, &stop))
+        .transpose()?;
 
     let status = ingest.as_ref().map(|ingest| Arc::clone(&ingest.status));
-    let context = http_context(config, &inventory, live, status);
+    let access = guard(config, &inventory, &clock, &tasks, &stop).await;
+    let context = http_context(config, &inventory, access, live, status);
     let limits = http_limits(config);
     let routes = http::routes(context, &http_settings(config));
     for address in listeners.iter().filter_map(|l| l.local_addr().ok()) {
@@ -291,6 +286,22 @@ fn look_for_differences(
     }
 }
 
+/// Takes facts from Kafka, and looks after the room that they need.
+fn ingest(
+    config: &Config,
+    inventory: &Arc<Inventory>,
+    clock: &Clock,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Ingest, IngestError> {
+    tasks.spawn(keep_ledger_room(
+        Arc::clone(inventory),
+        config.database.ledger_partition_bytes_max,
+        stop.clone(),
+    ));
+    Ingest::start(config, inventory, clock, stop.clone())
+}
+
 fn audience(hub: Option<&Arc<Hub>>) -> Arc<dyn Audience> {
     match hub {
         Some(hub) => Arc::clone(hub) as _,
@@ -298,14 +309,58 @@ fn audience(hub: Option<&Arc<Hub>>) -> Arc<dyn Audience> {
     }
 }
 
+/// Who has to prove who they are, and the task that keeps the keys current.
+async fn guard(
+    config: &Config,
+    inventory: &Arc<Inventory>,
+    clock: &Clock,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Option<Arc<Access>> {
+    if !config.access.enabled {
+        tracing::warn!(
+            "access control is off: everybody who reaches this service may do everything (access.enabled)"
+        );
+        return None;
+    }
+    let store = inventory.store().clone();
+    let access = Arc::new(Access::new(access_settings(config), store, clock.clone()));
+    // If the database is away, nobody is let in until it is back.
+    if let Err(error) = access.refresh().await {
+        tracing::warn!(%error, "the keys could not be read yet");
+    }
+    tasks.spawn(Arc::clone(&access).run(stop.clone()));
+    Some(access)
+}
+
+fn access_settings(config: &Config) -> access::Settings {
+    let (access, tokens) = (&config.access, &config.access.tokens);
+    access::Settings {
+        refresh_every: millis(access.refresh_ms),
+        ticket_lasts: Duration::from_secs(access.ticket_seconds),
+        tokens: (!tokens.issuer.is_empty()).then(|| TokenSettings {
+            issuer: tokens.issuer.clone(),
+            audience: tokens.audience.clone(),
+            algorithms: tokens.algorithms.clone(),
+            keys: tokens.keys.clone(),
+            refresh_every: Duration::from_secs(tokens.refresh_seconds),
+            leeway: Duration::from_secs(tokens.leeway_seconds),
+            scope_claim: tokens.scope_claim.clone(),
+            warehouses_claim: tokens.warehouses_claim.clone(),
+        }),
+    }
+}
+
 fn http_context(
     config: &Config,
     inventory: &Arc<Inventory>,
+    access: Option<Arc<Access>>,
     live: Option<Arc<Live>>,
     status: Option<Arc<Status>>,
 ) -> http::Context {
     http::Context {
         inventory: Arc::clone(inventory),
+        access,
         follows: live.is_some(),
         default_product: config.live.default_product.as_str().into(),
         ttl_default_seconds: config.reservations.ttl_default_seconds,

@@ -4,7 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{domain::Timestamp, event::dead_letter::Reason, load::Scenario};
+use crate::{
+    domain::{Timestamp, access::Scope},
+    event::dead_letter::Reason,
+    load::Scenario,
+};
 
 /// What stands in which warehouse, at every moment.
 #[derive(Debug, Parser)]
@@ -48,6 +52,9 @@ pub enum Command {
     /// Look at dead letters, and bring them back.
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// Make, list and revoke the keys of those who may use the API.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print the `OpenAPI` document.
     Openapi,
     /// Print the effective settings, with passwords hidden.
@@ -193,6 +200,37 @@ pub enum DlqCommand {
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+/// The keys of those who may use the API, where `access.enabled` is set.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key and print it, this once: only its hash is kept.
+    Create {
+        /// Whose it is: what the ledger says of what is done with it. Up to 100 characters, without a colon.
+        name: String,
+        /// What it may do; may be given more than once, or as a list with commas.
+        #[arg(long = "scope", value_name = "SCOPE", value_parser = scope, required = true, value_delimiter = ',')]
+        scopes: Vec<Scope>,
+        /// UUID or code of a warehouse that it is limited to; may be given up to 32 times. Without it: all warehouses.
+        #[arg(long = "warehouse", value_name = "WAREHOUSE", value_delimiter = ',')]
+        warehouses: Vec<String>,
+        /// How long it is good, in days; for good, if it is not said.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        days: Option<u32>,
+    },
+    /// A line for each key there is or was.
+    List,
+    /// End a key; every process knows within `access.refresh_ms`.
+    Revoke {
+        /// Whose it is.
+        name: String,
+    },
+}
+
+fn scope(text: &str) -> Result<Scope, String> {
+    let names = Scope::ALL.map(Scope::as_str).join(", ");
+    Scope::named(text).ok_or_else(|| format!("a scope is one of {names}"))
 }
 
 /// Which dead letters.

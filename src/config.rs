@@ -15,6 +15,7 @@ pub const DEFAULTS: &str = include_str!("config.default.toml");
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub http: Http,
+    pub access: Access,
     pub database: Database,
     pub redis: Redis,
     pub cache: Cache,
@@ -41,6 +42,45 @@ pub struct Http {
     pub request_timeout_ms: u64,
     pub header_timeout_ms: u64,
     pub drain_timeout_ms: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Access {
+    pub enabled: bool,
+    pub trust_network: bool,
+    pub refresh_ms: u64,
+    pub ticket_seconds: u64,
+    pub tokens: Tokens,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tokens {
+    pub issuer: String,
+    pub audience: String,
+    pub algorithms: Vec<String>,
+    pub keys: String,
+    pub refresh_seconds: u64,
+    pub leeway_seconds: u64,
+    pub scope_claim: String,
+    pub warehouses_claim: String,
+}
+
+impl Tokens {
+    /// Signatures that are verified with a public key, by their names in RFC 7518 and RFC 8037.
+    const ALGORITHMS: [&str; 9] = [
+        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
+    ];
+
+    fn are_taken(&self) -> bool {
+        !self.issuer.is_empty()
+    }
+
+    fn have_known_algorithms(&self) -> bool {
+        let is_known = |name: &String| Self::ALGORITHMS.contains(&name.as_str());
+        !self.algorithms.is_empty() && self.algorithms.iter().all(is_known)
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -252,6 +292,7 @@ impl Config {
             .list_separator(",")
             .with_list_parse_key("http.listen")
             .with_list_parse_key("http.allowed_origins")
+            .with_list_parse_key("access.tokens.algorithms")
             .source(Some(environment));
         for (key, value) in config::Source::collect(&own)? {
             for (path, leaf) in leaves(key, value) {
@@ -297,6 +338,43 @@ impl Config {
             (
                 self.reservations.ttl_default_seconds > 0,
                 "reservations.ttl_default_seconds",
+            ),
+        ]
+    }
+
+    fn access_rules(&self) -> [(bool, &'static str, &'static str); 5] {
+        let (access, tokens) = (&self.access, &self.access.tokens);
+        let are_local = self
+            .http
+            .listen
+            .iter()
+            .all(|address| address.ip().is_loopback());
+        [
+            (
+                access.enabled || access.trust_network || are_local,
+                "http.listen",
+                "on loopback where nobody has to prove who they are: set access.enabled, or access.trust_network if whoever \
+                reaches the service may do everything",
+            ),
+            (
+                (100..=60_000).contains(&access.refresh_ms),
+                "access.refresh_ms",
+                "from 100 to 60000",
+            ),
+            (
+                (1..=3_600).contains(&access.ticket_seconds),
+                "access.ticket_seconds",
+                "from 1 to 3600",
+            ),
+            (
+                !tokens.are_taken() || !tokens.audience.is_empty(),
+                "access.tokens.audience",
+                "given where access.tokens.issuer is: a token for another service is none for this one",
+            ),
+            (
+                tokens.have_known_algorithms(),
+                "access.tokens.algorithms",
+                "some of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA",
             ),
         ]
     }
@@ -356,7 +434,8 @@ impl Config {
                 "from 1 to 100000",
             ),
         ];
-        let mut rules = rules.into_iter().chain(at_least_one);
+        let rules = rules.into_iter().chain(self.access_rules());
+        let mut rules = rules.chain(at_least_one);
         match rules.find(|(holds, _, _)| !holds) {
             Some((_, key, must)) => Err(ConfigError::Value { key, must }),
             None => Ok(()),

@@ -4,7 +4,7 @@
 //!
 //! - floor 0, which knows nothing of the rest: [`domain`], [`config`], [`metrics`], [`clock`]
 //! - floor 1, one technology each: [`event`] (the wire format), [`store`] (`PostgreSQL`), [`cache`], [`kafka`]
-//! - floor 2, the use cases: [`inventory`]
+//! - floor 2, the use cases: [`inventory`]; who may use them: [`access`]
 //! - floor 3, commits in, frames out: [`live`]
 //! - floor 4, which turns the outside world into calls: [`ingest`], [`http`], [`produce`], [`dead_letters`], [`demo`]
 //! - floor 5, which puts the service to the test: [`load`]
@@ -31,6 +31,7 @@ pub mod event;
 pub mod kafka;
 pub mod store;
 
+pub mod access;
 pub mod inventory;
 
 pub mod live;

@@ -9,11 +9,16 @@ use std::{
 
 use clap::Parser;
 use stockyard::{
+    access::issue::{self, NewKey},
     app::{self, Parts},
-    cli::{Cli, Command, DlqArgs, DlqCommand, LoadArgs, ProduceArgs, Role},
+    cli::{Cli, Command, DlqArgs, DlqCommand, KeyCommand, LoadArgs, ProduceArgs, Role},
     clock::Clock,
     config::Config,
     dead_letters::{DeadLetters, DeadLettersError, How, Selection},
+    domain::{
+        Timestamp,
+        access::{Reach, Scope},
+    },
     event::dead_letter::Origin,
     http,
     inventory::{
@@ -65,6 +70,7 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         Command::Rebuild { dry_run } => rebuild(&config, dry_run).await?,
         Command::Load(args) => load(&config, args).await?,
         Command::Dlq(command) => tokio::task::block_in_place(|| dlq(&config, command))?,
+        Command::Key(command) => key(&config, command).await?,
         Command::Config => print!("{}", config.shown()?),
         Command::Openapi | Command::Healthcheck { .. } => {}
     }
@@ -123,6 +129,53 @@ async fn seed_demo(config: &Config) -> Result<(), Box<dyn Error>> {
     );
     if let Some(address) = config.http.listen.first() {
         println!("one of the products: curl http://{address}/inventory/OLJCESPC7Z");
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "what a command prints is its result")]
+async fn key(config: &Config, command: KeyCommand) -> Result<(), Box<dyn Error>> {
+    const DAY_US: i64 = 86_400_000_000;
+    let store = app::store_of_owner(config)?;
+    match command {
+        KeyCommand::Create {
+            name,
+            scopes,
+            warehouses,
+            days,
+        } => {
+            let now = Clock::system().unix_micros();
+            let new = NewKey {
+                name,
+                scopes,
+                warehouses,
+                expires_at: days.map(|days| Timestamp::from_micros(now + i64::from(days) * DAY_US)),
+            };
+            let secret = issue::create(&store, &new).await?;
+            println!("{}", secret.reveal());
+        }
+        KeyCommand::Revoke { name } => issue::revoke(&store, &name).await?,
+        KeyCommand::List => {
+            for key in issue::list(&store).await? {
+                let principal = &key.principal;
+                let scopes: Vec<_> = principal.scopes.iter().map(Scope::to_string).collect();
+                let reach = match &principal.reach {
+                    Reach::All => "all warehouses".to_owned(),
+                    Reach::Only(ids) => format!("{} warehouses", ids.len()),
+                };
+                let at = |word: &str, at: Option<Timestamp>| {
+                    at.map_or(String::new(), |at| format!("\t{word} {at}"))
+                };
+                println!(
+                    "{}\t{}\t{reach}\tmade {}{}{}",
+                    principal.name,
+                    scopes.join(","),
+                    key.created_at,
+                    at("expires", principal.expires_at),
+                    at("revoked", key.revoked_at)
+                );
+            }
+        }
     }
     Ok(())
 }

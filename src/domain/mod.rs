@@ -12,6 +12,7 @@
 //! - **request**: what somebody wants done; it is *decided*, and may be refused.
 //! - **commit**: one published transaction, known by its *version* and a random *tag*.
 
+pub mod access;
 pub mod batch;
 pub mod catalogue;
 pub mod change;

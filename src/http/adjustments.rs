@@ -13,6 +13,7 @@ use super::{
     body::StockBody,
     command::{self, Ask, WhenEmpty, With, decide, granted, note, or_kept, refused, stock_body},
     error::{ApiError, Problem},
+    guard::{NOT_YOURS, Sender},
     input::{Name, Names},
 };
 use crate::domain::{
@@ -71,13 +72,19 @@ impl From<Wrong> for ApiError {
         match wrong.detail.as_str() {
             "Product not found" => Self::NotFound("Product not found"),
             "Warehouse not found" => Self::NotFound("Warehouse not found"),
+            NOT_YOURS => Self::Forbidden(NOT_YOURS),
             _ => Self::Unprocessable(wrong.detail),
         }
     }
 }
 
 impl AdjustmentBody {
-    fn resolve(&self, names: &Names, actor: Option<&Arc<str>>) -> Result<Adjustment, Wrong> {
+    fn resolve(
+        &self,
+        names: &Names,
+        sender: &Sender,
+        actor: Option<&Arc<str>>,
+    ) -> Result<Adjustment, Wrong> {
         let unprocessable = |detail: String| Wrong {
             status: StatusCode::UNPROCESSABLE_ENTITY,
             detail,
@@ -87,6 +94,10 @@ impl AdjustmentBody {
         let key = key.map_err(|detail| Wrong {
             status: StatusCode::NOT_FOUND,
             detail: detail.to_owned(),
+        })?;
+        sender.reaches(key.warehouse).map_err(|_| Wrong {
+            status: StatusCode::FORBIDDEN,
+            detail: NOT_YOURS.to_owned(),
         })?;
         let note = note(actor, self.reason.as_deref(), self.reference.as_deref());
         let note = note.map_err(|_| unprocessable("A reason or reference is too long".into()))?;
@@ -147,7 +158,7 @@ pub(super) async fn adjust(
 
 async fn adjust_once(context: &Context, ask: Ask<AdjustmentBody>) -> Result<Response, ApiError> {
     let names = names(context, std::slice::from_ref(&ask.body)).await?;
-    let adjustment = ask.body.resolve(&names, ask.actor.as_ref())?;
+    let adjustment = ask.body.resolve(&names, &ask.sender, ask.actor.as_ref())?;
     let told = Told::of(&adjustment);
     let request = Request::Adjust {
         adjustment,
@@ -262,7 +273,7 @@ async fn bulk_once(context: &Context, ask: Ask<BulkBody>) -> Result<Response, Ap
     let is_atomic = ask.body.atomic;
     let (mut adjustments, mut told) = (Vec::new(), Vec::new());
     for (place, body) in bodies.iter().enumerate() {
-        match body.resolve(&names, ask.actor.as_ref()) {
+        match body.resolve(&names, &ask.sender, ask.actor.as_ref()) {
             Ok(adjustment) => {
                 told.push(Ok(Told::of(&adjustment)));
                 adjustments.push(adjustment);

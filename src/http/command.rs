@@ -22,6 +22,7 @@ use super::{
     answer::set_version,
     body::{StockBody, json as to_json},
     error::{ApiError, PROBLEM_JSON},
+    guard::Sender,
     input::{NO_JSON, not_json},
 };
 use crate::{
@@ -52,6 +53,8 @@ pub(super) trait WhenEmpty: Sized {
 /// A command: its body, who sends it, and under what key.
 pub(super) struct Ask<T> {
     pub(super) body: T,
+    pub(super) sender: Sender,
+    /// What the ledger is to say of who wants it.
     pub(super) actor: Option<Arc<str>>,
     pub(super) once: Option<Once>,
     /// What `If-Match` says.
@@ -66,14 +69,15 @@ impl<T: DeserializeOwned + WhenEmpty, S: Send + Sync> FromRequest<S> for Ask<T> 
         let kept_as = key.map(|key| (key, route(&request), request.uri().path().to_owned()));
         let (mut parts, body) = request.into_parts();
         let Actor(actor) = Actor::from_request_parts(&mut parts, state).await?;
-        let actor: Option<Arc<str>> = actor.map(Arc::from);
+        let Ok(sender) = Sender::from_request_parts(&mut parts, state).await;
+        let actor = who(&sender, actor);
         let headers = take(&mut parts.headers);
         let bytes = Bytes::from_request(Request::from_parts(parts, body), state)
             .await
             .map_err(too_large)?;
         let once = kept_as.map(|(key, route, path)| Once {
             key: OnceKey {
-                principal: actor.clone().unwrap_or_else(|| NOBODY.into()),
+                principal: principal(&sender, actor.as_ref()),
                 route,
                 key,
             },
@@ -81,11 +85,27 @@ impl<T: DeserializeOwned + WhenEmpty, S: Send + Sync> FromRequest<S> for Ask<T> 
         });
         Ok(Self {
             body: parse(&headers, &bytes)?,
+            sender,
             actor,
             once,
             if_match: if_match(&headers)?,
         })
     }
+}
+
+/// Who wants it: who proved to be, and for whom they say it is.
+fn who(sender: &Sender, said: Option<String>) -> Option<Arc<str>> {
+    match (sender.name(), said) {
+        (None, said) => said.map(Arc::from),
+        (Some(name), None) => Some(Arc::clone(name)),
+        (Some(name), Some(said)) => Some(format!("{name} ({said})").into()),
+    }
+}
+
+/// Whose keys these are: nobody else gets the answers that are kept under them.
+fn principal(sender: &Sender, actor: Option<&Arc<str>>) -> Arc<str> {
+    let name = sender.name().or(actor);
+    name.map_or_else(|| NOBODY.into(), Arc::clone)
 }
 
 /// Method and template of the path.

@@ -24,6 +24,7 @@ macro_rules! assets {
 }
 
 const ASSETS: &[Asset] = assets![
+    "access.js",
     "address.js",
     "alerts.js",
     "api.js",

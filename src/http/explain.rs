@@ -14,6 +14,7 @@ use super::{
     answer::document,
     body::StockBody,
     error::{ApiError, Problem},
+    guard::Sender,
     input,
 };
 use crate::domain::{
@@ -152,12 +153,14 @@ impl ExplanationBody {
 pub(super) async fn show(
     State(context): State<Context>,
     Path((warehouse, product)): Path<(String, String)>,
+    sender: Sender,
 ) -> Result<Response, ApiError> {
     let inventory = &context.inventory;
     let warehouse = input::warehouse(inventory, &warehouse, INVALID).await?;
     let product = input::product(inventory, &product, INVALID).await?;
     let key = warehouse.zip(product);
     let (warehouse, product) = key.ok_or(ApiError::BadRequest(INVALID))?;
+    sender.reaches(warehouse)?;
     let key = StockKey { warehouse, product };
     let read = inventory.explain(key).await?;
     let body = ExplanationBody::new(key, &read.value);

@@ -17,6 +17,7 @@ use super::{
     Context,
     answer::{listed, next},
     error::{ApiError, Problem},
+    guard::Sender,
     input::{self, Page},
 };
 use crate::{
@@ -155,12 +156,14 @@ pub(super) async fn list(
     State(context): State<Context>,
     Path((warehouse, product)): Path<(String, String)>,
     page: Page<EntryCursor>,
+    sender: Sender,
 ) -> Result<Response, ApiError> {
     let inventory = &context.inventory;
     let warehouse = input::warehouse(inventory, &warehouse, INVALID).await?;
     let product = input::product(inventory, &product, INVALID).await?;
     let key = warehouse.zip(product);
     let (warehouse, product) = key.ok_or(ApiError::BadRequest(INVALID))?;
+    sender.reaches(warehouse)?;
     let from = page.after.as_ref().map(|cursor| cursor.0);
     let limit = page.limit();
     let key = StockKey { warehouse, product };

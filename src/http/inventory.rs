@@ -16,6 +16,7 @@ use super::{
     answer::{document, listed, next},
     body::StockBody,
     error::{ApiError, Problem},
+    guard::Sender,
     input::{self, Body, Names, Page},
 };
 use crate::{
@@ -212,11 +213,13 @@ pub(super) async fn levels(
     State(context): State<Context>,
     Path(warehouse): Path<String>,
     page: Page,
+    sender: Sender,
 ) -> Result<Response, ApiError> {
     let inventory = &context.inventory;
     let warehouse = input::warehouse(inventory, &warehouse, INVALID_WAREHOUSE)
         .await?
         .ok_or(ApiError::BadRequest(INVALID_WAREHOUSE))?;
+    sender.reaches(warehouse)?;
     let (after, limit) = (page.after.and_then(ProductId::new), page.limit());
     let read = inventory.levels_in(warehouse, after, limit).await?;
     let next_cursor = next(&read.value, limit, |(product, _)| product.uuid());
@@ -272,12 +275,15 @@ pub(super) struct QueriedBody {
 )]
 pub(super) async fn query(
     State(context): State<Context>,
+    sender: Sender,
     Body(body): Body<KeysBody>,
 ) -> Result<Response, ApiError> {
     if !(1..=KEYS_MAX).contains(&body.keys.len()) {
         return Err(ApiError::unprocessable("keys must hold 1 to 1000 keys"));
     }
     let keys = keys(&context.inventory, &body.keys).await?;
+    keys.iter()
+        .try_for_each(|key| sender.reaches(key.warehouse))?;
     let read = context.inventory.levels_of(&keys).await?;
     let levels = keys.iter().zip(&read.value);
     let body = QueriedBody {

@@ -344,6 +344,7 @@ async fn adjust_once(context: &Context, ask: Ask<FlatAdjustBody>) -> Result<Resp
     let key = names
         .key(&warehouse, &product)
         .map_err(ApiError::NotFound)?;
+    ask.sender.reaches(key.warehouse)?;
     let note = note(ask.actor.as_ref(), body.reason.as_deref(), None)?;
     let kind = AdjustmentKind::Adjustment;
     let adjustment = Adjustment::new(command::command_id(), key, kind, body.quantity, note)

@@ -5,7 +5,7 @@
 
 use std::{
     convert::Infallible,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -37,6 +37,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Context,
     error::{ApiError, problem},
+    guard::{NOT_YOURS, Sender},
     input,
     inventory::{QuantityQuery, asked_stock},
     origins,
@@ -45,7 +46,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    domain::{Timestamp, change::ChangeKind, commit::WantedCommit},
+    domain::{Timestamp, access::Reach, change::ChangeKind, commit::WantedCommit},
     inventory::Inventory,
     live::{
         filter::Filter,
@@ -66,6 +67,8 @@ const STOP_CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// The service stops (RFC 6455, 7.4.1).
 const AWAY: u16 = 1001;
+/// Who listens has to prove anew who they are.
+const NOT_AUTHORISED: u16 = 4001;
 /// Too many connections.
 const TOO_MANY: u16 = 4029;
 /// The client takes nothing.
@@ -152,7 +155,7 @@ pub(super) async fn ws(
     visit: Visit,
 ) -> Result<Response, ApiError> {
     let live = visit.live(&context)?;
-    let asked = Asked::parse(&context.inventory, &query).await?;
+    let asked = Asked::parse(&context.inventory, &query, &visit.sender).await?;
     Ok(visit.upgrade(live, &context, asked))
 }
 
@@ -184,7 +187,7 @@ pub(super) async fn ws_inventory(
     query.retain(|(name, _)| ["warehouse", "product"].contains(&name.as_str()));
     let asked = Asked {
         dialect: Dialect::Flat,
-        ..Asked::parse(&context.inventory, &query).await?
+        ..Asked::parse(&context.inventory, &query, &visit.sender).await?
     };
     Ok(visit.upgrade(live, &context, asked))
 }
@@ -226,6 +229,7 @@ pub(super) async fn ws_stock(
 /// Somebody who wants a WebSocket.
 pub(super) struct Visit {
     origin: Option<HeaderValue>,
+    sender: Sender,
     room: Room,
     handshake: Handshake,
 }
@@ -236,6 +240,7 @@ impl<S: Sync> FromRequestParts<S> for Visit {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         Ok(Self {
             origin: parts.headers.get(header::ORIGIN).cloned(),
+            sender: parts.extensions.get().cloned().unwrap_or_default(),
             // A connection that is not served by this process's own loop has none.
             room: parts.extensions.get::<Room>().cloned().unwrap_or_default(),
             handshake: Handshake::from_request_parts(parts, state).await?,
@@ -253,6 +258,7 @@ impl Visit {
 
     fn upgrade(self, live: Arc<Live>, context: &Context, asked: Asked) -> Response {
         let (inventory, room) = (Arc::clone(&context.inventory), self.room);
+        let over = over(self.sender, live.clock.clone());
         let (response, socket) = self.handshake.accept();
         // Before the answer: what is committed once the client has it is heard.
         let mut reader = Reader::new(&live, inventory, asked);
@@ -260,7 +266,7 @@ impl Visit {
         // Lent and not given: a task keeps room for whatever is moved within it, twice.
         tasks.spawn(async move {
             if let Some(mut socket) = socket.await {
-                serve(&mut socket, &room, &live, &mut reader).await;
+                serve(&mut socket, &room, &live, &mut reader, over).await;
             }
         });
         response
@@ -292,9 +298,10 @@ pub(super) async fn events(
     State(context): State<Context>,
     Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
+    sender: Sender,
 ) -> Result<Response, ApiError> {
     let live = context.live.clone().ok_or(ApiError::NotLive)?;
-    let mut asked = Asked::parse(&context.inventory, &query).await?;
+    let mut asked = Asked::parse(&context.inventory, &query, &sender).await?;
     if let Some(last) = headers.get("last-event-id") {
         asked.since = last.to_str().ok().and_then(|cursor| cursor.parse().ok());
     }
@@ -306,7 +313,8 @@ pub(super) async fn events(
     };
     let stop = live.stop.clone();
     let reader = Reader::new(&live, Arc::clone(&context.inventory), asked);
-    let frames = events_of(reader, seat, stop);
+    let over = over(sender, live.clock.clone());
+    let frames = events_of(reader, seat, stop, over);
     let headers = [(header::CACHE_CONTROL, "no-store")];
     Ok((headers, Sse::new(frames)).into_response())
 }
@@ -315,12 +323,14 @@ fn events_of(
     reader: Reader,
     seat: Seat,
     stop: CancellationToken,
+    over: Over,
 ) -> impl Stream<Item = Result<sse::Event, Infallible>> {
     stream::unfold(
-        (reader, seat, stop),
-        |(mut reader, seat, stop)| async move {
+        (reader, seat, stop, over),
+        |(mut reader, seat, stop, mut over)| async move {
             let frame = tokio::select! {
                 () = stop.cancelled() => return None,
+                () = over.as_mut() => return None,
                 frame = reader.wait_for_frame() => frame,
             };
             reader.count(1, frame.text.len(), frame.committed_at);
@@ -329,7 +339,7 @@ fn events_of(
             if let Some(cursor) = frame.cursor {
                 event = event.id(cursor.to_string());
             }
-            Some((Ok(event), (reader, seat, stop)))
+            Some((Ok(event), (reader, seat, stop, over)))
         },
     )
 }
@@ -353,7 +363,11 @@ struct Asked {
 }
 
 impl Asked {
-    async fn parse(inventory: &Inventory, query: &[(String, String)]) -> Result<Self, ApiError> {
+    async fn parse(
+        inventory: &Inventory,
+        query: &[(String, String)],
+        sender: &Sender,
+    ) -> Result<Self, ApiError> {
         if query.len() > 2 * Filter::VALUES_MAX {
             return Err(ApiError::BadRequest("There are too many parameters"));
         }
@@ -388,9 +402,15 @@ impl Asked {
         if warehouses.len() > Filter::VALUES_MAX || products.len() > Filter::VALUES_MAX {
             return Err(ApiError::BadRequest("There are too many parameters"));
         }
+        let mut filter = Filter::new(warehouses, products, kinds, below_min);
+        if let Reach::Only(theirs) = sender.reach() {
+            filter = filter
+                .confined_to(theirs)
+                .ok_or(ApiError::Forbidden(NOT_YOURS))?;
+        }
         Ok(Self {
             dialect: Dialect::Full,
-            filter: Arc::new(Filter::new(warehouses, products, kinds, below_min)),
+            filter: Arc::new(filter),
             since,
             teller: None,
         })
@@ -547,13 +567,20 @@ enum End {
 
 const STOPS: End = End::Close(AWAY, "the service stops");
 
-async fn serve(socket: &mut Socket, room: &Room, live: &Live, reader: &mut Reader) {
+/// Comes once the listener has to prove anew who they are.
+type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn over(sender: Sender, clock: Clock) -> Over {
+    Box::pin(sender.ends(clock))
+}
+
+async fn serve(socket: &mut Socket, room: &Room, live: &Live, reader: &mut Reader, mut over: Over) {
     let Some(_seat) = live.seat("socket") else {
         // Apart, as what is seldom: a connection is as large as the largest of what it may do.
         return Box::pin(close(socket, live, TOO_MANY, "too many connections")).await;
     };
     tracing::info!("a live client connected");
-    match run(socket, room, reader, live).await {
+    match run(socket, room, reader, live, &mut over).await {
         End::Gone => tracing::info!("a live client is gone"),
         End::Left => {
             tracing::info!("a live client left");
@@ -567,7 +594,13 @@ async fn serve(socket: &mut Socket, room: &Room, live: &Live, reader: &mut Reade
     }
 }
 
-async fn run(socket: &mut Socket, room: &Room, reader: &mut Reader, live: &Live) -> End {
+async fn run(
+    socket: &mut Socket,
+    room: &Room,
+    reader: &mut Reader,
+    live: &Live,
+    over: &mut Over,
+) -> End {
     let mut stopped = pin!(live.stop.cancelled());
     let mut pings = Pings::new(&live.limits, reader.clock.elapsed());
     // Armed for the earliest of what has its time. Most of that only ever gets later, so it is not set anew at each turn: it
@@ -601,6 +634,7 @@ async fn run(socket: &mut Socket, room: &Room, reader: &mut Reader, live: &Live)
         let heard = tokio::select! {
             biased;
             () = &mut stopped => return STOPS,
+            () = over.as_mut() => return End::Close(NOT_AUTHORISED, "the key or token is no more"),
             message = socket.recv() => Some(message),
             () = reader.wait_for_more(rest) => None,
             () = &mut alarm => None,

@@ -14,6 +14,7 @@ mod differences;
 mod error;
 mod explain;
 mod finish;
+mod guard;
 mod history;
 mod input;
 mod inventory;
@@ -29,16 +30,18 @@ mod origins;
 mod past;
 mod products;
 mod reservations;
+mod rights;
 mod server;
 mod socket;
 mod stock;
 mod summary;
+mod tickets;
 mod void;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, extract::DefaultBodyLimit, http::StatusCode};
+use axum::{Router, extract::DefaultBodyLimit, http::StatusCode, middleware::from_fn_with_state};
 use tower::ServiceBuilder;
 use tower_http::{
     catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer,
@@ -47,7 +50,7 @@ use tower_http::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::{domain::catalogue::Code, inventory::Inventory, metrics::Metrics};
+use crate::{access::Access, domain::catalogue::Code, inventory::Inventory, metrics::Metrics};
 use finish::FinishLayer;
 pub use openapi::document;
 pub use server::{Limits, ServerError, bind, run};
@@ -59,6 +62,8 @@ pub type IngestReadiness = Option<Arc<dyn Fn() -> bool + Send + Sync>>;
 #[derive(Clone)]
 pub struct Context {
     pub inventory: Arc<Inventory>,
+    /// `None` where nobody has to prove who they are.
+    pub access: Option<Arc<Access>>,
     pub ingest_is_ready: IngestReadiness,
     /// Whether this process follows the commits: only one that answers queries does.
     pub follows: bool,
@@ -93,7 +98,15 @@ pub fn routes(context: Context, settings: &Settings) -> Router {
         let (routes, _) = ops_routes().split_for_parts();
         routes
     };
+    let routes = guarded(routes, context.access.as_ref());
     with_layers(routes, metrics, settings).with_state(context)
+}
+
+fn guarded(routes: Router<Context>, access: Option<&Arc<Access>>) -> Router<Context> {
+    match access {
+        Some(access) => routes.layer(from_fn_with_state(Arc::clone(access), guard::guard)),
+        None => routes,
+    }
 }
 
 fn api_routes() -> OpenApiRouter<Context> {
@@ -121,6 +134,7 @@ fn api_routes() -> OpenApiRouter<Context> {
         .routes(routes!(live::ws_inventory))
         .routes(routes!(live::ws_stock))
         .routes(routes!(live::events))
+        .routes(routes!(tickets::create))
 }
 
 fn command_routes() -> OpenApiRouter<Context> {

@@ -3,13 +3,23 @@
 use std::sync::LazyLock;
 
 use axum::{
-    http::header,
+    http::{Method, header},
     response::{IntoResponse, Response},
 };
-use utoipa::OpenApi;
+use utoipa::{
+    OpenApi,
+    openapi::{
+        OpenApi as Specification, PathItem, RefOr, Response as Described,
+        path::Operation,
+        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+    },
+};
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Context, api_routes, ops_routes};
+use super::{
+    Context, api_routes, ops_routes,
+    rights::{self, Over, Right},
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -38,8 +48,10 @@ pub fn document() -> &'static str {
         let routes: OpenApiRouter<Context> = OpenApiRouter::with_openapi(Document::openapi())
             .merge(api_routes())
             .merge(ops_routes());
+        let mut document = routes.into_openapi();
+        say_rights(&mut document);
         // The document is made of text and numbers, which JSON can always hold.
-        let mut text = routes.into_openapi().to_pretty_json().unwrap_or_default();
+        let mut text = document.to_pretty_json().unwrap_or_default();
         text.push('\n');
         text
     });
@@ -48,4 +60,60 @@ pub fn document() -> &'static str {
 
 pub(super) async fn show() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], document()).into_response()
+}
+
+/// What proves who somebody is: a key or a token.
+const BEARER: &str = "bearer";
+
+/// Says of each operation what it asks for, as the guard does it.
+fn say_rights(document: &mut Specification) {
+    let mut scheme = Http::new(HttpAuthScheme::Bearer);
+    scheme.description = Some(
+        "Where `access.enabled` is set: an API key (`stockyard key create`) or a token of the configured issuer, with the scope \
+        that the operation names. Live connections also take `?ticket=` of `POST /api/tickets`."
+            .to_owned(),
+    );
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in operations(item) {
+            say_right(&method, path, operation);
+        }
+    }
+}
+
+fn say_right(method: &Method, path: &str, operation: &mut Operation) {
+    let Right::Has(scope, over) = rights::of(method, path) else {
+        return;
+    };
+    let requirement = SecurityRequirement::new(BEARER, [scope.as_str()]);
+    operation.security = Some(vec![requirement]);
+    let refusals = [
+        ("401", "No key or token, or one that is not good".to_owned()),
+        (
+            "403",
+            match over {
+                Over::Named => format!("The scope {scope} or this warehouse was not granted"),
+                Over::All => format!("The scope {scope} or all warehouses were not granted"),
+            },
+        ),
+    ];
+    for (status, description) in refusals {
+        let responses = &mut operation.responses.responses;
+        // What a route says of its own refusals stays.
+        responses
+            .entry(status.to_owned())
+            .or_insert_with(|| RefOr::T(Described::new(description)));
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+    let each = [
+        (Method::GET, &mut item.get),
+        (Method::POST, &mut item.post),
+        (Method::PUT, &mut item.put),
+        (Method::DELETE, &mut item.delete),
+    ];
+    each.into_iter()
+        .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }

@@ -31,6 +31,7 @@ pub(super) fn cors(allowed: &[String]) -> CorsLayer {
             Method::DELETE,
         ])
         .allow_headers([
+            header::AUTHORIZATION,
             header::CONTENT_TYPE,
             header::IF_NONE_MATCH,
             header::IF_MATCH,
@@ -38,7 +39,8 @@ pub(super) fn cors(allowed: &[String]) -> CorsLayer {
             IDEMPOTENCY_KEY,
             STOCK_ACTOR,
         ])
-        .expose_headers::<[HeaderName; 5]>([
+        .expose_headers::<[HeaderName; 6]>([
+            header::WWW_AUTHENTICATE,
             header::RETRY_AFTER,
             header::ETAG,
             header::LINK,

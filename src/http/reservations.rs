@@ -14,6 +14,7 @@ use super::{
     answer::document,
     command::{self, Ask, WhenEmpty, With, decide, granted, or_kept, refused},
     error::{ApiError, Problem},
+    guard::Sender,
     input::{Name, Names},
 };
 use crate::{
@@ -231,14 +232,22 @@ impl ShownReservationBody {
 pub(super) async fn show(
     State(context): State<Context>,
     Path(id): Path<String>,
+    sender: Sender,
 ) -> Result<Response, ApiError> {
     let id = reservation(&id)?;
     let read = context.inventory.reservation(id).await?;
     let found = read
         .value
         .ok_or(ApiError::NotFound("Reservation not found"))?;
+    reaches(&sender, &found)?;
     let body = ShownReservationBody::new(id, &found);
     Ok(document(StatusCode::OK, &body, read.as_of))
+}
+
+/// That the whole reservation lies in warehouses of this sender.
+fn reaches(sender: &Sender, reservation: &Reservation) -> Result<(), ApiError> {
+    let mut lines = reservation.lines.iter();
+    lines.try_for_each(|line| sender.reaches(line.warehouse.id))
 }
 
 fn reservation(text: &str) -> Result<ReservationId, ApiError> {
@@ -271,7 +280,11 @@ impl Context {
     }
 }
 
-async fn items(context: &Context, bodies: &[ItemBody]) -> Result<Vec<Item>, ApiError> {
+async fn items(
+    context: &Context,
+    sender: &Sender,
+    bodies: &[ItemBody],
+) -> Result<Vec<Item>, ApiError> {
     let products = bodies.iter().map(|body| body.product.text());
     let warehouses = bodies.iter().filter_map(|body| body.warehouse.as_ref());
     let names = Names::of(&context.inventory, products, warehouses.map(Name::text)).await?;
@@ -280,12 +293,18 @@ async fn items(context: &Context, bodies: &[ItemBody]) -> Result<Vec<Item>, ApiE
             let known = names.warehouse(&warehouse.text());
             known.ok_or(ApiError::NotFound("Warehouse not found"))
         });
+        let warehouse = warehouse.transpose()?;
         let product = names.product(&body.product.text());
-        Ok(Item {
+        let item = Item {
             quantity: quantity(body.quantity)?,
             product: product.ok_or(ApiError::NotFound("Product not found"))?,
-            warehouse: warehouse.transpose()?,
-        })
+            warehouse,
+        };
+        match warehouse {
+            Some(warehouse) => sender.reaches(warehouse)?,
+            None => sender.reaches_all()?,
+        }
+        Ok(item)
     };
     bodies.iter().map(item).collect()
 }
@@ -327,7 +346,7 @@ pub(super) async fn reserve(
 async fn reserve_once(context: &Context, ask: Ask<ReserveBody>) -> Result<Response, ApiError> {
     let note = ask.note(None, ask.body.reference.as_deref())?;
     let ttl_seconds = Some(context.ttl(ask.body.ttl_seconds)?);
-    let items = items(context, &ask.body.into_items()?).await?;
+    let items = items(context, &ask.sender, &ask.body.into_items()?).await?;
     let request = Request::Reserve(Reserve {
         id: command::reservation_id(),
         items,
@@ -476,6 +495,7 @@ pub(super) async fn extend(
     let seconds = context.ttl(ask.body.ttl_seconds)?;
     let ask = Ask {
         body: StepBody::default(),
+        sender: ask.sender,
         actor: ask.actor,
         once: ask.once,
         if_match: ask.if_match,
@@ -489,8 +509,16 @@ async fn step(
     step: Step,
     ask: Ask<StepBody>,
 ) -> Result<Response, ApiError> {
+    let id = reservation(id)?;
+    if ask.sender.reaches_all().is_err() {
+        // Its lines never change.
+        let read = context.inventory.reservation(id).await?;
+        read.value
+            .as_ref()
+            .map_or(Ok(()), |found| reaches(&ask.sender, found))?;
+    }
     let request = Request::Step {
-        reservation: reservation(id)?,
+        reservation: id,
         step,
         id: command::command_id(),
         note: ask.note(ask.body.reason.as_deref(), None)?,

@@ -10,6 +10,7 @@ use super::{
     Context,
     answer::{Asked, respond},
     error::{ApiError, Problem},
+    guard::Sender,
     input,
     past::{self, MomentQuery, StockAtBody},
 };
@@ -53,6 +54,7 @@ pub(super) async fn show(
     Path((warehouse, product)): Path<(String, String)>,
     Query(query): Query<MomentQuery>,
     asked: Asked,
+    sender: Sender,
 ) -> Result<Response, ApiError> {
     let inventory = &context.inventory;
     let moment = query.moment()?;
@@ -65,6 +67,9 @@ pub(super) async fn show(
     }
     let warehouse = input::warehouse(inventory, &warehouse, INVALID).await?;
     let product = input::product(inventory, &product, INVALID).await?;
+    if let Some(warehouse) = warehouse {
+        sender.reaches(warehouse)?;
+    }
     let key = warehouse
         .zip(product)
         .map(|(warehouse, product)| StockKey { warehouse, product });

@@ -1,5 +1,7 @@
 //! What a client wants to hear of.
 
+use std::collections::BTreeSet;
+
 use crate::{
     domain::{ProductId, StockKey, WarehouseId, change::ChangeKind},
     store::catalogue::CatalogueChange,
@@ -16,6 +18,8 @@ pub struct Filter {
     kinds: Vec<ChangeKind>,
     /// Only levels at or below their minimum.
     below_min: bool,
+    /// Nothing of other warehouses may be told, not even what a product has in all.
+    is_confined: bool,
 }
 
 impl Filter {
@@ -39,7 +43,28 @@ impl Filter {
             products,
             kinds,
             below_min,
+            is_confined: false,
         }
+    }
+
+    /// The same for somebody who may know of no warehouses but these: all of them where none is named, and `None` where another is.
+    pub fn confined_to(mut self, theirs: &BTreeSet<WarehouseId>) -> Option<Self> {
+        if self.warehouses.is_empty() {
+            self.warehouses.extend(theirs);
+        }
+        self.is_confined = true;
+        // An empty list would stand for everything.
+        let is_theirs = !self.warehouses.is_empty()
+            && self
+                .warehouses
+                .iter()
+                .all(|warehouse| theirs.contains(warehouse));
+        is_theirs.then_some(self)
+    }
+
+    /// Whether what stands in this warehouse may be told, in a sum or by itself.
+    pub fn may_tell_of(&self, warehouse: WarehouseId) -> bool {
+        !self.is_confined || self.warehouses.binary_search(&warehouse).is_ok()
     }
 
     pub fn warehouses(&self) -> &[WarehouseId] {
@@ -48,6 +73,10 @@ impl Filter {
 
     pub fn products(&self) -> &[ProductId] {
         &self.products
+    }
+
+    pub fn is_confined(&self) -> bool {
+        self.is_confined
     }
 
     pub fn is_below_min(&self) -> bool {
@@ -72,7 +101,9 @@ impl Filter {
     /// Whether what stands of the product in all warehouses is looked at: who looks at one warehouse hears of it only by naming
     /// the product.
     pub fn has_total(&self, product: ProductId) -> bool {
-        has(&self.products, &product) && (self.warehouses.is_empty() || !self.products.is_empty())
+        !self.is_confined
+            && has(&self.products, &product)
+            && (self.warehouses.is_empty() || !self.products.is_empty())
     }
 
     fn has_kind(&self, kind: ChangeKind) -> bool {

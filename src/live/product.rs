@@ -13,7 +13,7 @@ use crate::domain::{
     stock::{PlacedLevel, ProductStock},
 };
 
-/// A product and its stock. Totals run over all warehouses.
+/// A product and its stock. Totals run over all warehouses that the reader may know of.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ProductDocument {
     /// The sku where there is one, else the UUID.
@@ -64,6 +64,7 @@ impl ProductDocument {
     pub fn new(stock: &ProductStock, filter: &Filter) -> Self {
         let product = &stock.product;
         let levels = stock.levels.iter();
+        let levels = levels.filter(|placed| filter.may_tell_of(placed.warehouse.id));
         let is_shown = |placed: &&PlacedLevel| {
             let key = StockKey {
                 warehouse: placed.warehouse.id,
@@ -91,7 +92,8 @@ impl ProductDocument {
                 .map(Timestamp::to_string),
             min_stock: product.min_stock.map(Threshold::units),
             reorder_point: product.reorder_point.map(Threshold::units),
-            reorder_needed: product.is_to_be_reordered(available_stock),
+            // Of some warehouses nobody can say.
+            reorder_needed: !filter.is_confined() && product.is_to_be_reordered(available_stock),
             levels: levels
                 .filter(is_shown)
                 .map(|placed| LevelDocument::new(placed, product))

@@ -3,6 +3,7 @@
 //! Invariants: nothing but this module names sqlx; a transaction that writes goes through [`writer::Writer`]; a read is
 //! one statement, so what it returns is one moment of the database and carries the commit it is true as of.
 
+pub mod access;
 pub mod answers;
 pub mod catalogue;
 mod columns;

@@ -10,7 +10,7 @@ use std::{
 const FLOORS: [&[&str]; 7] = [
     &["domain", "config", "metrics", "clock"],
     &["event", "store", "cache", "kafka"],
-    &["inventory"],
+    &["inventory", "access"],
     &["live"],
     &["ingest", "http", "produce", "dead_letters", "demo"],
     &["load"],

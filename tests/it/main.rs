@@ -15,6 +15,7 @@
 mod support;
 
 mod aborted;
+mod access;
 mod adjustments;
 mod alerts;
 mod answers;

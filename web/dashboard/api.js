@@ -1,5 +1,7 @@
 // Reads over HTTP: documents, pages of them, and problem documents (RFC 9457) turned into errors that say what happened.
 
+import { demandKey, proof } from './access.js';
+
 /** A read that takes longer will not come; the next attempt may go another way. */
 const READ_LIMIT_MS = 10_000;
 
@@ -22,18 +24,28 @@ async function refusal(response) {
 }
 
 /** The document at `path` (relative to the page), and the version as of which it is true, if it says so. */
-export async function read(path) {
+export const read = (path) => ask(path, 'GET');
+
+/** The same of a document that is made by asking for it. */
+export const create = (path) => ask(path, 'POST');
+
+async function ask(path, method) {
   let response;
   try {
     response = await fetch(new URL(path, document.baseURI), {
       cache: 'no-store',
-      headers: { accept: 'application/json' },
+      method,
+      headers: { accept: 'application/json', ...proof() },
       signal: AbortSignal.timeout(READ_LIMIT_MS),
     });
   } catch {
     throw new Problem('The service cannot be reached.', 0);
   }
-  if (!response.ok) throw await refusal(response);
+  if (!response.ok) {
+    const problem = await refusal(response);
+    if (problem.status === 401) demandKey(problem.message);
+    throw problem;
+  }
   const version = Number.parseInt(response.headers.get('stock-version') ?? '', 10);
   try {
     return { document: await response.json(), version: Number.isNaN(version) ? null : version };

@@ -1,8 +1,10 @@
 // Brings the parts of the page together: frames of the feed go into the model, four times a second what changed is painted, and what
 // is read over HTTP is read while the feed is connected and somebody looks. The only file that knows all the others.
 
+import { ticketed } from './access.js';
 import { readAddress, writeAddress } from './address.js';
 import { Alerts, isAlert } from './alerts.js';
+import { create } from './api.js';
 import { Differences } from './differences.js';
 import { announce, complain, find, write } from './dom.js';
 import { Feed, SILENCE_LIMIT_MS } from './feed.js';
@@ -40,7 +42,7 @@ const transit = new Panel(find('#in-transit'), transitSource({ isOverdueOnly: ()
 const low = new Panel(find('#low-stock'), lowSource({ summary: known }));
 const differing = new Differences((built) => differences.show(built));
 const differences = new Panel(find('#differences'), differing);
-const feed = new Feed({ prepare: () => scope.query(), onFrame: receive, onPhase: enterPhase });
+const feed = new Feed({ prepare: async () => ticketed(await scope.query(), create), onFrame: receive, onPhase: enterPhase });
 
 // What comes over the feed.
 

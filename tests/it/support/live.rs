@@ -101,8 +101,22 @@ impl LiveClient {
 
     /// One of any dialect.
     pub async fn connect_to(service: &Service, path: &str) -> Result<Self, Error> {
+        Self::connect_with(service, path, &[]).await
+    }
+
+    /// One that sends headers of its own.
+    pub async fn connect_with(
+        service: &Service,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, Error> {
         let url = format!("{}{path}", service.base.replacen("http", "ws", 1));
-        let (socket, _) = connect_async(url.into_client_request()?).await?;
+        let mut request = url.into_client_request()?;
+        for (name, value) in headers {
+            let value = value.parse().expect("a header");
+            request.headers_mut().insert(*name, value);
+        }
+        let (socket, _) = connect_async(request).await?;
         Ok(Self {
             socket,
             picture: Picture::default(),

@@ -452,6 +452,24 @@ impl Service {
         answered(request).await
     }
 
+    /// Whatever a client may send; of a stream only the head is waited for.
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Answer {
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        answered(request).await
+    }
+
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> Answer {
         let request = self.client.request(method, format!("{}{path}", self.base));
         answered(request.json(body)).await
@@ -577,6 +595,14 @@ fn default_config() -> Config {
 async fn answered(request: RequestBuilder) -> Answer {
     let response = request.send().await.expect("an answer");
     let (status, headers) = (response.status(), response.headers().clone());
+    let kind = headers.get("content-type");
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
+        return Answer {
+            status,
+            headers,
+            body: Value::Null,
+        };
+    }
     let text = response.text().await.expect("a body");
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
     Answer {

@@ -1,0 +1,262 @@
+//! The public keys of an identity provider: a JSON Web Key Set (RFC 7517) in a file, at an address, or where the provider's own
+//! document says (`OpenID` Connect Discovery 1.0).
+//!
+//! They are read anew now and then, and as soon as a token names one that is not known: a provider changes its keys whenever it likes.
+//! If they cannot be read, those that were known stay.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use jsonwebtoken::{
+    Algorithm, DecodingKey,
+    jwk::{Jwk, JwkSet, PublicKeyUse},
+};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+
+use crate::clock::Clock;
+
+/// Longest the provider may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// Largest document that is read, in bytes.
+const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
+/// Most keys of a set that are looked at.
+const KEYS_MAX: usize = 50;
+/// How long after they were read an unknown key does not have them read again: anybody can name one.
+const UNKNOWN_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// Where the keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    File(PathBuf),
+    Address(String),
+    /// This document says where.
+    Discovery(String),
+}
+
+impl Source {
+    /// What the setting means; empty: what the issuer says.
+    pub(super) fn of(setting: &str, issuer: &str) -> Self {
+        let is_address = |text: &str| text.starts_with("https://") || text.starts_with("http://");
+        match setting {
+            "" => Self::Discovery(format!(
+                "{}/.well-known/openid-configuration",
+                issuer.trim_end_matches('/')
+            )),
+            address if is_address(address) => Self::Address(address.to_owned()),
+            path => Self::File(path.into()),
+        }
+    }
+}
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum JwksError {
+    #[error("{0}")]
+    File(#[from] std::io::Error),
+    #[error("{0}")]
+    Http(#[from] reqwest::Error),
+    #[error("the document is larger than {DOCUMENT_BYTES_MAX} bytes")]
+    TooLarge,
+    #[error("the document is not what it should be: {0}")]
+    Document(#[from] serde_json::Error),
+    #[error("no key in it is one for signatures that is known here")]
+    NoKeys,
+}
+
+/// A public key, and which signatures it is for.
+pub(super) struct PublicKey {
+    kid: Option<String>,
+    /// `None`: any of its family.
+    algorithm: Option<String>,
+    pub(super) key: DecodingKey,
+}
+
+impl std::fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PublicKey")
+            .field("kid", &self.kid)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PublicKey {
+    fn of(jwk: &Jwk) -> Option<Self> {
+        let common = &jwk.common;
+        let is_for_signatures = common
+            .public_key_use
+            .as_ref()
+            .is_none_or(|use_| *use_ == PublicKeyUse::Signature);
+        let key = DecodingKey::from_jwk(jwk).ok()?;
+        // A secret that both sides know is no public key, whoever publishes it.
+        let is_public = key.family() != jsonwebtoken::AlgorithmFamily::Hmac;
+        (is_for_signatures && is_public).then(|| Self {
+            kid: common.key_id.clone(),
+            algorithm: common.key_algorithm.map(|algorithm| algorithm.to_string()),
+            key,
+        })
+    }
+
+    fn is_for(&self, kid: Option<&str>, algorithm: Algorithm) -> bool {
+        kid.is_none_or(|kid| self.kid.as_deref() == Some(kid))
+            && self
+                .algorithm
+                .as_deref()
+                .is_none_or(|named| named.parse() == Ok(algorithm))
+            && self.key.family().algorithms().contains(&algorithm)
+    }
+}
+
+#[derive(Deserialize)]
+struct Discovered {
+    jwks_uri: String,
+}
+
+/// The keys as they were read last.
+#[derive(Debug)]
+pub(super) struct Jwks {
+    source: Source,
+    client: reqwest::Client,
+    clock: Clock,
+    refresh_every: Duration,
+    known: RwLock<Arc<Vec<PublicKey>>>,
+    /// When they were last asked for, whatever came of it. Who holds it asks.
+    asked_at: Mutex<Option<Duration>>,
+}
+
+impl Jwks {
+    pub(super) fn new(source: Source, refresh_every: Duration, clock: Clock) -> Self {
+        let client = reqwest::Client::builder()
+            .timeout(ANSWER_MAX)
+            // It is the provider itself that is trusted.
+            .redirect(reqwest::redirect::Policy::none())
+            .build();
+        Self {
+            source,
+            client: client.unwrap_or_default(),
+            clock,
+            refresh_every,
+            known: RwLock::default(),
+            asked_at: Mutex::default(),
+        }
+    }
+
+    /// The keys that such a signature may be of; none if there are none even after looking again.
+    pub(super) async fn candidates(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+    ) -> (Arc<Vec<PublicKey>>, Vec<usize>) {
+        self.refresh(self.refresh_every).await;
+        let found = self.find(kid, algorithm);
+        if !found.1.is_empty() {
+            return found;
+        }
+        self.refresh(UNKNOWN_AGAIN_AFTER).await;
+        self.find(kid, algorithm)
+    }
+
+    fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> (Arc<Vec<PublicKey>>, Vec<usize>) {
+        let known = Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner));
+        let places = known.iter().enumerate();
+        let places = places
+            .filter(|(_, key)| key.is_for(kid, algorithm))
+            .map(|(place, _)| place)
+            .collect();
+        (known, places)
+    }
+
+    /// Whether any were ever read.
+    pub(super) fn are_known(&self) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        !known.is_empty()
+    }
+
+    /// Reads them anew if that was not done for so long. One asks, the others wait for the answer.
+    async fn refresh(&self, after: Duration) {
+        let is_due = |at: Option<Duration>| {
+            at.is_none_or(|at| self.clock.elapsed().saturating_sub(at) >= after)
+        };
+        let mut asked_at = self.asked_at.lock().await;
+        if !is_due(*asked_at) {
+            return;
+        }
+        match self.read().await {
+            Ok(keys) => {
+                *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+            }
+            Err(error) => tracing::warn!(%error, "the keys of the token issuer cannot be read"),
+        }
+        *asked_at = Some(self.clock.elapsed());
+    }
+
+    async fn read(&self) -> Result<Vec<PublicKey>, JwksError> {
+        let document = match &self.source {
+            Source::File(path) => tokio::fs::read(path).await?,
+            Source::Address(address) => self.get(address).await?,
+            Source::Discovery(address) => {
+                let found: Discovered = serde_json::from_slice(&self.get(address).await?)?;
+                self.get(&found.jwks_uri).await?
+            }
+        };
+        let set: JwkSet = serde_json::from_slice(&document)?;
+        let keys: Vec<_> = set
+            .keys
+            .iter()
+            .take(KEYS_MAX)
+            .filter_map(PublicKey::of)
+            .collect();
+        if keys.is_empty() {
+            return Err(JwksError::NoKeys);
+        }
+        Ok(keys)
+    }
+
+    async fn get(&self, address: &str) -> Result<Vec<u8>, JwksError> {
+        let mut response = self.client.get(address).send().await?.error_for_status()?;
+        let mut document = Vec::new();
+        while let Some(part) = response.chunk().await? {
+            if document.len() + part.len() > DOCUMENT_BYTES_MAX {
+                return Err(JwksError::TooLarge);
+            }
+            document.extend_from_slice(&part);
+        }
+        Ok(document)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_setting_says_where_the_keys_are() {
+        let issuer = "https://id.example/realm/";
+        assert_eq!(
+            Source::of("", issuer),
+            Source::Discovery("https://id.example/realm/.well-known/openid-configuration".into())
+        );
+        assert_eq!(
+            Source::of("https://id.example/keys", issuer),
+            Source::Address("https://id.example/keys".into())
+        );
+        assert_eq!(
+            Source::of("/etc/stockyard/keys.json", issuer),
+            Source::File("/etc/stockyard/keys.json".into())
+        );
+    }
+
+    #[test]
+    fn a_shared_secret_or_a_key_for_something_else_is_none_of_these() {
+        let public = |jwk: &str| PublicKey::of(&serde_json::from_str(jwk).unwrap()).is_some();
+        let ec = r#""kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM""#;
+        assert!(public(&format!("{{{ec}}}")));
+        assert!(public(&format!(r#"{{{ec},"use":"sig"}}"#)));
+        assert!(!public(&format!(r#"{{{ec},"use":"enc"}}"#)));
+        assert!(!public(r#"{"kty":"oct","k":"c2VjcmV0"}"#));
+    }
+}

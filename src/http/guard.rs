@@ -1,0 +1,218 @@
+//! Lets in who may do what they ask for, and tells the others why not (RFC 6750).
+//!
+//! Invariant: a request that reaches a handler may do what its route asks for; only which warehouses it may do it with is left to the
+//! handler, which asks its [`Sender`].
+
+use std::{future::pending, sync::Arc};
+
+use axum::{
+    extract::{FromRequestParts, MatchedPath, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    middleware::Next,
+    response::Response,
+};
+
+use super::{
+    error::{ApiError, problem},
+    rights::{self, LIVE, Over, Right},
+};
+use crate::{
+    access::{Access, Caller, Denied, TokenError},
+    clock::Clock,
+    domain::{
+        WarehouseId,
+        access::{Reach, Scope},
+    },
+};
+
+const NO_CREDENTIAL: &str = "A key or a token is needed: Authorization: Bearer";
+pub(super) const NOT_YOURS: &str = "This warehouse is not one of yours";
+const NOT_ALL_YOURS: &str = "This is about all warehouses, and only some are yours";
+
+/// Who sent a request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sender(
+    /// `None` where nobody has to say.
+    Option<Caller>,
+);
+
+impl<S: Sync> FromRequestParts<S> for Sender {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
+
+impl Sender {
+    pub(super) fn caller(&self) -> Option<&Caller> {
+        self.0.as_ref()
+    }
+
+    /// What they are called, if they proved it.
+    pub(super) fn name(&self) -> Option<&Arc<str>> {
+        self.0.as_ref().map(|caller| &caller.principal.name)
+    }
+
+    pub(super) fn reach(&self) -> &Reach {
+        const ALL: &Reach = &Reach::All;
+        self.0
+            .as_ref()
+            .map_or(ALL, |caller| &caller.principal.reach)
+    }
+
+    /// That they may see and change what stands in this warehouse.
+    pub(super) fn reaches(&self, warehouse: WarehouseId) -> Result<(), ApiError> {
+        if self.reach().has(warehouse) {
+            Ok(())
+        } else {
+            Err(ApiError::Forbidden(NOT_YOURS))
+        }
+    }
+
+    /// The same of a warehouse that the service chooses.
+    pub(super) fn reaches_all(&self) -> Result<(), ApiError> {
+        match self.reach() {
+            Reach::All => Ok(()),
+            Reach::Only(_) => Err(ApiError::Forbidden(
+                "Say which of your warehouses it is about",
+            )),
+        }
+    }
+
+    /// Returns once they have to prove anew who they are.
+    pub(super) async fn ends(self, clock: Clock) {
+        match self.0 {
+            Some(caller) => caller.ends(clock).await,
+            None => pending().await,
+        }
+    }
+}
+
+/// The layer.
+pub(super) async fn guard(
+    State(access): State<Arc<Access>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let template = request.extensions().get::<MatchedPath>();
+    // Nothing is there to be guarded.
+    let Some(template) = template.map(MatchedPath::as_str) else {
+        return next.run(request).await;
+    };
+    let Right::Has(scope, over) = rights::of(request.method(), template) else {
+        return next.run(request).await;
+    };
+    let ticket = ticket(&request, template);
+    let proved = match (bearer(request.headers()), ticket) {
+        (Ok(Some(credential)), _) => access.caller(&credential).await,
+        (Ok(None), Some(ticket)) => access.bearer(&ticket).await,
+        (Ok(None), None) => return unauthorized(None),
+        (Err(why), _) => return problem(StatusCode::BAD_REQUEST, why),
+    };
+    let caller = match proved {
+        Ok(caller) => caller,
+        Err(Denied::Unavailable | Denied::Token(TokenError::NoKeys)) => {
+            let detail = "Who you are cannot be found out now";
+            return problem(StatusCode::SERVICE_UNAVAILABLE, detail);
+        }
+        Err(denied) => return unauthorized(Some(&denied)),
+    };
+    let principal = &caller.principal;
+    if !principal.may(scope) {
+        return insufficient(scope);
+    }
+    if over == Over::All && principal.reach != Reach::All {
+        return problem(StatusCode::FORBIDDEN, NOT_ALL_YOURS);
+    }
+    request.extensions_mut().insert(Sender(Some(caller)));
+    next.run(request).await
+}
+
+/// The key or token that a request carries (RFC 6750, 2.1).
+fn bearer(headers: &HeaderMap) -> Result<Option<String>, &'static str> {
+    const WRONG: &str = "Authorization must be Bearer and one key or token, given once";
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let (scheme, credential) = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().split_once(' '))
+        .ok_or(WRONG)?;
+    let credential = credential.trim();
+    let is_one = scheme.eq_ignore_ascii_case("bearer") && !credential.is_empty();
+    if is_one && values.next().is_none() {
+        Ok(Some(credential.to_owned()))
+    } else {
+        Err(WRONG)
+    }
+}
+
+/// The ticket in the query of a live connection: a browser sends no header of its own there.
+fn ticket(request: &Request, template: &str) -> Option<String> {
+    let query = request.uri().query().filter(|_| LIVE.contains(&template))?;
+    let mut pairs = query.split('&');
+    let ticket = pairs.find_map(|pair| pair.strip_prefix("ticket="))?;
+    Some(ticket.to_owned())
+}
+
+/// RFC 6750, 3.
+fn unauthorized(denied: Option<&Denied>) -> Response {
+    let (detail, challenge) = match denied {
+        None => (NO_CREDENTIAL.to_owned(), "Bearer".to_owned()),
+        Some(denied) => {
+            let detail = denied.to_string();
+            let challenge =
+                format!("Bearer error=\"invalid_token\", error_description=\"{detail}\"");
+            (detail, challenge)
+        }
+    };
+    challenged(problem(StatusCode::UNAUTHORIZED, &detail), &challenge)
+}
+
+fn insufficient(scope: Scope) -> Response {
+    let scope = scope.as_str();
+    let response = problem(
+        StatusCode::FORBIDDEN,
+        &format!("The scope {scope} is needed"),
+    );
+    let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
+    challenged(response, &challenge)
+}
+
+fn challenged(mut response: Response, challenge: &str) -> Response {
+    if let Ok(challenge) = HeaderValue::from_str(challenge) {
+        let headers = response.headers_mut();
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_given_once_and_as_bearer() {
+        let of = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, value.parse().unwrap());
+            }
+            bearer(&headers)
+        };
+        assert_eq!(of(&[]), Ok(None));
+        assert_eq!(of(&["Bearer abc"]), Ok(Some("abc".to_owned())));
+        assert_eq!(of(&["bearer  abc "]), Ok(Some("abc".to_owned())));
+        for wrong in [
+            &["Basic abc"][..],
+            &["Bearer"],
+            &["abc"],
+            &["Bearer a", "Bearer b"],
+        ] {
+            assert!(of(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
