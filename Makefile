@@ -60,6 +60,9 @@ check: ## what CI runs: format, lints, generated files, licences, Compose, and a
 api-check: ## try the API against its own document (ARGS="--seed=1 --max-examples=200"; needs Python 3 with venv)
 	@scripts/with-servers.sh scripts/api-check.sh $(ARGS)
 
+deploy-check: ## what runs in Kubernetes against its schemas, and asyncapi.yaml against itself (needs Python 3 with venv)
+	@scripts/deploy-check.sh
+
 fuzz: ## look for messages that the decoder misreads, for a minute (ARGS="-max_total_time=900"; needs a C++ compiler)
 	@scripts/fuzz.sh $(ARGS)
 
@@ -73,4 +76,4 @@ prepare: ## write .sqlx, after a changed query or migration
 openapi: ## write openapi.json, after a changed route
 	@cargo run --locked --quiet -- openapi >openapi.json.new && mv openapi.json.new openapi.json
 
-.PHONY: help start stop status logs produce seed-demo verify rebuild dlq test test-slow bench load check api-check fuzz fmt prepare openapi
+.PHONY: help start stop status logs produce seed-demo verify rebuild dlq test test-slow bench load check api-check deploy-check fuzz fmt prepare openapi

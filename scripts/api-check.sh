@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Tries the API against its own OpenAPI document with schemathesis: no answer that the document does not tell of, and no 5xx,
-# whatever is sent. Run by with-servers.sh, on a database of its own; afterwards the tables have to agree. Needs a Python 3 that can
-# make a virtual environment; without one it is left out, and said so. Arguments go to schemathesis (--seed=…, --max-examples=…).
+# Tries the API against its own documents: with schemathesis against openapi.json, so that there is no answer that it does not tell
+# of, and no 5xx, whatever is sent; and every frame of sockets and the event stream against asyncapi.yaml. Run by with-servers.sh, on a
+# database of its own; afterwards the tables have to agree. Needs a Python 3 that can make a virtual environment; without one it is left
+# out, and said so. Arguments go to schemathesis (--seed=…, --max-examples=…).
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=servers.sh
 . "$(dirname "${BASH_SOURCE[0]}")/servers.sh"
@@ -48,6 +49,7 @@ until "$binary" healthcheck --url "http://127.0.0.1:$port/readyz" >/dev/null 2>&
     [ "$SECONDS" -lt "$deadline" ] || die "the service is not ready"
     sleep 0.2
 done
+"$tool/bin/python" tests/deploy/events.py . --service "http://127.0.0.1:$port"
 # Sockets and streams are no request and answer; metrics are text.
 "$tool/bin/schemathesis" run "http://127.0.0.1:$port/openapi.json" \
     --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \

@@ -34,7 +34,7 @@ sqlx_is_current() {
 
 shell_is_clean() {
     if command -v shellcheck >/dev/null; then
-        shellcheck -x scripts/*.sh .ci/run
+        shellcheck -x scripts/*.sh deploy/kustomize/*.sh .ci/run
     else
         say "skipped: there is no shellcheck"
     fi
@@ -61,6 +61,7 @@ step "shell scripts" shell_is_clean
 step openapi.json openapi_is_current
 step dependencies dependencies_are_allowed
 step "Compose file" scripts/compose-check.sh
+step "Kubernetes and asyncapi.yaml" scripts/deploy-check.sh
 step tests cargo test --locked
 step "API against its document" scripts/api-check.sh
 
