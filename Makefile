@@ -21,7 +21,7 @@ stop: ## stop everything; the data stays
 status: ## what runs, where, and whether it answers
 	@scripts/stack.sh status
 
-logs: ## the service's log, or NAME=kafka, postgres, redis, prometheus, grafana, build
+logs: ## the service's log, or NAME=kafka, postgres, redis, prometheus, alertmanager, grafana, build
 	@scripts/stack.sh logs $(NAME)
 
 produce: ## send movements to the running stack (ARGS="--count 1000000 --duplicates 10", ARGS=--help)

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Kafka, PostgreSQL, Redis, Prometheus and Grafana as processes of this machine: fetch, start, wait, stop. Sourced by stack.sh (the
-# trial under .stockyard/) and with-servers.sh (a set of one's own for a test run), which choose the folder and the ports.
+# Kafka, PostgreSQL, Redis, Prometheus, Alertmanager and Grafana as processes of this machine: fetch, start, wait, stop. Sourced by
+# stack.sh (the trial under .stockyard/) and with-servers.sh (a set of one's own for a test run), which choose the folder and the ports.
 #
 # Every server listens on loopback only, writes one log and leaves one pid file. Nothing here needs more than bash 3.2,
 # coreutils, grep and sed; what else is missing is named, and installed where that is possible.
@@ -114,7 +114,7 @@ await_end() {
 
 stop_servers() {
     local name
-    for name in grafana prometheus redis kafka postgres; do stop_part "$name" & done
+    for name in grafana prometheus alertmanager redis kafka postgres; do stop_part "$name" & done
     wait
 }
 
@@ -299,30 +299,57 @@ fetch_redis() {
     fi
 }
 
-# The distribution's package, unpacked and not installed: installing it would start a system service. Empty where there is none.
-fetch_prometheus() {
-    local folder=$servers/prometheus
-    prometheus=$(command -v prometheus || true)
-    [ -z "$prometheus" ] || return 0
-    if [ ! -x "$folder/usr/bin/prometheus" ] && command -v apt-get >/dev/null && command -v dpkg >/dev/null; then
+# unpack_package <package> <program> <what>: the distribution's package, unpacked and not installed: installing it would start a system
+# service. Sets `unpacked` to its program, which is empty where there is none.
+unpack_package() {
+    local folder=$servers/$1 file=$servers/$1/usr/bin/$2
+    unpacked=""
+    if [ ! -x "$file" ] && command -v apt-get >/dev/null && command -v dpkg >/dev/null; then
         lock "$servers/fetch.lock" 900
-        if [ ! -x "$folder/usr/bin/prometheus" ]; then
-            say "fetching Prometheus (20 MB) …"
+        if [ ! -x "$file" ]; then
+            say "fetching $3 …"
             rm -rf "$folder.part" "$folder"
             mkdir -p "$folder.part" "$home/logs"
             (
                 cd "$folder.part"
-                apt-get download prometheus || { [ "$(id -u)" = 0 ] && apt-get update && apt-get download prometheus; }
-                dpkg -x ./prometheus_*.deb . && rm ./prometheus_*.deb
+                apt-get download "$1" || { [ "$(id -u)" = 0 ] && apt-get update && apt-get download "$1"; }
+                dpkg -x ./"$1"_*.deb . && rm ./"$1"_*.deb
             ) >>"$fetch_log" 2>&1 && mv "$folder.part" "$folder"
         fi
         unlock "$servers/fetch.lock"
     fi
-    if [ -x "$folder/usr/bin/prometheus" ]; then
-        prometheus=$folder/usr/bin/prometheus
+    if [ -x "$file" ]; then
+        unpacked=$file
     else
-        say "Prometheus: none found and none to be fetched; going on without (one on the PATH is used)"
+        say "${3% (*}: none found and none to be fetched; going on without (one on the PATH is used)"
     fi
+}
+
+# shared <package> <folder>: the files of an unpacked package that its program looks for under /usr/share and nowhere else. Only root
+# can put them there.
+shared() { [ -d "$2" ] || { [ "$(id -u)" = 0 ] && mkdir -p "${2%/*}" && cp -r "$servers/$1$2" "$2"; }; }
+
+fetch_prometheus() {
+    local unpacked
+    prometheus=$(command -v prometheus || true)
+    [ -z "$prometheus" ] || return 0
+    unpack_package prometheus prometheus "Prometheus (20 MB)"
+    prometheus=$unpacked
+    [ -z "$prometheus" ] || shared prometheus /usr/share/prometheus/web ||
+        say "Prometheus: without its pages, which only root can put where it looks for them"
+}
+
+# Debian's has another name than its makers', and no pages. Without its templates it does not start.
+fetch_alertmanager() {
+    local unpacked
+    alertmanager=$(command -v alertmanager || command -v prometheus-alertmanager || true)
+    [ -z "$alertmanager" ] || return 0
+    unpack_package prometheus-alertmanager prometheus-alertmanager "Alertmanager (10 MB)"
+    if [ -n "$unpacked" ] && ! shared prometheus-alertmanager /usr/share/prometheus/alertmanager; then
+        say "Alertmanager: only root can put its templates where it looks for them; going on without (one on the PATH is used)"
+        return 0
+    fi
+    alertmanager=$unpacked
 }
 
 # A browser for the tests of the pages: one on the PATH, or the distribution's. Empty where there is none.
@@ -475,8 +502,17 @@ start_redis() {
 # start_prometheus <port> <configuration>
 start_prometheus() {
     mkdir -p "$base/data/prometheus"
-    launch prometheus "$1" "$prometheus" --config.file="$2" --storage.tsdb.path="$base/data/prometheus" --web.listen-address="127.0.0.1:$1"
+    launch prometheus "$1" "$prometheus" --config.file="$2" --storage.tsdb.path="$base/data/prometheus" \
+        --web.listen-address="127.0.0.1:$1" --web.external-url="http://127.0.0.1:$1"
     await_line prometheus 'Server is ready to receive web requests' 60
+}
+
+# start_alertmanager <port> <configuration>: there is one, so it listens for no others.
+start_alertmanager() {
+    mkdir -p "$base/data/alertmanager"
+    launch alertmanager "$1" "$alertmanager" --config.file="$2" --storage.path="$base/data/alertmanager" \
+        --web.listen-address="127.0.0.1:$1" --web.external-url="http://127.0.0.1:$1" --cluster.listen-address=
+    await_line alertmanager 'Listening on' 60
 }
 
 # find_grafana: sets `grafana` to the command and `grafana_home` to its files, which is empty where there is none.

@@ -21,7 +21,8 @@ read_env_file() {
 }
 read_env_file
 
-export STOCKYARD_PORT=${STOCKYARD_PORT:-8000} GRAFANA_PORT=${GRAFANA_PORT:-3000} PROMETHEUS_PORT=${PROMETHEUS_PORT:-9090}
+export STOCKYARD_PORT=${STOCKYARD_PORT:-8000} GRAFANA_PORT=${GRAFANA_PORT:-3000}
+export PROMETHEUS_PORT=${PROMETHEUS_PORT:-9090} ALERTMANAGER_PORT=${ALERTMANAGER_PORT:-9093}
 export KAFKA_PORT=${KAFKA_PORT:-9092} POSTGRES_PORT=${POSTGRES_PORT:-5432} REDIS_PORT=${REDIS_PORT:-6379}
 export PROFILE=${PROFILE:-quick}
 case $PROFILE in dev | test) profile_folder=debug ;; *) profile_folder=$PROFILE ;; esac
@@ -52,7 +53,7 @@ choose_stack() {
 
 any_running() {
     local name
-    for name in stockyard kafka postgres redis prometheus grafana; do ! pid_of "$name" >/dev/null || return 0; done
+    for name in stockyard kafka postgres redis prometheus alertmanager grafana; do ! pid_of "$name" >/dev/null || return 0; done
     return 1
 }
 
@@ -158,14 +159,39 @@ start_servers() {
     start_monitoring
 }
 
-# Neither is needed for an answer, so neither ends the start.
+# replace <file>: by what was written beside it, if that says something else.
+replace() { if cmp -s "$1.new" "$1"; then rm "$1.new"; else mv "$1.new" "$1"; fi; }
+
+# read_again <part> <file>…: HUP makes it read what was changed since it was started.
+read_again() {
+    local name=$1 pid file
+    shift
+    pid=$(pid_of "$name") || return 0
+    for file in "$@"; do
+        if [ "$file" -nt "$base/run/$name.pid" ]; then
+            kill -s HUP "$pid"
+            return
+        fi
+    done
+}
+
+# None is needed for an answer, so none ends the start.
 start_monitoring() {
-    local config=$base/run/prometheus.yml pid
+    local config=$base/run/prometheus.yml rules=$base/run/prometheus/alerts.yml without=""
+    if [ -n "$alertmanager" ]; then
+        read_again alertmanager "$checkout/alertmanager.yml"
+        ensure alertmanager "$ALERTMANAGER_PORT" start_alertmanager "$checkout/alertmanager.yml" || warn "going on without Alertmanager"
+    else
+        without='/^alerting:/,/^$/d'
+    fi
     if [ -n "$prometheus" ]; then
-        sed "s/stockyard:8000/127.0.0.1:$STOCKYARD_PORT/" "$checkout/prometheus.yml" >"$config.new"
-        if cmp -s "$config.new" "$config"; then rm "$config.new"; else mv "$config.new" "$config"; fi
-        # HUP makes it read a changed configuration.
-        if pid=$(pid_of prometheus) && [ "$config" -nt "$base/run/prometheus.pid" ]; then kill -s HUP "$pid"; fi
+        mkdir -p "${rules%/*}"
+        sed -e "$without" -e "s/stockyard:8000/127.0.0.1:$STOCKYARD_PORT/" -e "s/alertmanager:9093/127.0.0.1:$ALERTMANAGER_PORT/" \
+            "$checkout/prometheus.yml" >"$config.new"
+        replace "$config"
+        cp "$checkout/prometheus/alerts.yml" "$rules.new"
+        replace "$rules"
+        read_again prometheus "$config" "$rules"
         ensure prometheus "$PROMETHEUS_PORT" start_prometheus "$config" || warn "going on without Prometheus"
     fi
     if [ -n "$grafana_home" ]; then
@@ -213,8 +239,9 @@ start_local() {
     ulimit -S -n "$(ulimit -H -n)" 2>/dev/null || true
     find_grafana
     fetch_prometheus
+    fetch_alertmanager
     # All ports before anything is started.
-    for name in stockyard $ours ${prometheus:+prometheus} ${grafana_home:+grafana}; do
+    for name in stockyard $ours ${prometheus:+prometheus} ${alertmanager:+alertmanager} ${grafana_home:+grafana}; do
         setting=$(setting_of "$name")
         if wants_port "$name" "${!setting}"; then require_port "$name"; fi
     done
@@ -247,7 +274,7 @@ stop_local() {
 status_local() {
     local name pid port health
     find_grafana
-    for name in stockyard kafka postgres redis prometheus grafana; do
+    for name in stockyard kafka postgres redis prometheus alertmanager grafana; do
         if pid=$(pid_of "$name"); then
             port=$(port_of "$name")
             if [ "$name" = stockyard ]; then
@@ -256,14 +283,14 @@ status_local() {
             else
                 health=$(port_in_use "$port" && echo answers || echo "does not answer")
             fi
-            printf '%-11s running  pid %-8s 127.0.0.1:%-6s %s\n' "$name" "$pid" "$port" "$health"
+            printf '%-12s running  pid %-8s 127.0.0.1:%-6s %s\n' "$name" "$pid" "$port" "$health"
         else
             health=stopped
             case $name in
                 kafka | postgres | redis) is_ours "$name" || health="one of your own" ;;
                 grafana) [ -n "$grafana_home" ] || health="none on this machine" ;;
             esac
-            printf '%-11s %s\n' "$name" "$health"
+            printf '%-12s %s\n' "$name" "$health"
         fi
     done
 }
@@ -282,20 +309,26 @@ compose() { docker compose -f "$checkout/docker-compose.yml" "$@"; }
 start_docker() {
     local began=$SECONDS name
     if [ -z "$(compose ps -q)" ]; then
-        for name in stockyard kafka postgres redis prometheus grafana; do require_port "$name"; done
+        for name in stockyard kafka postgres redis prometheus alertmanager grafana; do require_port "$name"; done
     fi
     say "starting containers (the first time the images are fetched and built) …"
     compose up -d --build --wait || die "not everything came up: see make status and make logs"
     export_addresses
-    grafana_home=compose prometheus=compose
+    grafana_home=compose prometheus=compose alertmanager=compose
     addresses $((SECONDS - began))
 }
 
 # --- what one sees ---------------------------------------------------------------------------------------------------
 
 addresses() {
-    local monitoring="Prometheus   none" grafana_line="none found; grafana/dashboard.json can be imported into one of your own"
-    [ -z "$prometheus" ] || monitoring="Prometheus   http://127.0.0.1:$PROMETHEUS_PORT"
+    local prometheus_line=none alertmanager_line="none; what fires is shown by Prometheus"
+    local grafana_line="none found; grafana/dashboard.json can be imported into one of your own"
+    [ -z "$prometheus" ] || prometheus_line="http://127.0.0.1:$PROMETHEUS_PORT"
+    case $alertmanager in
+        "") ;;
+        */prometheus-alertmanager) alertmanager_line="http://127.0.0.1:$ALERTMANAGER_PORT (Debian's has no pages; what fires is shown by Prometheus)" ;;
+        *) alertmanager_line="http://127.0.0.1:$ALERTMANAGER_PORT" ;;
+    esac
     [ -z "$grafana_home" ] || grafana_line="http://127.0.0.1:$GRAFANA_PORT"
     cat <<END
 
@@ -303,7 +336,8 @@ Stockyard is ready ($1 s).
 
   dashboard    $service/
   the API      $service/docs
-  $monitoring
+  Prometheus   $prometheus_line
+  Alertmanager $alertmanager_line
   Grafana      $grafana_line
   Kafka        $KAFKA_BOOTSTRAP_SERVERS
   PostgreSQL   $(is_ours postgres && echo "$DATABASE_URL" || echo "${DATABASE_URL##*@}")
@@ -329,7 +363,7 @@ run() {
     fi
 }
 
-build_pid="" follower="" prometheus="" grafana_home=""
+build_pid="" follower="" prometheus="" alertmanager="" grafana_home=""
 action=${1:-}
 [ $# = 0 ] || shift
 choose_stack
