@@ -7,6 +7,7 @@
 #   STOCKYARD_TEST_KAFKA         host:port
 #   STOCKYARD_TEST_REDIS_SERVER  the program, for tests that stop and start one
 #   STOCKYARD_TEST_PROMETHEUS    the program; not set where there is none
+#   STOCKYARD_TEST_ALERTMANAGER  the program; not set where there is none
 #   STOCKYARD_TEST_CHROMIUM      the program; not set where there is none
 #
 # One that is set already is left alone and its server not started. STOCKYARD_POSTGRES_VERSION chooses another PostgreSQL;
@@ -72,6 +73,10 @@ export STOCKYARD_TEST_REDIS_SERVER=${STOCKYARD_TEST_REDIS_SERVER:-$redis}
 if [ -z "${STOCKYARD_TEST_PROMETHEUS:-}" ]; then
     fetch_prometheus
     [ -z "$prometheus" ] || export STOCKYARD_TEST_PROMETHEUS=$prometheus
+fi
+if [ -z "${STOCKYARD_TEST_ALERTMANAGER:-}" ]; then
+    fetch_alertmanager
+    [ -z "$alertmanager" ] || export STOCKYARD_TEST_ALERTMANAGER=$alertmanager
 fi
 if [ -z "${STOCKYARD_TEST_CHROMIUM:-}" ]; then
     find_chromium

@@ -68,3 +68,4 @@ mod together;
 mod transit;
 mod verifier;
 mod voids;
+mod watching;
