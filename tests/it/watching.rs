@@ -132,6 +132,24 @@ fn the_runbook_names_rows_of_the_dashboard() {
 }
 
 #[test]
+fn what_is_watched_is_measured() {
+    let measured = fs::read_to_string("src/metrics.rs").unwrap();
+    for file in [RULES, RUNBOOK] {
+        let text = fs::read_to_string(file).unwrap();
+        for rest in text.split("warehouse_").skip(1) {
+            let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+            let end = rest.find(|letter: char| !is_of_name(letter));
+            let name = &rest[..end.unwrap_or(rest.len())];
+            let is_declared = ["", "_bucket", "_count", "_sum"]
+                .into_iter()
+                .filter_map(|part| name.strip_suffix(part))
+                .any(|name| measured.contains(&format!("\"{name}\"")));
+            assert!(is_declared, "{file}: warehouse_{name}");
+        }
+    }
+}
+
+#[test]
 fn the_rules_and_the_configuration_are_valid() {
     promtool(&["check", "rules", RULES]);
     promtool(&["check", "config", "prometheus.yml"]);
