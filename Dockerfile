@@ -15,6 +15,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 
 FROM ${RUN_IMAGE}
 COPY --from=build /out/stockyard /usr/local/bin/stockyard
+# Whom an issuer of tokens is trusted by. (Another base image may have them already.)
+RUN [ -e /etc/ssl/certs/ca-certificates.crt ] || { apt-get update && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/*; }
 # Nobody in particular: the service writes no file.
 USER 10001:10001
 ENV STOCKYARD__HTTP__LISTEN=0.0.0.0:8000

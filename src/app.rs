@@ -15,7 +15,7 @@ use std::{
 use futures_util::future::select_all;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     runtime,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -33,7 +33,7 @@ use crate::{
     config::{Config, ConfigError, millis},
     demo::{self, DemoError, Loaded},
     domain::catalogue::Code,
-    http::{self, ServerError, live::Live},
+    http::{self, Door, ServerError, live::Live},
     ingest::{Ingest, IngestError, Status},
     inventory::{
         self, Inventory,
@@ -62,6 +62,8 @@ pub enum AppError {
     Kafka(#[from] rdkafka::error::KafkaError),
     #[error("redis settings: {0}")]
     Redis(#[from] redis::RedisError),
+    #[error("access.tokens: {0}")]
+    Access(reqwest::Error),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("signals: {0}")]
@@ -85,6 +87,8 @@ const LEDGER_ROOM_INTERVAL: Duration = Duration::from_secs(10);
 /// is 10 s in all; who stops the process waits for 15.
 const INGEST_STOP_MAX: Duration = Duration::from_secs(5);
 const REST_STOP_MAX: Duration = Duration::from_secs(6);
+/// Most connections at the addresses for those who run the service: nobody's load keeps Prometheus out.
+const ADMIN_CONNECTIONS_MAX: usize = 100;
 /// Longest a health check waits for its answer.
 const HEALTHCHECK_MAX: Duration = Duration::from_secs(10);
 /// Longest `verify` waits for a connection.
@@ -138,7 +142,11 @@ pub fn inventory(
 /// Runs the parts until a signal, or until one of them cannot go on.
 pub async fn serve(config: &Config, parts: Parts) -> Result<(), AppError> {
     let stop = stop_on_signal(&[SignalKind::terminate(), SignalKind::interrupt()])?;
-    let listeners = http::bind(&config.http.listen)?;
+    config.keeps_strangers_out()?;
+    let listeners = Listeners {
+        open: http::bind(&config.http.listen)?,
+        admin: http::bind(&config.http.admin_listen)?,
+    };
     let result = run(config, parts, listeners, stop).await;
     if let Err(error) = &result {
         tracing::error!(%error, "the service cannot go on");
@@ -146,11 +154,19 @@ pub async fn serve(config: &Config, parts: Parts) -> Result<(), AppError> {
     result
 }
 
+/// Where a process is asked.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    pub open: Vec<TcpListener>,
+    /// Only for those who run the service; none: all of it is at the others.
+    pub admin: Vec<TcpListener>,
+}
+
 /// Runs the parts on these sockets until told to stop, or until one of them cannot go on.
 pub async fn run(
     config: &Config,
     parts: Parts,
-    listeners: Vec<tokio::net::TcpListener>,
+    listeners: Listeners,
     stop: CancellationToken,
 ) -> Result<(), AppError> {
     let (clock, metrics) = (Clock::system(), Metrics::new()?);
@@ -189,14 +205,10 @@ pub async fn run(
         .transpose()?;
 
     let status = ingest.as_ref().map(|ingest| Arc::clone(&ingest.status));
-    let access = guard(config, &inventory, &clock, &tasks, &stop).await;
+    let access = guard(config, &inventory, &clock, &tasks, &stop)?;
     let context = http_context(config, &inventory, access, live, status);
-    let limits = http_limits(config);
-    let routes = http::routes(context, &http_settings(config));
-    for address in listeners.iter().filter_map(|l| l.local_addr().ok()) {
-        tracing::info!(%address, answers = parts.answers, ingests = parts.ingests, "listening");
-    }
-    let serving = http::run(listeners, routes, limits, metrics, stop.clone());
+    tracing::info!(answers = parts.answers, ingests = parts.ingests, "starting");
+    let serving = serve_http(config, context, listeners, metrics, stop.clone());
     tasks.spawn(async move {
         serving.await;
         drained.cancel();
@@ -309,28 +321,58 @@ fn audience(hub: Option<&Arc<Hub>>) -> Arc<dyn Audience> {
     }
 }
 
+/// Answers at every door until told to stop.
+fn serve_http(
+    config: &Config,
+    context: http::Context,
+    listeners: Listeners,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let (limits, settings) = (http_limits(config), http_settings(config));
+    let Listeners { open, admin } = listeners;
+    for (listeners, is_admin) in [(&open, false), (&admin, true)] {
+        for address in listeners.iter().filter_map(|l| l.local_addr().ok()) {
+            tracing::info!(%address, is_admin, "listening");
+        }
+    }
+    let door = if admin.is_empty() {
+        Door::Only
+    } else {
+        Door::Public
+    };
+    let routes = http::routes(context.clone(), &settings, door);
+    let strangers = http::run(open, routes, limits, metrics.clone(), stop.clone());
+    let routes = http::routes(context, &settings, Door::Admin);
+    let limits = http::Limits {
+        connections_max: ADMIN_CONNECTIONS_MAX,
+        ..limits
+    };
+    let operators = http::run(admin, routes, limits, metrics, stop);
+    async {
+        tokio::join!(strangers, operators);
+    }
+}
+
 /// Who has to prove who they are, and the task that keeps the keys current.
-async fn guard(
+fn guard(
     config: &Config,
     inventory: &Arc<Inventory>,
     clock: &Clock,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Option<Arc<Access>> {
+) -> Result<Option<Arc<Access>>, AppError> {
     if !config.access.enabled {
         tracing::warn!(
             "access control is off: everybody who reaches this service may do everything (access.enabled)"
         );
-        return None;
+        return Ok(None);
     }
     let store = inventory.store().clone();
-    let access = Arc::new(Access::new(access_settings(config), store, clock.clone()));
-    // If the database is away, nobody is let in until it is back.
-    if let Err(error) = access.refresh().await {
-        tracing::warn!(%error, "the keys could not be read yet");
-    }
+    let access = Access::new(access_settings(config), store, clock.clone());
+    let access = Arc::new(access.map_err(AppError::Access)?);
     tasks.spawn(Arc::clone(&access).run(stop.clone()));
-    Some(access)
+    Ok(Some(access))
 }
 
 fn access_settings(config: &Config) -> access::Settings {

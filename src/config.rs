@@ -36,6 +36,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Http {
     pub listen: Vec<SocketAddr>,
+    pub admin_listen: Vec<SocketAddr>,
     pub allowed_origins: Vec<String>,
     pub connections_max: usize,
     pub body_bytes_max: usize,
@@ -75,6 +76,16 @@ impl Tokens {
 
     fn are_taken(&self) -> bool {
         !self.issuer.is_empty()
+    }
+
+    /// Nobody on the way can change the keys.
+    fn have_safe_keys(&self) -> bool {
+        let address = if self.keys.is_empty() {
+            &self.issuer
+        } else {
+            &self.keys
+        };
+        !address.starts_with("http://") || is_loopback(address)
     }
 
     fn have_known_algorithms(&self) -> bool {
@@ -291,6 +302,7 @@ impl Config {
             .try_parsing(true)
             .list_separator(",")
             .with_list_parse_key("http.listen")
+            .with_list_parse_key("http.admin_listen")
             .with_list_parse_key("http.allowed_origins")
             .with_list_parse_key("access.tokens.algorithms")
             .source(Some(environment));
@@ -342,19 +354,38 @@ impl Config {
         ]
     }
 
-    fn access_rules(&self) -> [(bool, &'static str, &'static str); 5] {
+    /// That strangers are kept out, of a process that listens.
+    pub fn keeps_strangers_out(&self) -> Result<(), ConfigError> {
+        let mut addresses = self.http.listen.iter().chain(&self.http.admin_listen);
+        let are_local = addresses.all(|address| address.ip().is_loopback());
+        if self.access.enabled || self.access.trust_network || are_local {
+            return Ok(());
+        }
+        Err(ConfigError::Value {
+            key: "http.listen",
+            must: "on loopback where nobody has to prove who they are: set access.enabled, or access.trust_network if whoever \
+                reaches the service may do everything",
+        })
+    }
+
+    fn access_rules(&self) -> [(bool, &'static str, &'static str); 7] {
         let (access, tokens) = (&self.access, &self.access.tokens);
-        let are_local = self
-            .http
-            .listen
-            .iter()
-            .all(|address| address.ip().is_loopback());
         [
             (
-                access.enabled || access.trust_network || are_local,
-                "http.listen",
-                "on loopback where nobody has to prove who they are: set access.enabled, or access.trust_network if whoever \
-                reaches the service may do everything",
+                (10..=86_400).contains(&tokens.refresh_seconds),
+                "access.tokens.refresh_seconds",
+                "from 10 to 86400",
+            ),
+            (
+                tokens.leeway_seconds <= 300,
+                "access.tokens.leeway_seconds",
+                "at most 300",
+            ),
+            (
+                tokens.have_safe_keys(),
+                "access.tokens.keys",
+                "a file, or an address with https (as the issuer's is, where it is to say): whoever changes keys on the way lets \
+                anybody in",
             ),
             (
                 (100..=60_000).contains(&access.refresh_ms),
@@ -441,6 +472,17 @@ impl Config {
             None => Ok(()),
         }
     }
+}
+
+/// Whether an address is one of this machine.
+pub fn is_loopback(address: &str) -> bool {
+    let host = address.strip_prefix("http://").unwrap_or_default();
+    let host = host.split('/').next().unwrap_or_default();
+    let is_of = |name: &str| {
+        host.strip_prefix(name)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    };
+    ["127.0.0.1", "localhost", "[::1]"].into_iter().any(is_of)
 }
 
 /// A duration setting, in milliseconds.
@@ -545,6 +587,39 @@ mod tests {
             let error = load(&[(variable, "1000")]).unwrap_err().to_string();
             assert!(error.contains(key), "{error}");
         }
+    }
+
+    #[test]
+    fn strangers_are_kept_out_or_somebody_says_that_the_network_does() {
+        let keeps = |more: &[(&str, &str)]| {
+            let listen = ("STOCKYARD__HTTP__LISTEN", "127.0.0.1:1,0.0.0.0:8000");
+            load(&[&[listen], more].concat())
+                .unwrap()
+                .keeps_strangers_out()
+        };
+        let error = keeps(&[]).unwrap_err().to_string();
+        assert!(error.contains("access.enabled"), "{error}");
+        keeps(&[("STOCKYARD__ACCESS__ENABLED", "true")]).unwrap();
+        keeps(&[("STOCKYARD__ACCESS__TRUST_NETWORK", "true")]).unwrap();
+        load(&[]).unwrap().keeps_strangers_out().unwrap();
+        let admin = ("STOCKYARD__HTTP__ADMIN_LISTEN", "0.0.0.0:8001");
+        let config = load(&[admin]).unwrap();
+        config.keeps_strangers_out().unwrap_err();
+    }
+
+    #[test]
+    fn keys_of_an_issuer_come_by_a_safe_way() {
+        let loads = |issuer, keys| {
+            let audience = ("STOCKYARD__ACCESS__TOKENS__AUDIENCE", "stockyard");
+            let issuer = ("STOCKYARD__ACCESS__TOKENS__ISSUER", issuer);
+            load(&[audience, issuer, ("STOCKYARD__ACCESS__TOKENS__KEYS", keys)]).is_ok()
+        };
+        assert!(loads("https://id.example", "") && !loads("http://id.example", ""));
+        assert!(loads("http://id.example", "https://id.example/keys"));
+        assert!(loads("http://id.example", "/etc/keys.json"));
+        assert!(!loads("https://id.example", "http://id.example/keys"));
+        assert!(loads("http://127.0.0.1:8080", ""));
+        assert!(!loads("http://127.0.0.1.id.example", ""));
     }
 
     #[test]

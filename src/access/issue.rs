@@ -10,7 +10,10 @@ use crate::{
         Timestamp, WarehouseId,
         access::{Principal, Reach, Scope},
     },
-    store::{Store, StoreError, access::ApiKey},
+    store::{
+        Store, StoreError,
+        access::{ApiKey, KEYS_MAX},
+    },
 };
 
 /// What a key is to be.
@@ -27,12 +30,14 @@ pub struct NewKey {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error(
-        "a name has 1 to {} printable characters, and no colon",
+        "a name has 1 to {} printable characters, none of them a colon or a parenthesis",
         Principal::NAME_CHARS_MAX
     )]
     Name,
     #[error("{0} has a key already; revoke it first")]
     Taken(String),
+    #[error("there are {KEYS_MAX} keys: revoke some")]
+    Full,
     #[error("{0} has no key")]
     None(String),
     #[error("there is no warehouse {0}")]
@@ -45,8 +50,8 @@ pub enum KeyError {
 
 /// Makes a key.
 pub async fn create(store: &Store, new: &NewKey) -> Result<Secret, KeyError> {
-    // What a token gives has a colon: nobody can be taken for somebody else.
-    let is_text = |c: char| !c.is_control() && c != ':';
+    // What a token gives has a colon, and in the ledger parentheses have what Stock-Actor said: nobody can be taken for somebody else.
+    let is_text = |c: char| !c.is_control() && ![':', '(', ')'].contains(&c);
     let chars = new.name.chars().count();
     if !(1..=Principal::NAME_CHARS_MAX).contains(&chars) || !new.name.chars().all(is_text) {
         return Err(KeyError::Name);
@@ -57,6 +62,9 @@ pub async fn create(store: &Store, new: &NewKey) -> Result<Secret, KeyError> {
         reach: reach(store, &new.warehouses).await?,
         expires_at: new.expires_at,
     };
+    if store.api_keys_count().await? >= KEYS_MAX {
+        return Err(KeyError::Full);
+    }
     let secret = Secret::key();
     if store.put_api_key(&secret.hash(), &principal).await? {
         Ok(secret)

@@ -2,11 +2,14 @@
 //! document says (`OpenID` Connect Discovery 1.0).
 //!
 //! They are read anew now and then, and as soon as a token names one that is not known: a provider changes its keys whenever it likes.
-//! If they cannot be read, those that were known stay.
+//! If they cannot be read, those that were known stay. Nobody waits for that whose key is known.
 
 use std::{
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,7 +20,7 @@ use jsonwebtoken::{
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use crate::clock::Clock;
+use crate::{clock::Clock, config::is_loopback};
 
 /// Longest the provider may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
@@ -33,7 +36,7 @@ const UNKNOWN_AGAIN_AFTER: Duration = Duration::from_secs(10);
 pub(super) enum Source {
     File(PathBuf),
     Address(String),
-    /// This document says where.
+    /// The issuer says where.
     Discovery(String),
 }
 
@@ -42,10 +45,7 @@ impl Source {
     pub(super) fn of(setting: &str, issuer: &str) -> Self {
         let is_address = |text: &str| text.starts_with("https://") || text.starts_with("http://");
         match setting {
-            "" => Self::Discovery(format!(
-                "{}/.well-known/openid-configuration",
-                issuer.trim_end_matches('/')
-            )),
+            "" => Self::Discovery(issuer.to_owned()),
             address if is_address(address) => Self::Address(address.to_owned()),
             path => Self::File(path.into()),
         }
@@ -63,8 +63,10 @@ pub(super) enum JwksError {
     TooLarge,
     #[error("the document is not what it should be: {0}")]
     Document(#[from] serde_json::Error),
-    #[error("no key in it is one for signatures that is known here")]
-    NoKeys,
+    #[error("the document is another issuer's")]
+    Issuer,
+    #[error("{0} is no safe way to them")]
+    Unsafe(String),
 }
 
 /// A public key, and which signatures it is for.
@@ -101,7 +103,7 @@ impl PublicKey {
         })
     }
 
-    fn is_for(&self, kid: Option<&str>, algorithm: Algorithm) -> bool {
+    pub(super) fn is_for(&self, kid: Option<&str>, algorithm: Algorithm) -> bool {
         kid.is_none_or(|kid| self.kid.as_deref() == Some(kid))
             && self
                 .algorithm
@@ -113,111 +115,123 @@ impl PublicKey {
 
 #[derive(Deserialize)]
 struct Discovered {
+    issuer: String,
     jwks_uri: String,
+}
+
+/// The keys as they were read at some time.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) keys: Vec<PublicKey>,
+    /// How often they had been read.
+    pub(super) reading: u64,
 }
 
 /// The keys as they were read last.
 #[derive(Debug)]
 pub(super) struct Jwks {
     source: Source,
-    client: reqwest::Client,
+    /// `None` where nothing is fetched.
+    client: Option<reqwest::Client>,
     clock: Clock,
-    refresh_every: Duration,
-    known: RwLock<Arc<Vec<PublicKey>>>,
+    /// `None`: they were never read.
+    known: RwLock<Option<Arc<Known>>>,
+    reading: AtomicU64,
     /// When they were last asked for, whatever came of it. Who holds it asks.
     asked_at: Mutex<Option<Duration>>,
 }
 
 impl Jwks {
-    pub(super) fn new(source: Source, refresh_every: Duration, clock: Clock) -> Self {
-        let client = reqwest::Client::builder()
-            .timeout(ANSWER_MAX)
-            // It is the provider itself that is trusted.
-            .redirect(reqwest::redirect::Policy::none())
-            .build();
-        Self {
+    pub(super) fn new(source: Source, clock: Clock) -> Result<Self, reqwest::Error> {
+        let client = || {
+            reqwest::Client::builder()
+                .timeout(ANSWER_MAX)
+                // It is the provider itself that is trusted.
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+        };
+        let is_file = matches!(source, Source::File(_));
+        Ok(Self {
             source,
-            client: client.unwrap_or_default(),
+            client: (!is_file).then(client).transpose()?,
             clock,
-            refresh_every,
             known: RwLock::default(),
+            reading: AtomicU64::new(0),
             asked_at: Mutex::default(),
-        }
+        })
     }
 
-    /// The keys that such a signature may be of; none if there are none even after looking again.
+    /// The keys, read anew if such a signature can be of none that are known; `None` if they were never read.
     pub(super) async fn candidates(
         &self,
         kid: Option<&str>,
         algorithm: Algorithm,
-    ) -> (Arc<Vec<PublicKey>>, Vec<usize>) {
-        self.refresh(self.refresh_every).await;
-        let found = self.find(kid, algorithm);
-        if !found.1.is_empty() {
-            return found;
+    ) -> Option<Arc<Known>> {
+        let known = self.known();
+        let has_one = |known: &Arc<Known>| known.keys.iter().any(|key| key.is_for(kid, algorithm));
+        if known.as_ref().is_some_and(has_one) {
+            return known;
         }
         self.refresh(UNKNOWN_AGAIN_AFTER).await;
-        self.find(kid, algorithm)
+        self.known()
     }
 
-    fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> (Arc<Vec<PublicKey>>, Vec<usize>) {
-        let known = Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner));
-        let places = known.iter().enumerate();
-        let places = places
-            .filter(|(_, key)| key.is_for(kid, algorithm))
-            .map(|(place, _)| place)
-            .collect();
-        (known, places)
-    }
-
-    /// Whether any were ever read.
-    pub(super) fn are_known(&self) -> bool {
+    fn known(&self) -> Option<Arc<Known>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        !known.is_empty()
+        known.clone()
     }
 
-    /// Reads them anew if that was not done for so long. One asks, the others wait for the answer.
-    async fn refresh(&self, after: Duration) {
-        let is_due = |at: Option<Duration>| {
-            at.is_none_or(|at| self.clock.elapsed().saturating_sub(at) >= after)
-        };
+    /// How often they have been read.
+    pub(super) fn reading(&self) -> u64 {
+        self.reading.load(Ordering::Acquire)
+    }
+
+    /// Reads them anew if that was not tried for so long. One asks, the others wait for the answer.
+    pub(super) async fn refresh(&self, after: Duration) {
         let mut asked_at = self.asked_at.lock().await;
-        if !is_due(*asked_at) {
+        let now = self.clock.elapsed();
+        if asked_at.is_some_and(|at| now.saturating_sub(at) < after) {
             return;
         }
+        // Before the answer: who asks may be gone by then, and that is no reason to ask more often.
+        *asked_at = Some(now);
         match self.read().await {
             Ok(keys) => {
-                *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+                let reading = self.reading() + 1;
+                let known = Some(Arc::new(Known { keys, reading }));
+                *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+                self.reading.store(reading, Ordering::Release);
             }
             Err(error) => tracing::warn!(%error, "the keys of the token issuer cannot be read"),
         }
-        *asked_at = Some(self.clock.elapsed());
     }
 
+    /// None of a set are none: it is its issuer that says so.
     async fn read(&self) -> Result<Vec<PublicKey>, JwksError> {
         let document = match &self.source {
-            Source::File(path) => tokio::fs::read(path).await?,
+            Source::File(path) => read_file(path).await?,
             Source::Address(address) => self.get(address).await?,
-            Source::Discovery(address) => {
-                let found: Discovered = serde_json::from_slice(&self.get(address).await?)?;
+            Source::Discovery(issuer) => {
+                let issuer = issuer.trim_end_matches('/');
+                let address = format!("{issuer}/.well-known/openid-configuration");
+                let found: Discovered = serde_json::from_slice(&self.get(&address).await?)?;
+                if found.issuer.trim_end_matches('/') != issuer {
+                    return Err(JwksError::Issuer);
+                }
                 self.get(&found.jwks_uri).await?
             }
         };
         let set: JwkSet = serde_json::from_slice(&document)?;
-        let keys: Vec<_> = set
-            .keys
-            .iter()
-            .take(KEYS_MAX)
-            .filter_map(PublicKey::of)
-            .collect();
-        if keys.is_empty() {
-            return Err(JwksError::NoKeys);
-        }
-        Ok(keys)
+        let keys = set.keys.iter().take(KEYS_MAX);
+        Ok(keys.filter_map(PublicKey::of).collect())
     }
 
     async fn get(&self, address: &str) -> Result<Vec<u8>, JwksError> {
-        let mut response = self.client.get(address).send().await?.error_for_status()?;
+        let is_safe = address.starts_with("https://") || is_loopback(address);
+        let Some(client) = self.client.as_ref().filter(|_| is_safe) else {
+            return Err(JwksError::Unsafe(address.to_owned()));
+        };
+        let mut response = client.get(address).send().await?.error_for_status()?;
         let mut document = Vec::new();
         while let Some(part) = response.chunk().await? {
             if document.len() + part.len() > DOCUMENT_BYTES_MAX {
@@ -229,6 +243,14 @@ impl Jwks {
     }
 }
 
+async fn read_file(path: &Path) -> Result<Vec<u8>, JwksError> {
+    let bound = u64::try_from(DOCUMENT_BYTES_MAX).unwrap_or(u64::MAX);
+    if tokio::fs::metadata(path).await?.len() > bound {
+        return Err(JwksError::TooLarge);
+    }
+    Ok(tokio::fs::read(path).await?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,10 +258,7 @@ mod tests {
     #[test]
     fn the_setting_says_where_the_keys_are() {
         let issuer = "https://id.example/realm/";
-        assert_eq!(
-            Source::of("", issuer),
-            Source::Discovery("https://id.example/realm/.well-known/openid-configuration".into())
-        );
+        assert_eq!(Source::of("", issuer), Source::Discovery(issuer.into()));
         assert_eq!(
             Source::of("https://id.example/keys", issuer),
             Source::Address("https://id.example/keys".into())

@@ -55,6 +55,14 @@ pub fn is_key(credential: &str) -> bool {
     credential.starts_with(KEY_PREFIX)
 }
 
+/// Whether this has the form of a ticket.
+pub(super) fn is_ticket(text: &str) -> bool {
+    let digits = text.strip_prefix(TICKET_PREFIX);
+    digits.is_some_and(|digits| {
+        digits.len() == 2 * RANDOM_BYTES && digits.bytes().all(|b| b.is_ascii_hexdigit())
+    })
+}
+
 /// A key that is in use.
 #[derive(Debug)]
 pub(super) struct Key {
@@ -133,7 +141,9 @@ mod tests {
         assert!(is_key(one.reveal()) && one.reveal().len() == 67);
         assert_ne!(one.reveal(), other.reveal());
         assert_eq!(format!("{one:?}"), "Secret(***)");
-        assert!(!is_key(Secret::ticket().reveal()), "a ticket is no key");
+        let ticket = Secret::ticket();
+        assert!(is_ticket(ticket.reveal()) && !is_key(ticket.reveal()));
+        assert!(!is_ticket(one.reveal()) && !is_ticket("st_"));
     }
 
     #[test]

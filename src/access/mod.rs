@@ -1,7 +1,7 @@
 //! Who somebody is: API keys, tokens of an identity provider, and tickets that stand for either once.
 //!
-//! Invariants: of a key only its hash is kept, and no key, token or ticket is ever logged or shown; every process learns of a new or
-//! revoked key within one refresh; while the database is away the keys that were known stay good.
+//! Invariants: of a key only its hash is kept, and no key, token or ticket is ever logged or shown; every process that reaches the
+//! database learns of a new or revoked key within one refresh; while it is away the keys that were known stay good.
 
 pub mod issue;
 mod jwks;
@@ -14,7 +14,10 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::Semaphore,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -25,13 +28,13 @@ use crate::{
         access::{Hash, Ticket},
     },
 };
-use keys::{Key, Keys};
+use keys::{Key, Keys, is_ticket};
 pub use keys::{Secret, is_key};
 use tokens::Tokens;
 pub use tokens::{TokenError, TokenSettings};
 
-/// How often a ticket or a list of keys is tried again that met a lost connection.
-const TRIES: usize = 2;
+/// Most tickets that are looked up at once, of the connections that all reads have.
+const TICKETS_AT_ONCE: usize = 2;
 
 /// What proving needs to be told.
 #[derive(Clone, Debug)]
@@ -48,6 +51,8 @@ pub struct Settings {
 pub struct Access {
     keys: RwLock<Keys>,
     tokens: Option<Tokens>,
+    /// Strangers can make tickets up: they are looked up by few at once.
+    tickets: Semaphore,
     store: Store,
     clock: Clock,
     refresh_every: Duration,
@@ -107,40 +112,60 @@ fn left_until(at: Timestamp, clock: &Clock) -> Option<Duration> {
 }
 
 impl Access {
-    pub fn new(settings: Settings, store: Store, clock: Clock) -> Self {
-        Self {
+    /// Fails where the certificates that this machine trusts cannot be read.
+    pub fn new(settings: Settings, store: Store, clock: Clock) -> Result<Self, reqwest::Error> {
+        let tokens = settings.tokens;
+        let tokens = tokens.map(|tokens| Tokens::new(tokens, clock.clone()));
+        Ok(Self {
             keys: RwLock::default(),
-            tokens: settings
-                .tokens
-                .map(|tokens| Tokens::new(tokens, clock.clone())),
+            tokens: tokens.transpose()?,
+            tickets: Semaphore::new(TICKETS_AT_ONCE),
             store,
             clock,
             refresh_every: settings.refresh_every,
             ticket_lasts: settings.ticket_lasts,
-        }
+        })
     }
 
-    /// Keeps the keys current until told to stop.
+    /// Keeps keys, and those of the token issuer, current until told to stop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let of_issuer = async {
+            match &self.tokens {
+                Some(tokens) => tokens.run(&stop).await,
+                None => stop.cancelled().await,
+            }
+        };
+        tokio::join!(self.keep_keys(&stop), of_issuer);
+    }
+
+    async fn keep_keys(&self, stop: &CancellationToken) {
         let mut tick = interval(self.refresh_every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut has_failed = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            if let Err(error) = self.refresh().await {
-                tracing::debug!(%error, "the keys could not be read");
+            match self.store.in_time(self.store.api_keys()).await {
+                Ok(read) => {
+                    self.take(read);
+                    if std::mem::take(&mut has_failed) {
+                        tracing::info!("the keys can be read again");
+                    }
+                }
+                Err(error) if !has_failed => {
+                    has_failed = true;
+                    tracing::warn!(%error, "the keys cannot be read: those that were known stay, and revoked ones among them");
+                }
+                Err(_) => {}
             }
         }
     }
 
-    /// Reads the keys anew.
-    pub async fn refresh(&self) -> Result<(), StoreError> {
-        let read = self.tried(|| self.store.api_keys()).await?;
+    fn take(&self, read: Vec<(Hash, Arc<Principal>)>) {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         keys.become_those(read);
-        Ok(())
     }
 
     /// Who sent this key or token.
@@ -160,22 +185,26 @@ impl Access {
     /// A ticket for one connection of this caller, and until when it is good.
     pub async fn ticket(&self, caller: &Caller) -> Result<(Secret, Timestamp), StoreError> {
         let ticket = Secret::ticket();
-        let lasts = i64::try_from(self.ticket_lasts.as_micros()).unwrap_or(i64::MAX);
-        let until = Timestamp::from_micros(self.clock.unix_micros().saturating_add(lasts));
         let given = Ticket {
             principal: Principal::clone(&caller.principal),
             key: caller.key,
         };
         let hash = ticket.hash();
-        self.tried(|| self.store.put_ticket(&hash, &given, until))
-            .await?;
+        let put = self.store.put_ticket(&hash, &given, self.ticket_lasts);
+        let until = self.store.in_time(put).await?;
         Ok((ticket, until))
     }
 
     /// Who was given this ticket, which is used up.
     pub async fn bearer(&self, ticket: &str) -> Result<Caller, Denied> {
+        if !is_ticket(ticket) {
+            return Err(Denied::NoTicket);
+        }
+        // Never closed.
+        let _place = self.tickets.acquire().await;
         // Not tried again: the first try may have used it up.
-        let taken = self.store.take_ticket(&hash(ticket)).await;
+        let hash = hash(ticket);
+        let taken = self.store.in_time(self.store.take_ticket(&hash)).await;
         let taken = taken.map_err(|error| {
             tracing::warn!(%error, "a ticket could not be looked up");
             Denied::Unavailable
@@ -198,21 +227,6 @@ impl Access {
             return Err(Denied::Expired);
         }
         Ok(caller)
-    }
-
-    /// The same again where a connection was lost under it.
-    async fn tried<T, F: Future<Output = Result<T, StoreError>>>(
-        &self,
-        question: impl Fn() -> F,
-    ) -> Result<T, StoreError> {
-        let mut answer = self.store.in_time(question()).await;
-        for _ in 1..TRIES {
-            if answer.is_ok() {
-                break;
-            }
-            answer = self.store.in_time(question()).await;
-        }
-        answer
     }
 }
 

@@ -10,6 +10,8 @@ use jsonwebtoken::{Algorithm, Validation, decode, decode_header, errors::ErrorKi
 use moka::sync::Cache;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
@@ -27,9 +29,11 @@ use crate::{
 
 /// Longest token, in bytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Longest name of whom a token is for, in characters.
+const SUBJECT_CHARS_MAX: usize = 255;
 /// What a name begins with that a token gives: no key has such a name.
 const NAME_PREFIX: &str = "token:";
-/// Tokens that were verified, and for how long they are not verified again: a key that its issuer took back is good for as long.
+/// Tokens that were verified, and how long they are not verified again, unless the issuer's keys were read anew.
 const VERIFIED_MAX: u64 = 10_000;
 const VERIFIED_LASTS: Duration = Duration::from_secs(30);
 /// Stands for all warehouses in the claim.
@@ -70,6 +74,8 @@ pub enum TokenError {
     Audience,
     #[error("The token lacks exp, iss, aud or sub")]
     Lacking,
+    #[error("The token's sub is no name: 1 to {SUBJECT_CHARS_MAX} printable characters")]
+    Subject,
     /// The issuer's keys were never read.
     #[error("The keys of the token issuer cannot be had now")]
     NoKeys,
@@ -78,7 +84,8 @@ pub enum TokenError {
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
-    exp: i64,
+    /// Seconds since 1970; it may have a fraction.
+    exp: f64,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -89,22 +96,36 @@ pub(super) struct Tokens {
     jwks: Jwks,
     algorithms: Vec<Algorithm>,
     settings: TokenSettings,
-    verified: Cache<Hash, Arc<Principal>>,
+    /// By token, and by how often the keys had been read.
+    verified: Cache<(Hash, u64), Arc<Principal>>,
 }
 
 impl Tokens {
-    pub(super) fn new(settings: TokenSettings, clock: Clock) -> Self {
+    pub(super) fn new(settings: TokenSettings, clock: Clock) -> Result<Self, reqwest::Error> {
         let names = settings.algorithms.iter();
         let algorithms = names.filter_map(|name| name.parse().ok()).collect();
         let source = Source::of(&settings.keys, &settings.issuer);
-        Self {
-            jwks: Jwks::new(source, settings.refresh_every, clock),
+        Ok(Self {
+            jwks: Jwks::new(source, clock)?,
             algorithms,
             settings,
             verified: Cache::builder()
                 .max_capacity(VERIFIED_MAX)
                 .time_to_live(VERIFIED_LASTS)
                 .build(),
+        })
+    }
+
+    /// Reads the issuer's keys now and then.
+    pub(super) async fn run(&self, stop: &CancellationToken) {
+        let mut tick = interval(self.settings.refresh_every);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            self.jwks.refresh(Duration::ZERO).await;
         }
     }
 
@@ -114,7 +135,7 @@ impl Tokens {
             return Err(TokenError::Form);
         }
         let hash = hash(token);
-        if let Some(principal) = self.verified.get(&hash) {
+        if let Some(principal) = self.verified.get(&(hash, self.jwks.reading())) {
             return Ok(principal);
         }
         let header = decode_header(token).map_err(|_| TokenError::Form)?;
@@ -126,20 +147,19 @@ impl Tokens {
             return Err(TokenError::Algorithm);
         }
         let kid = header.kid.as_deref();
-        let (keys, places) = self.jwks.candidates(kid, header.alg).await;
-        if places.is_empty() && !self.jwks.are_known() {
-            return Err(TokenError::NoKeys);
-        }
+        let known = self.jwks.candidates(kid, header.alg).await;
+        let known = known.ok_or(TokenError::NoKeys)?;
         let mut verified = Err(TokenError::Signature);
-        for place in places {
-            verified = self.verify(token, header.alg, &keys[place]);
+        for key in known.keys.iter().filter(|key| key.is_for(kid, header.alg)) {
+            verified = self.verify(token, header.alg, key);
             // Another key may have signed it.
             if !matches!(verified, Err(TokenError::Signature)) {
                 break;
             }
         }
         let principal = Arc::new(verified?);
-        self.verified.insert(hash, Arc::clone(&principal));
+        self.verified
+            .insert((hash, known.reading), Arc::clone(&principal));
         Ok(principal)
     }
 
@@ -158,8 +178,17 @@ impl Tokens {
         validation.validate_nbf = true;
         let decoded = decode::<Claims>(token, &key.key, &validation);
         let claims = decoded.map_err(|error| refusal(error.kind()))?.claims;
-        let leeway = i64::try_from(self.settings.leeway.as_secs()).unwrap_or_default();
-        let until = claims.exp.saturating_add(leeway).saturating_mul(1_000_000);
+        let is_name = (1..=SUBJECT_CHARS_MAX).contains(&claims.sub.chars().count())
+            && !claims.sub.chars().any(char::is_control);
+        if !is_name {
+            return Err(TokenError::Subject);
+        }
+        let until = (claims.exp + self.settings.leeway.as_secs_f64()) * 1e6;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "what is beyond the range is its end"
+        )]
+        let until = until as i64;
         Ok(Principal {
             name: format!("{NAME_PREFIX}{}", claims.sub).into(),
             scopes: scopes(claims.others.get(&self.settings.scope_claim)),

@@ -13,8 +13,9 @@ use axum::{
 };
 
 use super::{
-    error::{ApiError, problem},
-    rights::{self, LIVE, Over, Right},
+    Door,
+    error::{ApiError, no_such_route, problem},
+    rights::{self, LIVE, METRICS, Over, Right},
 };
 use crate::{
     access::{Access, Caller, Denied, TokenError},
@@ -89,9 +90,26 @@ impl Sender {
     }
 }
 
+/// What the layer works with.
+#[derive(Clone)]
+pub(super) struct Guard {
+    pub(super) access: Arc<Access>,
+    pub(super) door: Door,
+}
+
+/// A layer: what only those may ask for who run the service is not at the door for strangers.
+pub(super) async fn hide_administration(request: Request, next: Next) -> Response {
+    let template = request.extensions().get::<MatchedPath>();
+    let right = template.map(|template| rights::of(request.method(), template.as_str()));
+    match right {
+        Some(Right::Has(Scope::Admin, _)) => no_such_route(request.uri().clone()).await,
+        _ => next.run(request).await,
+    }
+}
+
 /// The layer.
 pub(super) async fn guard(
-    State(access): State<Arc<Access>>,
+    State(Guard { access, door }): State<Guard>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -103,6 +121,9 @@ pub(super) async fn guard(
     let Right::Has(scope, over) = rights::of(request.method(), template) else {
         return next.run(request).await;
     };
+    if door == Door::Admin && METRICS.contains(&template) {
+        return next.run(request).await;
+    }
     let ticket = ticket(&request, template);
     let proved = match (bearer(request.headers()), ticket) {
         (Ok(Some(credential)), _) => access.caller(&credential).await,

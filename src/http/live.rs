@@ -329,6 +329,7 @@ fn events_of(
         (reader, seat, stop, over),
         |(mut reader, seat, stop, mut over)| async move {
             let frame = tokio::select! {
+                biased;
                 () = stop.cancelled() => return None,
                 () = over.as_mut() => return None,
                 frame = reader.wait_for_frame() => frame,
@@ -566,6 +567,7 @@ enum End {
 }
 
 const STOPS: End = End::Close(AWAY, "the service stops");
+const REVOKED: End = End::Close(NOT_AUTHORISED, "the key or token is no more");
 
 /// Comes once the listener has to prove anew who they are.
 type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -607,7 +609,7 @@ async fn run(
     // goes off too early at times, and then it is seen when the next is due.
     let mut alarm = pin!(sleep(live.limits.ping_every));
     loop {
-        let rest = match sent(live, room, send_turn(socket, reader)).await {
+        let rest = match sent(live, room, over, send_turn(socket, reader)).await {
             Ok(rest) => rest,
             Err(end) => return end,
         };
@@ -615,7 +617,7 @@ async fn run(
             let now = reader.clock.elapsed();
             match pings.at(now) {
                 Ping::Due => {
-                    if let Err(end) = Box::pin(sent(live, room, socket.ping())).await {
+                    if let Err(end) = Box::pin(sent(live, room, over, socket.ping())).await {
                         return end;
                     }
                 }
@@ -634,7 +636,7 @@ async fn run(
         let heard = tokio::select! {
             biased;
             () = &mut stopped => return STOPS,
-            () = over.as_mut() => return End::Close(NOT_AUTHORISED, "the key or token is no more"),
+            () = over.as_mut() => return REVOKED,
             message = socket.recv() => Some(message),
             () = reader.wait_for_more(rest) => None,
             () = &mut alarm => None,
@@ -753,6 +755,7 @@ impl Pings {
 async fn sent<T>(
     live: &Live,
     room: &Room,
+    over: &mut Over,
     sending: impl Future<Output = Result<T, SendError>>,
 ) -> Result<T, End> {
     let mut sending = pin!(sending);
@@ -766,6 +769,7 @@ async fn sent<T>(
         let sent = tokio::select! {
             sent = sent => sent,
             () = live.stop.cancelled() => return Err(STOPS),
+            () = over.as_mut() => return Err(REVOKED),
         };
         match sent {
             Ok(Ok(sent)) => return Ok(sent),

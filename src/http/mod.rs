@@ -41,7 +41,12 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, extract::DefaultBodyLimit, http::StatusCode, middleware::from_fn_with_state};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::StatusCode,
+    middleware::{from_fn, from_fn_with_state},
+};
 use tower::ServiceBuilder;
 use tower_http::{
     catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer,
@@ -52,6 +57,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{access::Access, domain::catalogue::Code, inventory::Inventory, metrics::Metrics};
 use finish::FinishLayer;
+use guard::Guard;
 pub use openapi::document;
 pub use server::{Limits, ServerError, bind, run};
 
@@ -88,8 +94,19 @@ pub struct Settings {
     pub request_timeout: Duration,
 }
 
+/// Whom a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// For everybody: there is no other.
+    Only,
+    /// For everybody but those who run the service.
+    Public,
+    /// For those who run the service.
+    Admin,
+}
+
 /// Every route of a process that answers queries; of one that only ingests, how it is and what it measures.
-pub fn routes(context: Context, settings: &Settings) -> Router {
+pub fn routes(context: Context, settings: &Settings, door: Door) -> Router {
     let metrics = context.inventory.metrics().clone();
     let routes = if context.follows {
         let (routes, _) = ops_routes().merge(api_routes()).split_for_parts();
@@ -98,14 +115,24 @@ pub fn routes(context: Context, settings: &Settings) -> Router {
         let (routes, _) = ops_routes().split_for_parts();
         routes
     };
-    let routes = guarded(routes, context.access.as_ref());
+    let routes = guarded(routes, context.access.as_ref(), door);
     with_layers(routes, metrics, settings).with_state(context)
 }
 
-fn guarded(routes: Router<Context>, access: Option<&Arc<Access>>) -> Router<Context> {
-    match access {
-        Some(access) => routes.layer(from_fn_with_state(Arc::clone(access), guard::guard)),
+fn guarded(routes: Router<Context>, access: Option<&Arc<Access>>, door: Door) -> Router<Context> {
+    let routes = match access {
+        Some(access) => {
+            let guard = Guard {
+                access: Arc::clone(access),
+                door,
+            };
+            routes.layer(from_fn_with_state(guard, guard::guard))
+        }
         None => routes,
+    };
+    match door {
+        Door::Public => routes.layer(from_fn(guard::hide_administration)),
+        Door::Only | Door::Admin => routes,
     }
 }
 

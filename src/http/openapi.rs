@@ -9,16 +9,19 @@ use axum::{
 use utoipa::{
     OpenApi,
     openapi::{
-        OpenApi as Specification, PathItem, RefOr, Response as Described,
+        Content, OpenApi as Specification, PathItem, Ref, RefOr, Response as Described,
+        ResponseBuilder,
         path::Operation,
-        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+        security::{
+            ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+        },
     },
 };
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Context, api_routes, ops_routes,
-    rights::{self, Over, Right},
+    rights::{self, LIVE, Over, Right},
 };
 
 #[derive(OpenApi)]
@@ -62,19 +65,23 @@ pub(super) async fn show() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], document()).into_response()
 }
 
-/// What proves who somebody is: a key or a token.
+/// What proves who somebody is: a key or a token; for a live connection also a ticket.
 const BEARER: &str = "bearer";
+const TICKET: &str = "ticket";
 
 /// Says of each operation what it asks for, as the guard does it.
 fn say_rights(document: &mut Specification) {
     let mut scheme = Http::new(HttpAuthScheme::Bearer);
     scheme.description = Some(
         "Where `access.enabled` is set: an API key (`stockyard key create`) or a token of the configured issuer, with the scope \
-        that the operation names. Live connections also take `?ticket=` of `POST /api/tickets`."
+        that the operation names."
             .to_owned(),
     );
     let components = document.components.get_or_insert_default();
     components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
+    let ticket =
+        ApiKeyValue::with_description("ticket", "What POST /api/tickets gave, for one connection.");
+    components.add_security_scheme(TICKET, SecurityScheme::ApiKey(ApiKey::Query(ticket)));
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             say_right(&method, path, operation);
@@ -86,9 +93,17 @@ fn say_right(method: &Method, path: &str, operation: &mut Operation) {
     let Right::Has(scope, over) = rights::of(method, path) else {
         return;
     };
-    let requirement = SecurityRequirement::new(BEARER, [scope.as_str()]);
-    operation.security = Some(vec![requirement]);
+    let mut requirements = vec![SecurityRequirement::new(BEARER, [scope.as_str()])];
+    if LIVE.contains(&path) {
+        requirements.push(SecurityRequirement::new(TICKET, [scope.as_str()]));
+    }
+    operation.security = Some(requirements);
     let refusals = [
+        (
+            "400",
+            "Authorization is not Bearer and one key or token".to_owned(),
+        ),
+        ("503", "Who asks cannot be found out now".to_owned()),
         ("401", "No key or token, or one that is not good".to_owned()),
         (
             "403",
@@ -103,8 +118,18 @@ fn say_right(method: &Method, path: &str, operation: &mut Operation) {
         // What a route says of its own refusals stays.
         responses
             .entry(status.to_owned())
-            .or_insert_with(|| RefOr::T(Described::new(description)));
+            .or_insert_with(|| RefOr::T(refusal(description)));
     }
+}
+
+/// A problem document with this meaning.
+fn refusal(description: String) -> Described {
+    let problem = Ref::from_schema_name("Problem");
+    let content = Content::new(Some(RefOr::Ref(problem)));
+    ResponseBuilder::new()
+        .description(description)
+        .content("application/problem+json", content)
+        .build()
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {

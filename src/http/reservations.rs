@@ -29,6 +29,7 @@ use crate::{
 
 /// Most items of one reservation.
 const ITEMS_MAX: usize = 100;
+const NOT_FOUND: &str = "Reservation not found";
 const INVALID: &str = "Invalid reservation ID";
 
 /// Units of a product.
@@ -225,7 +226,7 @@ impl ShownReservationBody {
             ("Stock-Version" = String, description = "As of which commit it is true")
         )),
         (status = 400, description = INVALID, body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Reservation not found", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = NOT_FOUND, body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json")
     )
 )]
@@ -236,9 +237,7 @@ pub(super) async fn show(
 ) -> Result<Response, ApiError> {
     let id = reservation(&id)?;
     let read = context.inventory.reservation(id).await?;
-    let found = read
-        .value
-        .ok_or(ApiError::NotFound("Reservation not found"))?;
+    let found = read.value.ok_or(ApiError::NotFound(NOT_FOUND))?;
     reaches(&sender, &found)?;
     let body = ShownReservationBody::new(id, &found);
     Ok(document(StatusCode::OK, &body, read.as_of))
@@ -414,7 +413,7 @@ impl WhenEmpty for ExtendBody {
             ("Stock-Version" = String, description = "The commit that holds it")
         )),
         (status = 400, description = INVALID, body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Reservation not found", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = NOT_FOUND, body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "It is not active any more, its goods are not there, or a request with this key is in progress", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not said to be JSON", body = Problem, content_type = "application/problem+json"),
@@ -448,7 +447,7 @@ pub(super) async fn confirm(
             ("Stock-Version" = String, description = "The commit that holds it")
         )),
         (status = 400, description = INVALID, body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Reservation not found", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = NOT_FOUND, body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "It was confirmed, or a request with this key is in progress", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not said to be JSON", body = Problem, content_type = "application/problem+json"),
@@ -479,7 +478,7 @@ pub(super) async fn release(
             ("Stock-Version" = String, description = "The commit that holds it")
         )),
         (status = 400, description = INVALID, body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Reservation not found", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = NOT_FOUND, body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "It is not active any more, or a request with this key is in progress", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not said to be JSON", body = Problem, content_type = "application/problem+json"),
@@ -513,9 +512,8 @@ async fn step(
     if ask.sender.reaches_all().is_err() {
         // Its lines never change.
         let read = context.inventory.reservation(id).await?;
-        read.value
-            .as_ref()
-            .map_or(Ok(()), |found| reaches(&ask.sender, found))?;
+        let found = read.value.ok_or(ApiError::NotFound(NOT_FOUND))?;
+        reaches(&ask.sender, &found)?;
     }
     let request = Request::Step {
         reservation: id,

@@ -141,6 +141,9 @@ const FOR_EVERYBODY: [&str; 10] = [
     "/docs/{*rest}",
 ];
 
+/// What Prometheus asks for, which has no key where only those come who run the service.
+pub(super) const METRICS: [&str; 2] = ["/metrics", "/metrics/"];
+
 /// What the route asks for. One that nobody has thought of asks for everything.
 pub(super) fn of(method: &Method, template: &str) -> Right {
     let method = if method == Method::HEAD {

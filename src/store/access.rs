@@ -1,6 +1,6 @@
 //! Keys of those who may use the API, and tickets for one connection each. Of both only hashes are kept.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
@@ -33,11 +33,12 @@ pub struct Ticket {
 }
 
 impl Store {
-    /// Every key that is not revoked, by its hash; those that have expired as well.
+    /// Every key that is not revoked, by its hash; also those that have expired lately, so that their owners are told so.
     pub async fn api_keys(&self) -> Result<Vec<(Hash, Arc<Principal>)>, StoreError> {
         let rows = sqlx::query!(
             r#"select hash, name, scopes, warehouses, expires_at as "expires_at: PgTime"
-            from api_keys where revoked_at is null limit $1"#,
+            from api_keys where revoked_at is null and (expires_at is null or expires_at > now() - interval '30 days')
+            order by created_at limit $1"#,
             KEYS_MAX
         )
         .fetch_all(&self.reads)
@@ -48,6 +49,16 @@ impl Store {
             Ok((hash(&row.hash)?, Arc::new(principal)))
         });
         keys.collect()
+    }
+
+    /// How many keys are not revoked.
+    pub async fn api_keys_count(&self) -> Result<i64, StoreError> {
+        let count = sqlx::query_scalar!(
+            r#"select count(*) as "count!" from api_keys where revoked_at is null"#
+        )
+        .fetch_one(&self.reads)
+        .await?;
+        Ok(count)
     }
 
     /// Every key there ever was, by name, the newest of a name last.
@@ -106,34 +117,35 @@ impl Store {
         Ok(revoked.rows_affected() == 1)
     }
 
-    /// Keeps a ticket until then, and drops those whose time is over.
+    /// Keeps a ticket for so long, and drops those whose time is over; when its time will be, by the database's clock.
     pub async fn put_ticket(
         &self,
         hash: &Hash,
         ticket: &Ticket,
-        expires_at: Timestamp,
-    ) -> Result<(), StoreError> {
+        lasts: Duration,
+    ) -> Result<Timestamp, StoreError> {
         let principal = &ticket.principal;
         let (scopes, warehouses) = columns(principal);
-        sqlx::query!(
-            "with dropped as (
+        let expires_at = sqlx::query_scalar!(
+            r#"with dropped as (
                 delete from live_tickets where ctid = any(array(
                     select ctid from live_tickets where expires_at <= now() limit 100
                 ))
             )
             insert into live_tickets (hash, principal, scopes, warehouses, principal_expires_at, key_hash, expires_at)
-            values ($1, $2, $3, $4, $5, $6, $7)",
+            values ($1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7))
+            returning expires_at as "expires_at: PgTime""#,
             hash,
             &*principal.name,
             &scopes,
             warehouses.as_deref(),
             principal.expires_at.map(PgTime) as Option<PgTime>,
             ticket.key.as_ref().map(<[u8; 32]>::as_slice),
-            PgTime(expires_at) as PgTime
+            lasts.as_secs_f64()
         )
-        .execute(&self.reads)
+        .fetch_one(&self.reads)
         .await?;
-        Ok(())
+        Ok(expires_at.0)
     }
 
     /// Uses a ticket up; `None` if it is not there, not any more, or too old.

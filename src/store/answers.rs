@@ -64,7 +64,8 @@ impl WriteTx<'_> {
             &texts
         )
         .fetch_all(self.connection())
-        .await?;
+        .await
+        .map_err(StoreError::of_data)?;
         rows.into_iter()
             .map(|row| {
                 let place = usize::try_from(row.place - 1);

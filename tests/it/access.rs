@@ -15,11 +15,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use stockyard::{
     access::issue::{self, NewKey},
-    app,
+    app::{self, Listeners, Parts},
     clock::Clock,
     domain::{Timestamp, access::Scope},
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{net::TcpListener, sync::Mutex, time::timeout};
 use uuid::Uuid;
 
 use crate::support::{
@@ -536,9 +536,10 @@ impl Issuer {
             let shown = Arc::clone(&shown);
             async move { serde_json::to_string(&*shown.lock().await).unwrap() }
         });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let discovered = json!({ "jwks_uri": format!("{address}/keys") }).to_string();
+        let discovered =
+            json!({"issuer": address, "jwks_uri": format!("{address}/keys")}).to_string();
         let discovery = get(move || {
             let discovered = discovered.clone();
             async move { discovered }
@@ -699,7 +700,7 @@ async fn an_issuer_may_change_its_keys_and_a_connection_ends_with_its_token() {
     let old = summary(&first.token(&good(602))).await;
     assert_eq!(old.status, 401, "{old:?}");
 
-    let short = second.token(&good(3));
+    let short = second.token(&good(15));
     let headers = [("authorization", short.as_str())];
     let mut client = LiveClient::connect_with(&service, "/ws", &headers)
         .await
@@ -730,6 +731,11 @@ async fn keys_stay_good_while_the_database_is_away() {
     })
     .await;
     assert!(answer.header("www-authenticate").is_empty());
+    // Several looks for keys later they are those that were known.
+    for _ in 0..5 {
+        let ask = with(&service, &reader, Method::GET, "/orders/recent", None);
+        assert_eq!(ask.await.status, 503);
+    }
     let unknown = with(
         &service,
         "Bearer sy_0000",
@@ -784,4 +790,45 @@ async fn enter(page: &mut Browser, key: &str) {
     page.fill("#access-key", key).await;
     page.ask("document.querySelector('#access-enter').click()")
         .await;
+}
+
+#[tokio::test]
+async fn administration_may_have_a_door_of_its_own() {
+    let world = world().await;
+    let bind = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listeners = Listeners {
+        open: vec![bind().await],
+        admin: vec![bind().await],
+    };
+    let inside = format!("http://{}", listeners.admin[0].local_addr().unwrap());
+    let parts = Parts {
+        answers: true,
+        ingests: true,
+    };
+    let service = world.start_with(listeners, parts);
+    service.is_ready().await;
+    let inside = Service::at(&inside);
+    let admin = key(&world, &service, wanted("admin", &[Scope::Admin], &[])).await;
+    for operation in operations() {
+        let name = operation.name();
+        let path = filled(&operation.path, Uuid::new_v4(), Uuid::new_v4());
+        let headers = [("authorization", admin.as_str())];
+        let outside = service
+            .ask(operation.method.clone(), &path, &headers, None)
+            .await;
+        let is_hidden = outside.body["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("nothing at"));
+        assert_eq!(
+            is_hidden,
+            operation.scope == Some(Scope::Admin),
+            "{name}: {outside:?}"
+        );
+        let without = inside.ask(operation.method.clone(), &path, &[], None).await;
+        let is_open = operation.scope.is_none() || operation.path == "/metrics";
+        assert_eq!(without.status != 401, is_open, "{name} inside: {without:?}");
+    }
+    inside.stop().await;
+    service.stop().await;
+    world.database.remove().await;
 }

@@ -68,11 +68,11 @@ fn every_alert_is_tested_where_it_fires_and_where_it_does_not() {
             .collect();
         let fires = format!("labels: 'ALERTS{{alertname=\"{name}\", alertstate=\"firing\", ");
         let severity = format!("severity=\"{severity}\"");
-        let fired = of_it
+        let is_told = of_it
             .iter()
             .flat_map(|test| test.lines())
             .any(|line| line.contains(&fires) && line.contains(&severity));
-        assert!(fired, "{name} fires in no test");
+        assert!(is_told, "{name} fires in no test");
         // Of several series one is to stay quiet, or all of them are at some moment.
         let is_quiet = |test: &&str| {
             test.contains("exp_samples: []")

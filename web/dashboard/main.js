@@ -1,7 +1,7 @@
 // Brings the parts of the page together: frames of the feed go into the model, four times a second what changed is painted, and what
 // is read over HTTP is read while the feed is connected and somebody looks. The only file that knows all the others.
 
-import { ticketed } from './access.js';
+import { demandKey, ticketed } from './access.js';
 import { readAddress, writeAddress } from './address.js';
 import { Alerts, isAlert } from './alerts.js';
 import { create } from './api.js';
@@ -42,7 +42,17 @@ const transit = new Panel(find('#in-transit'), transitSource({ isOverdueOnly: ()
 const low = new Panel(find('#low-stock'), lowSource({ summary: known }));
 const differing = new Differences((built) => differences.show(built));
 const differences = new Panel(find('#differences'), differing);
-const feed = new Feed({ prepare: async () => ticketed(await scope.query(), create), onFrame: receive, onPhase: enterPhase });
+const feed = new Feed({ prepare: ask, onFrame: receive, onPhase: enterPhase });
+
+async function ask() {
+  try {
+    return await ticketed(await scope.query(), create);
+  } catch (error) {
+    // The page is about all warehouses: a key that is limited to some cannot open it.
+    if (error.status === 403) demandKey(error.message);
+    throw error;
+  }
+}
 
 // What comes over the feed.
 

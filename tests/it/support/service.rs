@@ -19,7 +19,7 @@ use rdkafka::{
 use reqwest::{Client, Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use stockyard::{
-    app::{self, Parts},
+    app::{self, Listeners, Parts},
     cache::rule::Conditions,
     clock::Clock,
     config::Config,
@@ -177,14 +177,23 @@ impl World {
 
     /// Starts a service on that port.
     pub async fn start_on(&self, port: u16, parts: Parts) -> Service {
-        let listener = TcpListener::bind(("127.0.0.1", port))
+        let open = TcpListener::bind(("127.0.0.1", port))
             .await
             .expect("a port");
-        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let listeners = Listeners {
+            open: vec![open],
+            admin: Vec::new(),
+        };
+        self.start_with(listeners, parts)
+    }
+
+    /// Starts a service on these sockets.
+    pub fn start_with(&self, listeners: Listeners, parts: Parts) -> Service {
+        let address = listeners.open[0].local_addr();
+        let base = format!("http://{}", address.expect("an address"));
         let stop = CancellationToken::new();
         let (config, told) = (self.config.clone(), stop.clone());
-        let ended =
-            tokio::spawn(async move { app::run(&config, parts, vec![listener], told).await });
+        let ended = tokio::spawn(async move { app::run(&config, parts, listeners, told).await });
         Service {
             base,
             client: Client::new(),
