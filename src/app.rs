@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     io,
+    num::NonZeroU32,
     path::Path,
     sync::{
         Arc,
@@ -33,7 +34,7 @@ use crate::{
     config::{Config, ConfigError, millis},
     demo::{self, DemoError, Loaded},
     domain::catalogue::Code,
-    http::{self, Door, ServerError, live::Live},
+    http::{self, Door, Rate, ServerError, live::Live},
     ingest::{Ingest, IngestError, Status},
     inventory::{
         self, Inventory,
@@ -206,7 +207,7 @@ pub async fn run(
 
     let status = ingest.as_ref().map(|ingest| Arc::clone(&ingest.status));
     let access = guard(config, &inventory, &clock, &tasks, &stop)?;
-    let context = http_context(config, &inventory, access, live, status);
+    let context = http_context(config, &inventory, &clock, access, live, status);
     tracing::info!(answers = parts.answers, ingests = parts.ingests, "starting");
     let serving = serve_http(config, context, listeners, metrics, stop.clone());
     tasks.spawn(async move {
@@ -346,6 +347,7 @@ fn serve_http(
     let routes = http::routes(context, &settings, Door::Admin);
     let limits = http::Limits {
         connections_max: ADMIN_CONNECTIONS_MAX,
+        connections_per_address_max: 0,
         ..limits
     };
     let operators = http::run(admin, routes, limits, metrics, stop);
@@ -396,12 +398,14 @@ fn access_settings(config: &Config) -> access::Settings {
 fn http_context(
     config: &Config,
     inventory: &Arc<Inventory>,
+    clock: &Clock,
     access: Option<Arc<Access>>,
     live: Option<Arc<Live>>,
     status: Option<Arc<Status>>,
 ) -> http::Context {
     http::Context {
         inventory: Arc::clone(inventory),
+        clock: clock.clone(),
         access,
         follows: live.is_some(),
         default_product: config.live.default_product.as_str().into(),
@@ -421,12 +425,24 @@ fn http_settings(config: &Config) -> http::Settings {
         allowed_origins: config.http.allowed_origins.clone(),
         body_bytes_max: config.http.body_bytes_max,
         request_timeout: millis(config.http.request_timeout_ms),
+        rate: rate(config),
     }
+}
+
+fn rate(config: &Config) -> Option<Rate> {
+    let http = &config.http;
+    Some(Rate {
+        requests_per_second: NonZeroU32::new(http.requests_per_second)?,
+        burst: NonZeroU32::new(http.requests_burst)?,
+        trusted_proxies: http.trusted_proxies.clone(),
+    })
 }
 
 fn http_limits(config: &Config) -> http::Limits {
     http::Limits {
         connections_max: config.http.connections_max,
+        connections_per_address_max: config.http.connections_per_address_max,
+        tells_peers: config.http.requests_per_second > 0,
         header_timeout: millis(config.http.header_timeout_ms),
         drain_timeout: millis(config.http.drain_timeout_ms),
     }

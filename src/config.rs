@@ -2,7 +2,13 @@
 //!
 //! This is the only place that reads the environment.
 
-use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use config::{Config as Layers, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
@@ -39,6 +45,10 @@ pub struct Http {
     pub admin_listen: Vec<SocketAddr>,
     pub allowed_origins: Vec<String>,
     pub connections_max: usize,
+    pub connections_per_address_max: usize,
+    pub requests_per_second: u32,
+    pub requests_burst: u32,
+    pub trusted_proxies: Vec<IpAddr>,
     pub body_bytes_max: usize,
     pub request_timeout_ms: u64,
     pub header_timeout_ms: u64,
@@ -303,6 +313,7 @@ impl Config {
             .list_separator(",")
             .with_list_parse_key("http.listen")
             .with_list_parse_key("http.admin_listen")
+            .with_list_parse_key("http.trusted_proxies")
             .with_list_parse_key("http.allowed_origins")
             .with_list_parse_key("access.tokens.algorithms")
             .source(Some(environment));
@@ -333,8 +344,9 @@ impl Config {
     }
 
     /// What has to be at least 1.
-    fn at_least_one(&self) -> [(bool, &'static str); 7] {
+    fn at_least_one(&self) -> [(bool, &'static str); 8] {
         [
+            (self.http.requests_burst > 0, "http.requests_burst"),
             (self.http.connections_max > 0, "http.connections_max"),
             (
                 self.database.read_connections_max > 0,

@@ -3,7 +3,7 @@
 //! Invariant: a request that reaches a handler may do what its route asks for; only which warehouses it may do it with is left to the
 //! handler, which asks its [`Sender`].
 
-use std::{future::pending, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request, State},
@@ -15,11 +15,11 @@ use axum::{
 use super::{
     Door,
     error::{ApiError, no_such_route, problem},
-    rights::{self, LIVE, METRICS, Over, Right},
+    rates::{Asker, Left, Rates},
+    rights::{self, LIVE, METRICS, Over, PROBES, Right},
 };
 use crate::{
     access::{Access, Caller, Denied, TokenError},
-    clock::Clock,
     domain::{
         WarehouseId,
         access::{Reach, Scope},
@@ -80,20 +80,15 @@ impl Sender {
             )),
         }
     }
-
-    /// Returns once they have to prove anew who they are.
-    pub(super) async fn ends(self, clock: Clock) {
-        match self.0 {
-            Some(caller) => caller.ends(clock).await,
-            None => pending().await,
-        }
-    }
 }
 
 /// What the layer works with.
 #[derive(Clone)]
 pub(super) struct Guard {
-    pub(super) access: Arc<Access>,
+    /// `None` where nobody has to prove who they are.
+    pub(super) access: Option<Arc<Access>>,
+    /// `None` where everybody may ask as often as they like.
+    pub(super) rates: Option<Arc<Rates>>,
     pub(super) door: Door,
 }
 
@@ -108,46 +103,81 @@ pub(super) async fn hide_administration(request: Request, next: Next) -> Respons
 }
 
 /// The layer.
-pub(super) async fn guard(
-    State(Guard { access, door }): State<Guard>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let template = request.extensions().get::<MatchedPath>();
-    // Nothing is there to be guarded.
-    let Some(template) = template.map(MatchedPath::as_str) else {
-        return next.run(request).await;
-    };
-    let Right::Has(scope, over) = rights::of(request.method(), template) else {
-        return next.run(request).await;
-    };
-    if door == Door::Admin && METRICS.contains(&template) {
-        return next.run(request).await;
+pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let template = parts.extensions.get::<MatchedPath>().cloned();
+    let template = template.as_ref().map_or("", MatchedPath::as_str);
+    if PROBES.contains(&template) {
+        return next.run(Request::from_parts(parts, body)).await;
     }
-    let ticket = ticket(&request, template);
-    let proved = match (bearer(request.headers()), ticket) {
-        (Ok(Some(credential)), _) => access.caller(&credential).await,
-        (Ok(None), Some(ticket)) => access.bearer(&ticket).await,
-        (Ok(None), None) => return unauthorized(None),
-        (Err(why), _) => return problem(StatusCode::BAD_REQUEST, why),
+    let sender = guard.sender(&parts, template).await;
+    let left = match guard.count(&parts, sender.as_ref().ok()) {
+        Ok(left) => left,
+        Err(refusal) => return *refusal,
     };
-    let caller = match proved {
-        Ok(caller) => caller,
-        Err(Denied::Unavailable | Denied::Token(TokenError::NoKeys)) => {
-            let detail = "Who you are cannot be found out now";
-            return problem(StatusCode::SERVICE_UNAVAILABLE, detail);
+    let mut response = match sender {
+        Ok(sender) => {
+            parts.extensions.insert(sender);
+            next.run(Request::from_parts(parts, body)).await
         }
-        Err(denied) => return unauthorized(Some(&denied)),
+        Err(refusal) => *refusal,
     };
-    let principal = &caller.principal;
-    if !principal.may(scope) {
-        return insufficient(scope);
+    if let Some((rates, left)) = guard.rates.as_ref().zip(left) {
+        rates.tell(left, &mut response);
     }
-    if over == Over::All && principal.reach != Reach::All {
-        return problem(StatusCode::FORBIDDEN, NOT_ALL_YOURS);
+    response
+}
+
+impl Guard {
+    /// Counts a request; what its sender has left, or the answer to one that asks too often.
+    fn count(&self, parts: &Parts, sender: Option<&Sender>) -> Result<Option<Left>, Box<Response>> {
+        let Some(rates) = &self.rates else {
+            return Ok(None);
+        };
+        let asker = match sender.and_then(Sender::name) {
+            Some(name) => Asker::Principal(Arc::clone(name)),
+            None => rates.network(parts.extensions.get().copied(), &parts.headers),
+        };
+        let left = rates.count(&asker);
+        left.map(Some).map_err(|left| rates.refusal(left).into())
     }
-    request.extensions_mut().insert(Sender(Some(caller)));
-    next.run(request).await
+
+    /// Who sent a request, if they may do what it asks for; else the answer to it.
+    async fn sender(&self, parts: &Parts, template: &str) -> Result<Sender, Box<Response>> {
+        let Some(access) = &self.access else {
+            return Ok(Sender::default());
+        };
+        // Nothing is there to be guarded.
+        if template.is_empty() || self.door == Door::Admin && METRICS.contains(&template) {
+            return Ok(Sender::default());
+        }
+        let Right::Has(scope, over) = rights::of(&parts.method, template) else {
+            return Ok(Sender::default());
+        };
+        let ticket = ticket(parts, template);
+        let proved = match (bearer(&parts.headers), ticket) {
+            (Ok(Some(credential)), _) => access.caller(&credential).await,
+            (Ok(None), Some(ticket)) => access.bearer(&ticket).await,
+            (Ok(None), None) => return Err(unauthorized(None).into()),
+            (Err(why), _) => return Err(problem(StatusCode::BAD_REQUEST, why).into()),
+        };
+        let caller = match proved {
+            Ok(caller) => caller,
+            Err(Denied::Unavailable | Denied::Token(TokenError::NoKeys)) => {
+                let detail = "Who you are cannot be found out now";
+                return Err(problem(StatusCode::SERVICE_UNAVAILABLE, detail).into());
+            }
+            Err(denied) => return Err(unauthorized(Some(&denied)).into()),
+        };
+        let principal = &caller.principal;
+        if !principal.may(scope) {
+            return Err(insufficient(scope).into());
+        }
+        if over == Over::All && principal.reach != Reach::All {
+            return Err(problem(StatusCode::FORBIDDEN, NOT_ALL_YOURS).into());
+        }
+        Ok(Sender(Some(caller)))
+    }
 }
 
 /// The key or token that a request carries (RFC 6750, 2.1).
@@ -172,8 +202,8 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, &'static str> {
 }
 
 /// The ticket in the query of a live connection: a browser sends no header of its own there.
-fn ticket(request: &Request, template: &str) -> Option<String> {
-    let query = request.uri().query().filter(|_| LIVE.contains(&template))?;
+fn ticket(parts: &Parts, template: &str) -> Option<String> {
+    let query = parts.uri.query().filter(|_| LIVE.contains(&template))?;
     let mut pairs = query.split('&');
     let ticket = pairs.find_map(|pair| pair.strip_prefix("ticket="))?;
     Some(ticket.to_owned())

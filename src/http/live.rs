@@ -5,6 +5,7 @@
 
 use std::{
     convert::Infallible,
+    future::pending,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -258,7 +259,7 @@ impl Visit {
 
     fn upgrade(self, live: Arc<Live>, context: &Context, asked: Asked) -> Response {
         let (inventory, room) = (Arc::clone(&context.inventory), self.room);
-        let over = over(self.sender, live.clock.clone());
+        let over = over(&self.sender, &live.clock);
         let (response, socket) = self.handshake.accept();
         // Before the answer: what is committed once the client has it is heard.
         let mut reader = Reader::new(&live, inventory, asked);
@@ -313,7 +314,7 @@ pub(super) async fn events(
     };
     let stop = live.stop.clone();
     let reader = Reader::new(&live, Arc::clone(&context.inventory), asked);
-    let over = over(sender, live.clock.clone());
+    let over = over(&sender, &live.clock);
     let frames = events_of(reader, seat, stop, over);
     let headers = [(header::CACHE_CONTROL, "no-store")];
     Ok((headers, Sse::new(frames)).into_response())
@@ -572,8 +573,12 @@ const REVOKED: End = End::Close(NOT_AUTHORISED, "the key or token is no more");
 /// Comes once the listener has to prove anew who they are.
 type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-fn over(sender: Sender, clock: Clock) -> Over {
-    Box::pin(sender.ends(clock))
+fn over(sender: &Sender, clock: &Clock) -> Over {
+    match sender.caller() {
+        // This one takes no memory.
+        None => Box::pin(pending()),
+        Some(caller) => Box::pin(caller.clone().ends(clock.clone())),
+    }
 }
 
 async fn serve(socket: &mut Socket, room: &Room, live: &Live, reader: &mut Reader, mut over: Over) {

@@ -29,6 +29,7 @@ mod orders;
 mod origins;
 mod past;
 mod products;
+mod rates;
 mod reservations;
 mod rights;
 mod server;
@@ -55,10 +56,14 @@ use tower_http::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::{access::Access, domain::catalogue::Code, inventory::Inventory, metrics::Metrics};
+use crate::{
+    access::Access, clock::Clock, domain::catalogue::Code, inventory::Inventory, metrics::Metrics,
+};
 use finish::FinishLayer;
 use guard::Guard;
 pub use openapi::document;
+pub use rates::Rate;
+use rates::Rates;
 pub use server::{Limits, ServerError, bind, run};
 
 /// Tells whether the ingest of this process has its partitions; `None` in a process without ingest.
@@ -68,6 +73,7 @@ pub type IngestReadiness = Option<Arc<dyn Fn() -> bool + Send + Sync>>;
 #[derive(Clone)]
 pub struct Context {
     pub inventory: Arc<Inventory>,
+    pub clock: Clock,
     /// `None` where nobody has to prove who they are.
     pub access: Option<Arc<Access>>,
     pub ingest_is_ready: IngestReadiness,
@@ -92,6 +98,8 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     pub body_bytes_max: usize,
     pub request_timeout: Duration,
+    /// `None`: as often as they like.
+    pub rate: Option<Rate>,
 }
 
 /// Whom a listener is for.
@@ -115,20 +123,23 @@ pub fn routes(context: Context, settings: &Settings, door: Door) -> Router {
         let (routes, _) = ops_routes().split_for_parts();
         routes
     };
-    let routes = guarded(routes, context.access.as_ref(), door);
+    let rates = settings.rate.clone().filter(|_| door != Door::Admin);
+    let guard = Guard {
+        access: context.access.clone(),
+        rates: rates.map(|rate| Arc::new(Rates::new(rate, context.clock.clone()))),
+        door,
+    };
+    let routes = guarded(routes, guard);
     with_layers(routes, metrics, settings).with_state(context)
 }
 
-fn guarded(routes: Router<Context>, access: Option<&Arc<Access>>, door: Door) -> Router<Context> {
-    let routes = match access {
-        Some(access) => {
-            let guard = Guard {
-                access: Arc::clone(access),
-                door,
-            };
-            routes.layer(from_fn_with_state(guard, guard::guard))
-        }
-        None => routes,
+/// What has nothing to look at is not laid around the routes.
+fn guarded(routes: Router<Context>, guard: Guard) -> Router<Context> {
+    let door = guard.door;
+    let routes = if guard.access.is_some() || guard.rates.is_some() {
+        routes.layer(from_fn_with_state(guard, guard::guard))
+    } else {
+        routes
     };
     match door {
         Door::Public => routes.layer(from_fn(guard::hide_administration)),
@@ -260,6 +271,7 @@ mod tests {
             allowed_origins: Vec::new(),
             body_bytes_max: 1_000,
             request_timeout: Duration::from_secs(10),
+            rate: None,
         };
         let routes = Router::new()
             .route("/panics", get(panics))

@@ -103,6 +103,11 @@ fn say_right(method: &Method, path: &str, operation: &mut Operation) {
             "400",
             "Authorization is not Bearer and one key or token".to_owned(),
         ),
+        (
+            "429",
+            "Too many requests, where http.requests_per_second is set: Retry-After says when"
+                .to_owned(),
+        ),
         ("503", "Who asks cannot be found out now".to_owned()),
         ("401", "No key or token, or one that is not good".to_owned()),
         (

@@ -7,6 +7,7 @@ use super::{
     actor::STOCK_ACTOR,
     answer::{CACHE_STATUS, STOCK_MIN_VERSION, STOCK_VERSION},
     command::IDEMPOTENCY_KEY,
+    rates::{RATE_LIMIT, RATE_LIMIT_POLICY},
 };
 
 /// Stands for every origin on this machine.
@@ -39,7 +40,9 @@ pub(super) fn cors(allowed: &[String]) -> CorsLayer {
             IDEMPOTENCY_KEY,
             STOCK_ACTOR,
         ])
-        .expose_headers::<[HeaderName; 6]>([
+        .expose_headers::<[HeaderName; 8]>([
+            RATE_LIMIT,
+            RATE_LIMIT_POLICY,
             header::WWW_AUTHENTICATE,
             header::RETRY_AFTER,
             header::ETAG,

@@ -141,6 +141,9 @@ const FOR_EVERYBODY: [&str; 10] = [
     "/docs/{*rest}",
 ];
 
+/// What load balancers ask for, often and from one address.
+pub(super) const PROBES: [&str; 4] = ["/livez", "/readyz", "/health", "/health/"];
+
 /// What Prometheus asks for, which has no key where only those come who run the service.
 pub(super) const METRICS: [&str; 2] = ["/metrics", "/metrics/"];
 

@@ -1,6 +1,12 @@
 //! Listens, accepts and serves. The caller owns the sockets and the stop signal.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::Router;
 use futures_util::future::join_all;
@@ -14,13 +20,20 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use super::wire::{Room, Wire};
+use super::{
+    rates::Peer,
+    wire::{Room, Wire},
+};
 use crate::metrics::Metrics;
 
 /// Bounds of serving.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub connections_max: usize,
+    /// Most connections of one address; 0: as many as all.
+    pub connections_per_address_max: usize,
+    /// Whether requests are told where they come from.
+    pub tells_peers: bool,
     /// A client that has not sent its headers by then is closed.
     pub header_timeout: Duration,
     /// How long open requests may take to finish at a stop.
@@ -79,6 +92,7 @@ pub async fn run(
         limits,
         metrics,
         permits: Arc::new(Semaphore::new(limits.connections_max)),
+        addresses: Addresses::default(),
         open: open.clone(),
         stop: stop.clone(),
     };
@@ -92,12 +106,53 @@ pub async fn run(
     drop(timeout(limits.drain_timeout, open.wait()).await);
 }
 
+/// How many connections each address has.
+#[derive(Clone, Debug, Default)]
+struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// A connection's place among those of its address, given back when it is dropped.
+#[derive(Debug)]
+struct Place {
+    addresses: Addresses,
+    address: IpAddr,
+}
+
+impl Addresses {
+    /// `None` if the address has so many.
+    fn place(&self, address: IpAddr, most: usize) -> Option<Place> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if most > 0 && *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            addresses: self.clone(),
+            address,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let counts = self.addresses.0.lock();
+        let mut counts = counts.unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
 /// What every connection is served with.
 struct Acceptor {
     routes: Router,
     limits: Limits,
     metrics: Metrics,
     permits: Arc<Semaphore>,
+    addresses: Addresses,
     open: TaskTracker,
     stop: CancellationToken,
 }
@@ -107,7 +162,14 @@ impl Acceptor {
         // The semaphore is never closed.
         while let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
             match listener.accept().await {
-                Ok((stream, _)) => self.serve(stream, permit),
+                Ok((stream, peer)) => {
+                    let address = peer.ip().to_canonical();
+                    let most = self.limits.connections_per_address_max;
+                    // One that has too many finds it closed, and no other notices.
+                    if let Some(place) = self.addresses.place(address, most) {
+                        self.serve(stream, address, (permit, place));
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
@@ -116,10 +178,14 @@ impl Acceptor {
         }
     }
 
-    fn serve(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    fn serve(&self, stream: TcpStream, address: IpAddr, places: (OwnedSemaphorePermit, Place)) {
+        let peer = self.limits.tells_peers.then_some(Peer(address));
         let (room, routes) = (Room::default(), self.routes.clone());
         let wire = Wire::new(stream, room.clone());
         let answer = service_fn(move |mut request: Request<Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
             if request.headers().contains_key(header::UPGRADE) {
                 request.extensions_mut().insert(room.clone());
             }
@@ -147,7 +213,7 @@ impl Acceptor {
                 tracing::debug!(%error, "a connection ended early");
             }
             open.dec();
-            drop(permit);
+            drop(places);
         });
     }
 }

@@ -43,7 +43,7 @@ async fn world() -> World {
 }
 
 /// What a key is to be.
-fn wanted(name: &str, scopes: &[Scope], warehouses: &[Uuid]) -> NewKey {
+pub(crate) fn wanted(name: &str, scopes: &[Scope], warehouses: &[Uuid]) -> NewKey {
     NewKey {
         name: name.to_owned(),
         scopes: scopes.to_vec(),
@@ -61,7 +61,7 @@ async fn make(world: &World, new: NewKey) -> String {
 }
 
 /// Makes a key, and waits until the service knows it.
-async fn key(world: &World, service: &Service, new: NewKey) -> String {
+pub(crate) async fn key(world: &World, service: &Service, new: NewKey) -> String {
     let key = make(world, new).await;
     eventually("the key is known", async || {
         let listed = with(service, &key, Method::GET, "/api/warehouses", None).await;
@@ -77,7 +77,7 @@ async fn revoke(world: &World, name: &str) {
     store.close().await;
 }
 
-async fn with(
+pub(crate) async fn with(
     service: &Service,
     credential: &str,
     method: Method,

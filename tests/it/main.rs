@@ -41,6 +41,7 @@ mod groups;
 mod inventory;
 mod kafka_away;
 mod last_items;
+mod limits;
 mod live;
 mod load;
 mod lost_commits;

@@ -1,0 +1,99 @@
+//! Who asks too often, or holds too much.
+
+use reqwest::Method;
+use stockyard::domain::access::Scope;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::access::{key, wanted, with};
+use crate::support::{Answer, Service, World, eventually};
+
+/// Connections of one address.
+const MOST: usize = 3;
+
+/// Asks until that is too often.
+async fn too_often(service: &Service, credential: &str) -> Answer {
+    eventually("it is too often", async || {
+        let answer = with(service, credential, Method::GET, "/api/warehouses", None).await;
+        (answer.status == 429).then_some(answer)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_asks_too_often_is_told_when_to_come_again_and_nobody_else_is() {
+    let world = World::with(|config| {
+        config.access.enabled = true;
+        config.access.refresh_ms = 100;
+        config.http.requests_per_second = 1;
+        config.http.requests_burst = 20;
+    })
+    .await;
+    let service = world.start().await;
+    let mut keys = Vec::new();
+    for name in ["eager", "patient"] {
+        keys.push(key(&world, &service, wanted(name, &[Scope::Read], &[])).await);
+    }
+    let refused = too_often(&service, &keys[0]).await;
+    assert_eq!(refused.header("content-type"), "application/problem+json");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(refused.header("ratelimit"), "\"caller\";r=0;t=1");
+    assert_eq!(refused.header("ratelimit-policy"), "\"caller\";q=20;w=20");
+    let path = "/api/warehouses";
+    let other = with(&service, &keys[1], Method::GET, path, None).await;
+    assert_eq!(other.status, 200, "another caller at the same address");
+    assert!(other.header("ratelimit").starts_with("\"caller\";r="));
+    // Keys that are made up are counted by where they come from.
+    eventually("it is too often", async || {
+        let made_up = format!("Bearer sy_{}", uuid::Uuid::new_v4().simple());
+        let answer = with(&service, &made_up, Method::GET, path, None).await;
+        assert!([401, 429].contains(&answer.status.as_u16()));
+        (answer.status == 429).then_some(())
+    })
+    .await;
+    for probe in ["/livez", "/readyz", "/health"] {
+        assert_eq!(
+            service.get(probe).await.status,
+            200,
+            "{probe} is not counted"
+        );
+    }
+    service.stop().await;
+    world.database.remove().await;
+}
+
+#[tokio::test]
+async fn one_address_holds_so_many_connections() {
+    let world = World::with(|config| config.http.connections_per_address_max = MOST).await;
+    let service = world.start().await;
+    let address = service.base.trim_start_matches("http://").to_owned();
+    // The client that asked until it was ready may hold some of them for a while.
+    let mut held = Vec::new();
+    eventually("it is full", async || match answered(&address).await {
+        Some(connection) => {
+            held.push(connection);
+            assert!(held.len() <= MOST, "more than are allowed");
+            None
+        }
+        None => Some(()),
+    })
+    .await;
+    assert!(!held.is_empty());
+    held.clear();
+    eventually("there is room again", async || answered(&address).await).await;
+    service.stop().await;
+    world.database.remove().await;
+}
+
+/// A connection on which something is answered; `None` if it is closed instead.
+async fn answered(address: &str) -> Option<TcpStream> {
+    let mut connection = TcpStream::connect(address).await.ok()?;
+    let asked = connection.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n");
+    asked.await.ok()?;
+    let mut answer = [0; 12];
+    connection.read_exact(&mut answer).await.ok()?;
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    Some(connection)
+}
