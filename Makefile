@@ -1,12 +1,11 @@
 # What one does with Stockyard, a line each: make help. The work is in scripts/.
 
 SHELL := bash
-# How the service is built for the trial stack: quick (to build) or release (quick to run).
-PROFILE ?= quick
 # Which load test.
 SCENARIO ?= quick
 # Queries are checked against .sqlx, whatever DATABASE_URL says.
 export SQLX_OFFLINE ?= true
+# How the service is built for the trial stack: quick (to build) or release (quick to run); else as it was last.
 export PROFILE
 
 help: ## this list

@@ -88,6 +88,15 @@ pub(crate) async fn with(
     service.ask(method, path, &headers, body).await
 }
 
+/// Stores a product and warehouses without words of their own.
+async fn put(service: &Service, admin: &str, product: Uuid, warehouses: &[Uuid]) {
+    let paths = warehouses.iter().map(|id| format!("/api/warehouses/{id}"));
+    for path in paths.chain([format!("/api/products/{product}")]) {
+        let put = with(service, admin, Method::PUT, &path, Some(&json!({}))).await;
+        assert_eq!(put.status, 201, "{put:?}");
+    }
+}
+
 /// An operation of the document.
 struct Operation {
     method: Method,
@@ -169,17 +178,7 @@ async fn every_operation_lets_in_who_may_and_nobody_else() {
     let service = world.start().await;
     let admin = key(&world, &service, wanted("admin", &[Scope::Admin], &[])).await;
     let (mine, foreign, product) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
-    for (path, entry) in [
-        (format!("/api/products/{product}"), json!({"sku": "W-1"})),
-        (format!("/api/warehouses/{mine}"), json!({"code": "MINE"})),
-        (
-            format!("/api/warehouses/{foreign}"),
-            json!({"code": "FOREIGN"}),
-        ),
-    ] {
-        let put = with(&service, &admin, Method::PUT, &path, Some(&entry)).await;
-        assert_eq!(put.status, 201, "{put:?}");
-    }
+    put(&service, &admin, product, &[mine, foreign]).await;
     let reservation = reserved(&service, &admin, foreign, product).await;
     let expired = NewKey {
         expires_at: Some(Timestamp::from_micros(Clock::system().unix_micros() - 1)),
@@ -316,13 +315,7 @@ async fn who_is_limited_works_with_their_own_warehouses() {
     let service = world.start().await;
     let admin = key(&world, &service, wanted("admin", &[Scope::Admin], &[])).await;
     let (mine, foreign, product) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
-    for path in [
-        format!("/api/products/{product}"),
-        format!("/api/warehouses/{mine}"),
-        format!("/api/warehouses/{foreign}"),
-    ] {
-        with(&service, &admin, Method::PUT, &path, Some(&json!({}))).await;
-    }
+    put(&service, &admin, product, &[mine, foreign]).await;
     let restock = about("POST /api/adjustments", foreign, product).unwrap();
     with(
         &service,
@@ -403,12 +396,7 @@ async fn who_did_it_stands_in_the_ledger_and_their_answers_are_their_own() {
     let admin = key(&world, &service, wanted("planner", &[Scope::Admin], &[])).await;
     let shop = key(&world, &service, wanted("shop", &[Scope::Adjust], &[])).await;
     let (warehouse, product) = (Uuid::new_v4(), Uuid::new_v4());
-    for path in [
-        format!("/api/products/{product}"),
-        format!("/api/warehouses/{warehouse}"),
-    ] {
-        with(&service, &admin, Method::PUT, &path, Some(&json!({}))).await;
-    }
+    put(&service, &admin, product, &[warehouse]).await;
     let body = about("POST /api/adjustments", warehouse, product).unwrap();
     let adjust = async |key: &str, said: Option<&str>| {
         let mut headers = vec![("authorization", key), ("idempotency-key", "one")];
@@ -755,12 +743,7 @@ async fn the_dashboard_asks_for_a_key_and_works_with_it() {
     let service = world.start().await;
     let admin = key(&world, &service, wanted("admin", &[Scope::Admin], &[])).await;
     let (warehouse, product) = (Uuid::new_v4(), Uuid::new_v4());
-    for path in [
-        format!("/api/products/{product}"),
-        format!("/api/warehouses/{warehouse}"),
-    ] {
-        with(&service, &admin, Method::PUT, &path, Some(&json!({}))).await;
-    }
+    put(&service, &admin, product, &[warehouse]).await;
     let restock = about("POST /api/adjustments", warehouse, product).unwrap();
     let adjustments = "/api/adjustments";
     with(&service, &admin, Method::POST, adjustments, Some(&restock)).await;
