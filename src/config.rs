@@ -374,7 +374,7 @@ impl Config {
             return Ok(());
         }
         Err(ConfigError::Value {
-            key: "http.listen",
+            key: "http.listen and http.admin_listen",
             must: "on loopback where nobody has to prove who they are: set access.enabled, or access.trust_network if whoever \
                 reaches the service may do everything",
         })
@@ -491,8 +491,10 @@ pub fn is_loopback(address: &str) -> bool {
     let host = address.strip_prefix("http://").unwrap_or_default();
     let host = host.split('/').next().unwrap_or_default();
     let is_of = |name: &str| {
-        host.strip_prefix(name)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+        let port = host
+            .strip_prefix(name)
+            .map(|rest| rest.strip_prefix(':').unwrap_or(rest));
+        port.is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()))
     };
     ["127.0.0.1", "localhost", "[::1]"].into_iter().any(is_of)
 }
@@ -632,6 +634,7 @@ mod tests {
         assert!(!loads("https://id.example", "http://id.example/keys"));
         assert!(loads("http://127.0.0.1:8080", ""));
         assert!(!loads("http://127.0.0.1.id.example", ""));
+        assert!(!loads("http://localhost:x@id.example", ""));
     }
 
     #[test]

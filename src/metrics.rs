@@ -84,6 +84,8 @@ pub struct Metrics {
     pub http_request_seconds: HistogramVec,
     /// Connections open now.
     pub http_connections: IntGauge,
+    /// Connections that were closed at once because their address had as many as it may.
+    pub http_connections_refused_total: IntCounter,
     /// Looks into the cache by tier and result.
     pub cache_lookups_total: IntCounterVec,
     /// Reads that went around the cache because the follower was too far behind to vouch for it.
@@ -213,6 +215,10 @@ impl Metrics {
                 &["handler", "method"],
             )?,
             http_connections: make.gauge("http_connections", "Connections open now")?,
+            http_connections_refused_total: make.counter(
+                "http_connections_refused_total",
+                "Connections closed at once because their address had as many as it may",
+            )?,
             cache_lookups_total: make.counters(
                 "cache_lookups_total",
                 "Looks into the cache by tier and result",

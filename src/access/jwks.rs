@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -137,6 +137,8 @@ pub(super) struct Jwks {
     /// `None`: they were never read.
     known: RwLock<Option<Arc<Known>>>,
     reading: AtomicU64,
+    /// The last time they could not be read.
+    has_failed: AtomicBool,
     /// When they were last asked for, whatever came of it. Who holds it asks.
     asked_at: Mutex<Option<Duration>>,
 }
@@ -157,13 +159,14 @@ impl Jwks {
             clock,
             known: RwLock::default(),
             reading: AtomicU64::new(0),
+            has_failed: AtomicBool::new(false),
             asked_at: Mutex::default(),
         })
     }
 
     /// The keys, read anew if such a signature can be of none that are known; `None` if they were never read.
     pub(super) async fn candidates(
-        &self,
+        self: &Arc<Self>,
         kid: Option<&str>,
         algorithm: Algorithm,
     ) -> Option<Arc<Known>> {
@@ -186,16 +189,29 @@ impl Jwks {
         self.reading.load(Ordering::Acquire)
     }
 
-    /// Reads them anew if that was not tried for so long. One asks, the others wait for the answer.
-    pub(super) async fn refresh(&self, after: Duration) {
+    /// Whether they could not be read when that was last tried.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
+    /// Reads them anew if that was not tried for so long. Who asks may go: it is read to the end.
+    pub(super) async fn refresh(self: &Arc<Self>, after: Duration) {
+        let this = Arc::clone(self);
+        // It cannot panic, and if it did, nothing was read.
+        drop(tokio::spawn(async move { this.read_anew(after).await }).await);
+    }
+
+    /// One asks, the others wait for the answer.
+    async fn read_anew(&self, after: Duration) {
         let mut asked_at = self.asked_at.lock().await;
         let now = self.clock.elapsed();
         if asked_at.is_some_and(|at| now.saturating_sub(at) < after) {
             return;
         }
-        // Before the answer: who asks may be gone by then, and that is no reason to ask more often.
         *asked_at = Some(now);
-        match self.read().await {
+        let read = self.read().await;
+        self.has_failed.store(read.is_err(), Ordering::Release);
+        match read {
             Ok(keys) => {
                 let reading = self.reading() + 1;
                 let known = Some(Arc::new(Known { keys, reading }));

@@ -76,7 +76,7 @@ pub enum TokenError {
     Lacking,
     #[error("The token's sub is no name: 1 to {SUBJECT_CHARS_MAX} printable characters")]
     Subject,
-    /// The issuer's keys were never read.
+    /// The issuer's keys were never read, or this one is new and they cannot be read now.
     #[error("The keys of the token issuer cannot be had now")]
     NoKeys,
 }
@@ -93,7 +93,7 @@ struct Claims {
 /// Verifies tokens.
 #[derive(Debug)]
 pub(super) struct Tokens {
-    jwks: Jwks,
+    jwks: Arc<Jwks>,
     algorithms: Vec<Algorithm>,
     settings: TokenSettings,
     /// By token, and by how often the keys had been read.
@@ -106,7 +106,7 @@ impl Tokens {
         let algorithms = names.filter_map(|name| name.parse().ok()).collect();
         let source = Source::of(&settings.keys, &settings.issuer);
         Ok(Self {
-            jwks: Jwks::new(source, clock)?,
+            jwks: Arc::new(Jwks::new(source, clock)?),
             algorithms,
             settings,
             verified: Cache::builder()
@@ -125,7 +125,10 @@ impl Tokens {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            self.jwks.refresh(Duration::ZERO).await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.jwks.refresh(Duration::ZERO) => {}
+            }
         }
     }
 
@@ -149,6 +152,10 @@ impl Tokens {
         let kid = header.kid.as_deref();
         let known = self.jwks.candidates(kid, header.alg).await;
         let known = known.ok_or(TokenError::NoKeys)?;
+        let has_one = known.keys.iter().any(|key| key.is_for(kid, header.alg));
+        if !has_one && self.jwks.has_failed() {
+            return Err(TokenError::NoKeys);
+        }
         let mut verified = Err(TokenError::Signature);
         for key in known.keys.iter().filter(|key| key.is_for(kid, header.alg)) {
             verified = self.verify(token, header.alg, key);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::Response,
 };
@@ -15,7 +15,7 @@ use axum::{
 use super::{
     Door,
     error::{ApiError, no_such_route, problem},
-    rates::{Asker, Left, Rates},
+    rates::{Asker, Rates},
     rights::{self, LIVE, METRICS, Over, PROBES, Right},
 };
 use crate::{
@@ -102,6 +102,17 @@ pub(super) async fn hide_administration(request: Request, next: Next) -> Respons
     }
 }
 
+/// How a request proves who sent it.
+enum Proof {
+    /// Nobody asks.
+    NotAsked,
+    Missing,
+    Wrong(&'static str),
+    /// A key or a token.
+    Bearer(String),
+    Ticket(String),
+}
+
 /// The layer.
 pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
@@ -110,12 +121,23 @@ pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Ne
     if PROBES.contains(&template) {
         return next.run(Request::from_parts(parts, body)).await;
     }
-    let sender = guard.sender(&parts, template).await;
-    let left = match guard.count(&parts, sender.as_ref().ok()) {
-        Ok(left) => left,
-        Err(refusal) => return *refusal,
+    let right = guard.right(&parts.method, template);
+    let proof = proof(&parts, right, template);
+    // A ticket is looked up in the database and used up by it: who brings one is counted first, by where they come from.
+    let is_ticket = matches!(proof, Proof::Ticket(_));
+    let (left, proved) = if is_ticket {
+        match guard.count(&parts, None) {
+            Ok(left) => (left, guard.prove(proof).await),
+            Err(refusal) => return *refusal,
+        }
+    } else {
+        let proved = guard.prove(proof).await;
+        match guard.count(&parts, proved.as_ref().ok().and_then(Option::as_ref)) {
+            Ok(left) => (left, proved),
+            Err(refusal) => return *refusal,
+        }
     };
-    let mut response = match sender {
+    let mut response = match proved.and_then(|caller| permitted(right, caller)) {
         Ok(sender) => {
             parts.extensions.insert(sender);
             next.run(Request::from_parts(parts, body)).await
@@ -129,46 +151,70 @@ pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Ne
 }
 
 impl Guard {
+    /// What the route asks for of whoever calls it; `Everybody` too where nobody has to prove who they are.
+    fn right(&self, method: &Method, template: &str) -> Right {
+        let is_open =
+            template.is_empty() || self.door == Door::Admin && METRICS.contains(&template);
+        if self.access.is_none() || is_open {
+            Right::Everybody
+        } else {
+            rights::of(method, template)
+        }
+    }
+
+    /// Who sent a request, as far as they were asked.
+    async fn prove(&self, proof: Proof) -> Result<Option<Caller>, Box<Response>> {
+        let Some(access) = &self.access else {
+            return Ok(None);
+        };
+        let proved = match proof {
+            Proof::NotAsked => return Ok(None),
+            Proof::Missing => return Err(unauthorized(None).into()),
+            Proof::Wrong(why) => return Err(problem(StatusCode::BAD_REQUEST, why).into()),
+            Proof::Bearer(credential) => access.caller(&credential).await,
+            Proof::Ticket(ticket) => access.bearer(&ticket).await,
+        };
+        proved.map(Some).map_err(|denied| {
+            let refusal = match denied {
+                Denied::Unavailable | Denied::Token(TokenError::NoKeys) => {
+                    let detail = "Who you are cannot be found out now";
+                    problem(StatusCode::SERVICE_UNAVAILABLE, detail)
+                }
+                denied => unauthorized(Some(&denied)),
+            };
+            refusal.into()
+        })
+    }
+
     /// Counts a request; what its sender has left, or the answer to one that asks too often.
-    fn count(&self, parts: &Parts, sender: Option<&Sender>) -> Result<Option<Left>, Box<Response>> {
+    fn count(&self, parts: &Parts, caller: Option<&Caller>) -> Result<Option<u32>, Box<Response>> {
         let Some(rates) = &self.rates else {
             return Ok(None);
         };
-        let asker = match sender.and_then(Sender::name) {
-            Some(name) => Asker::Principal(Arc::clone(name)),
+        let asker = match caller {
+            Some(caller) => Asker::Principal(Arc::clone(&caller.principal.name)),
             None => rates.network(parts.extensions.get().copied(), &parts.headers),
         };
         let left = rates.count(&asker);
-        left.map(Some).map_err(|left| rates.refusal(left).into())
+        left.map(Some).ok_or_else(|| rates.refusal().into())
     }
+}
 
-    /// Who sent a request, if they may do what it asks for; else the answer to it.
-    async fn sender(&self, parts: &Parts, template: &str) -> Result<Sender, Box<Response>> {
-        let Some(access) = &self.access else {
-            return Ok(Sender::default());
-        };
-        // Nothing is there to be guarded.
-        if template.is_empty() || self.door == Door::Admin && METRICS.contains(&template) {
-            return Ok(Sender::default());
-        }
-        let Right::Has(scope, over) = rights::of(&parts.method, template) else {
-            return Ok(Sender::default());
-        };
-        let ticket = ticket(parts, template);
-        let proved = match (bearer(&parts.headers), ticket) {
-            (Ok(Some(credential)), _) => access.caller(&credential).await,
-            (Ok(None), Some(ticket)) => access.bearer(&ticket).await,
-            (Ok(None), None) => return Err(unauthorized(None).into()),
-            (Err(why), _) => return Err(problem(StatusCode::BAD_REQUEST, why).into()),
-        };
-        let caller = match proved {
-            Ok(caller) => caller,
-            Err(Denied::Unavailable | Denied::Token(TokenError::NoKeys)) => {
-                let detail = "Who you are cannot be found out now";
-                return Err(problem(StatusCode::SERVICE_UNAVAILABLE, detail).into());
-            }
-            Err(denied) => return Err(unauthorized(Some(&denied)).into()),
-        };
+fn proof(parts: &Parts, right: Right, template: &str) -> Proof {
+    if right == Right::Everybody {
+        return Proof::NotAsked;
+    }
+    match (bearer(&parts.headers), ticket(parts, template)) {
+        (Ok(Some(credential)), _) => Proof::Bearer(credential),
+        (Ok(None), Some(ticket)) => Proof::Ticket(ticket),
+        (Ok(None), None) => Proof::Missing,
+        (Err(why), _) => Proof::Wrong(why),
+    }
+}
+
+/// Whoever proved to be somebody, if they may do what the route asks for.
+fn permitted(right: Right, caller: Option<Caller>) -> Result<Sender, Box<Response>> {
+    if let (Right::Has(scope, over), Some(caller)) = (right, &caller) {
         let principal = &caller.principal;
         if !principal.may(scope) {
             return Err(insufficient(scope).into());
@@ -176,8 +222,8 @@ impl Guard {
         if over == Over::All && principal.reach != Reach::All {
             return Err(problem(StatusCode::FORBIDDEN, NOT_ALL_YOURS).into());
         }
-        Ok(Sender(Some(caller)))
     }
+    Ok(Sender(caller))
 }
 
 /// The key or token that a request carries (RFC 6750, 2.1).

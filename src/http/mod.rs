@@ -129,6 +129,9 @@ pub fn routes(context: Context, settings: &Settings, door: Door) -> Router {
         rates: rates.map(|rate| Arc::new(Rates::new(rate, context.clock.clone()))),
         door,
     };
+    let routes = routes
+        .fallback(error::no_such_route)
+        .method_not_allowed_fallback(error::no_such_method);
     let routes = guarded(routes, guard);
     with_layers(routes, metrics, settings).with_state(context)
 }
@@ -244,10 +247,7 @@ fn with_layers<S: Clone + Send + Sync + 'static>(
         body_bytes_max: settings.body_bytes_max,
         metrics: Arc::new(metrics),
     };
-    routes
-        .fallback(error::no_such_route)
-        .method_not_allowed_fallback(error::no_such_method)
-        .layer(layers)
+    routes.layer(layers)
 }
 
 #[cfg(test)]

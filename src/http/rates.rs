@@ -5,7 +5,7 @@
 //! counted by where they come from, so making credentials up helps nobody.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
     sync::{
         Arc,
@@ -19,9 +19,9 @@ use axum::{
     response::Response,
 };
 use governor::{
-    NotUntil, Quota, RateLimiter,
+    Quota, RateLimiter,
     clock::Clock as Ticking,
-    middleware::{NoOpMiddleware, StateInformationMiddleware, StateSnapshot},
+    middleware::{NoOpMiddleware, StateInformationMiddleware},
     state::keyed::DashMapStateStore,
 };
 
@@ -31,6 +31,8 @@ use crate::clock::Clock;
 pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const FORWARDED_FOR: &str = "x-forwarded-for";
+/// A second brings at least one more.
+const MORE_AFTER_SECONDS: u64 = 1;
 /// So often it is looked which callers have not asked for so long that nothing has to be known of them.
 const FORGET_EVERY: u32 = 4_096;
 /// A customer's network in IPv6: whoever has one address of it has all of them.
@@ -78,15 +80,6 @@ pub(super) struct Rates {
     rate: Rate,
     policy: HeaderValue,
     counted: AtomicU32,
-    clock: Elapsed,
-}
-
-/// What somebody has left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Left {
-    requests: u32,
-    /// Until all of them are there again; where none is left, until one is.
-    seconds: u64,
 }
 
 impl Rates {
@@ -96,43 +89,22 @@ impl Rates {
         let policy = format!("\"caller\";q={};w={window}", rate.burst);
         let clock = Elapsed(clock);
         Self {
-            buckets: Unwatched::new(quota, DashMapStateStore::default(), clock.clone())
-                .with_middleware(),
+            buckets: Unwatched::new(quota, DashMapStateStore::default(), clock).with_middleware(),
             rate,
             // Text and numbers.
             policy: HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("")),
             counted: AtomicU32::new(0),
-            clock,
         }
     }
 
-    /// Counts a request; what is left after it, or how long it is too early.
-    pub(super) fn count(&self, asker: &Asker) -> Result<Left, Left> {
+    /// Counts a request: how many are left after it, or `None` if it is too early.
+    pub(super) fn count(&self, asker: &Asker) -> Option<u32> {
         let before = self.counted.fetch_add(1, Ordering::Relaxed);
         if before.is_multiple_of(FORGET_EVERY) {
             self.buckets.retain_recent();
         }
-        match self.buckets.check_key(asker) {
-            Ok(state) => Ok(self.left(&state)),
-            Err(too_early) => Err(self.wait(&too_early)),
-        }
-    }
-
-    fn left(&self, state: &StateSnapshot) -> Left {
-        let requests = state.remaining_burst_capacity();
-        let used = self.rate.burst.get().saturating_sub(requests);
-        Left {
-            requests,
-            seconds: used.div_ceil(self.rate.requests_per_second.get()).into(),
-        }
-    }
-
-    fn wait(&self, too_early: &NotUntil<Duration>) -> Left {
-        let wait = too_early.wait_time_from(self.clock.now());
-        Left {
-            requests: 0,
-            seconds: wait.as_secs() + u64::from(wait.subsec_nanos() > 0),
-        }
+        let state = self.buckets.check_key(asker).ok()?;
+        Some(state.remaining_burst_capacity())
     }
 
     /// Where a request comes from that nobody proved to be theirs: what the last proxy says that is trusted, else the peer.
@@ -144,10 +116,7 @@ impl Rates {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.rsplit(','));
         while self.rate.trusted_proxies.contains(&address) {
-            let Some(hop) = hops
-                .next()
-                .and_then(|hop| hop.trim().parse::<IpAddr>().ok())
-            else {
+            let Some(hop) = hops.next().and_then(hop_address) else {
                 break;
             };
             address = hop.to_canonical();
@@ -155,9 +124,9 @@ impl Rates {
         Asker::Network(network(address))
     }
 
-    /// Tells what is left.
-    pub(super) fn tell(&self, left: Left, response: &mut Response) {
-        let told = format!("\"caller\";r={};t={}", left.requests, left.seconds);
+    /// Tells how many are left.
+    pub(super) fn tell(&self, left: u32, response: &mut Response) {
+        let told = format!("\"caller\";r={left};t={MORE_AFTER_SECONDS}");
         let headers = response.headers_mut();
         headers.insert(RATE_LIMIT_POLICY, self.policy.clone());
         if let Ok(told) = HeaderValue::from_str(&told) {
@@ -166,16 +135,25 @@ impl Rates {
     }
 
     /// The answer to who asks too often.
-    pub(super) fn refusal(&self, left: Left) -> Response {
+    pub(super) fn refusal(&self) -> Response {
         let mut response = problem(StatusCode::TOO_MANY_REQUESTS, "Too many requests");
         let headers = response.headers_mut();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(left.seconds));
-        self.tell(left, &mut response);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(MORE_AFTER_SECONDS));
+        self.tell(0, &mut response);
         response
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
+/// With or without a port, and in brackets: proxies write all of these.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let hop = hop.trim();
+    let with_port = || Some(hop.parse::<SocketAddr>().ok()?.ip());
+    let in_brackets = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    hop.parse().ok().or_else(with_port).or_else(in_brackets)
+}
+
+/// What one customer has: an address, in IPv6 a /64.
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => {
@@ -198,30 +176,24 @@ mod tests {
         Rates::new(rate, clock.clone())
     }
 
-    fn left(requests: u32, seconds: u64) -> Left {
-        Left { requests, seconds }
-    }
-
     #[test]
     fn what_is_left_and_when_it_comes_again_is_exact() {
         let clock = Clock::manual();
         let rates = rates(&clock);
         let shop = Asker::Principal("shop".into());
-        assert_eq!(rates.count(&shop), Ok(left(2, 1)));
-        assert_eq!(rates.count(&shop), Ok(left(1, 1)));
-        assert_eq!(rates.count(&shop), Ok(left(0, 2)));
-        assert_eq!(rates.count(&shop), Err(left(0, 1)));
+        let left = [(); 4].map(|()| rates.count(&shop));
+        assert_eq!(left, [Some(2), Some(1), Some(0), None]);
         let other = Asker::Principal("other".into());
-        assert_eq!(rates.count(&other), Ok(left(2, 1)), "another's bucket");
+        assert_eq!(rates.count(&other), Some(2), "another's bucket");
         clock.advance(Duration::from_millis(499));
-        assert_eq!(rates.count(&shop), Err(left(0, 1)));
+        assert_eq!(rates.count(&shop), None);
         clock.advance(Duration::from_millis(1));
-        assert_eq!(rates.count(&shop), Ok(left(0, 2)));
+        assert_eq!(rates.count(&shop), Some(0));
         clock.advance(Duration::from_mins(1));
-        assert_eq!(rates.count(&shop), Ok(left(2, 1)), "no more than a burst");
-        let refused = rates.refusal(left(0, 7));
-        assert_eq!(refused.headers()["retry-after"], "7");
-        assert_eq!(refused.headers()["ratelimit"], "\"caller\";r=0;t=7");
+        assert_eq!(rates.count(&shop), Some(2), "no more than a burst");
+        let refused = rates.refusal();
+        assert_eq!(refused.headers()["retry-after"], "1");
+        assert_eq!(refused.headers()["ratelimit"], "\"caller\";r=0;t=1");
         assert_eq!(refused.headers()["ratelimit-policy"], "\"caller\";q=3;w=2");
     }
 
@@ -252,6 +224,8 @@ mod tests {
             from("10.0.0.1", &["203.0.113.9", "198.51.100.1"]),
             "198.51.100.1"
         );
+        assert_eq!(from("10.0.0.1", &["198.51.100.1:51234"]), "198.51.100.1");
+        assert_eq!(from("10.0.0.1", &["[2001:db8::1]:443"]), "2001:db8::");
         assert_eq!(from("10.0.0.1", &["nonsense"]), "10.0.0.1");
         assert_eq!(from("::ffff:192.0.2.7", &[]), "192.0.2.7");
         assert_eq!(from("2001:db8:1:2:3:4:5:6", &[]), "2001:db8:1:2::");

@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::{
-    rates::Peer,
+    rates::{Peer, network},
     wire::{Room, Wire},
 };
 use crate::metrics::Metrics;
@@ -53,7 +53,7 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot listen on {address}: {error}; another address can be given as http.listen (STOCKYARD__HTTP__LISTEN)"
+    "cannot listen on {address}: {error}; another address can be given as http.listen (STOCKYARD__HTTP__LISTEN) or http.admin_listen"
 )]
 pub struct ServerError {
     address: SocketAddr,
@@ -106,13 +106,13 @@ pub async fn run(
     drop(timeout(limits.drain_timeout, open.wait()).await);
 }
 
-/// How many connections each address has.
+/// How many connections each network has.
 #[derive(Clone, Debug, Default)]
 struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
-/// A connection's place among those of its address, given back when it is dropped.
+/// A connection's place among those of its network, given back when it is dropped.
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     addresses: Addresses,
     address: IpAddr,
 }
@@ -165,9 +165,11 @@ impl Acceptor {
                 Ok((stream, peer)) => {
                     let address = peer.ip().to_canonical();
                     let most = self.limits.connections_per_address_max;
-                    // One that has too many finds it closed, and no other notices.
-                    if let Some(place) = self.addresses.place(address, most) {
-                        self.serve(stream, address, (permit, place));
+                    // Who has too many finds it closed, and nobody else notices.
+                    if let Some(place) = self.addresses.place(network(address), most) {
+                        self.serve(stream, address, place, permit);
+                    } else {
+                        self.metrics.http_connections_refused_total.inc();
                     }
                 }
                 Err(error) => {
@@ -178,10 +180,16 @@ impl Acceptor {
         }
     }
 
-    fn serve(&self, stream: TcpStream, address: IpAddr, places: (OwnedSemaphorePermit, Place)) {
+    fn serve(
+        &self,
+        stream: TcpStream,
+        address: IpAddr,
+        place: Place,
+        permit: OwnedSemaphorePermit,
+    ) {
         let peer = self.limits.tells_peers.then_some(Peer(address));
         let (room, routes) = (Room::default(), self.routes.clone());
-        let wire = Wire::new(stream, room.clone());
+        let wire = Wire::new(stream, room.clone(), place);
         let answer = service_fn(move |mut request: Request<Incoming>| {
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
@@ -213,7 +221,7 @@ impl Acceptor {
                 tracing::debug!(%error, "a connection ended early");
             }
             open.dec();
-            drop(places);
+            drop(permit);
         });
     }
 }

@@ -25,6 +25,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::server::Place;
+
 /// What the kernel takes for a client that does not read, in bytes (Linux doubles it for its own needs).
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// And when it is to be closed: what the library holds to write, and a close frame.
@@ -60,6 +62,8 @@ impl Room {
 pub(super) struct Wire {
     stream: TcpStream,
     room: Room,
+    /// Among the connections of its address: an upgraded one keeps it.
+    _place: Place,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
     /// What goes out in place of a bare answer, and how much of it has.
@@ -78,13 +82,14 @@ struct Instead {
 const BARE_HEAD_MAX: usize = 256;
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, room: Room) -> Self {
+    pub(super) fn new(stream: TcpStream, room: Room, place: Place) -> Self {
         // Answers are small and written whole: waiting for more to send only delays them.
         drop(stream.set_nodelay(true));
         drop(SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES));
         Self {
             stream,
             room,
+            _place: place,
             stalled: None,
             instead: None,
         }

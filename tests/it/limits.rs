@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::access::{key, wanted, with};
-use crate::support::{Answer, Service, World, eventually};
+use crate::support::{Answer, Service, World, eventually, live::LiveClient};
 
 /// Connections of one address.
 const MOST: usize = 3;
@@ -81,7 +81,23 @@ async fn one_address_holds_so_many_connections() {
     })
     .await;
     assert!(!held.is_empty());
+    // A socket keeps its place.
     held.clear();
+    let mut sockets = Vec::new();
+    eventually(
+        "it is full of sockets",
+        async || match LiveClient::try_connect(&service, "").await {
+            Ok(socket) => {
+                sockets.push(socket);
+                assert!(sockets.len() <= MOST, "more than are allowed");
+                None
+            }
+            Err(_) => (sockets.len() == MOST).then_some(()),
+        },
+    )
+    .await;
+    assert!(answered(&address).await.is_none());
+    drop(sockets);
     eventually("there is room again", async || answered(&address).await).await;
     service.stop().await;
     world.database.remove().await;
