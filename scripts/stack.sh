@@ -25,7 +25,8 @@ export STOCKYARD_PORT=${STOCKYARD_PORT:-8000} GRAFANA_PORT=${GRAFANA_PORT:-3000}
 export PROMETHEUS_PORT=${PROMETHEUS_PORT:-9090} ALERTMANAGER_PORT=${ALERTMANAGER_PORT:-9093}
 export KAFKA_PORT=${KAFKA_PORT:-9092} POSTGRES_PORT=${POSTGRES_PORT:-5432} REDIS_PORT=${REDIS_PORT:-6379}
 # What it was started with it goes on with, until it is said anew.
-export PROFILE=${PROFILE:-$(cat "$base/run/profile" 2>/dev/null || echo quick)}
+PROFILE=${PROFILE:-$(cat "$base/run/profile" 2>/dev/null || echo quick)}
+export PROFILE
 case $PROFILE in dev | test) profile_folder=debug ;; *) profile_folder=$PROFILE ;; esac
 binary=${CARGO_TARGET_DIR:-$checkout/target}/$profile_folder/stockyard
 service=http://127.0.0.1:$STOCKYARD_PORT
