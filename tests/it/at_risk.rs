@@ -12,7 +12,7 @@ use stockyard::{
 use uuid::Uuid;
 
 use crate::support::{
-    Service, World, is_long,
+    Service, World, eventually, is_long,
     live::{LiveClient, Picture},
     messages::Move,
     reserved::{End, Reserved},
@@ -162,7 +162,12 @@ async fn a_late_departure_puts_the_newest_at_risk_and_an_arrival_heals_them() {
         writer.count(&alerts("reservation_healed")).await,
     ];
     assert_eq!(told, [4, 2]);
-    let totals = writer.get("/summary").await.body;
+    let newest = world.newest_version().await;
+    let totals = eventually("totals of now", async || {
+        let totals = writer.get("/summary").await.body;
+        (totals["version"].as_i64() >= Some(newest)).then_some(totals)
+    })
+    .await;
     assert_eq!(totals["reservations"], 2);
     let shown = r#"warehouse_reservations{state="at_risk"}"#;
     assert_eq!(totals["reservations_at_risk"], writer.count(shown).await);
