@@ -9,17 +9,9 @@ set -euo pipefail
 cd "$checkout"
 
 tool=$home/tools/api-check
-requirements=$checkout/tests/api/requirements.txt
-if ! cmp -s "$requirements" "$tool/requirements.txt"; then
-    rm -rf "$tool"
-    mkdir -p "$home/tools"
-    if python3 -m venv "$tool" 2>/dev/null && "$tool/bin/pip" install --quiet --requirement "$requirements"; then
-        cp "$requirements" "$tool/requirements.txt"
-    else
-        rm -rf "$tool"
-        say "skipped: there is no Python 3 with venv, or its packages cannot be fetched"
-        exit 0
-    fi
+if ! python_tool "$tool" "$checkout/tests/api/requirements.txt"; then
+    say "skipped: there is no Python 3 with venv, or its packages cannot be fetched"
+    exit 0
 fi
 
 export SQLX_OFFLINE=true

@@ -6,17 +6,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/servers.sh"
 
 peer=$home/tools/peer
-requirements=$checkout/benches/peer/requirements.txt
-if ! cmp -s "$requirements" "$peer/requirements.txt"; then
-    rm -rf "$peer"
-    mkdir -p "$home/tools"
-    if python3 -m venv "$peer" 2>/dev/null && "$peer/bin/pip" install --quiet --requirement "$requirements"; then
-        cp "$requirements" "$peer/requirements.txt"
-    else
-        say "no Python 3 with venv and the peer's packages: measuring without the peer"
-        rm -rf "$peer"
-    fi
-fi
+python_tool "$peer" "$checkout/benches/peer/requirements.txt" ||
+    say "no Python 3 with venv and the peer's packages: measuring without the peer"
 [ ! -d "$peer" ] || export STOCKYARD_BENCH_PYTHON=$peer/bin/python
 cd "$checkout"
 export STOCKYARD_FULL_SIZE=1 SQLX_OFFLINE=true

@@ -10,17 +10,9 @@ set -euo pipefail
 version=v5.7.1
 asyncapi=6.11.1
 tool=$home/tools/deploy-check
-requirements=$checkout/tests/deploy/requirements.txt
-if ! cmp -s "$requirements" "$tool/requirements.txt"; then
-    rm -rf "$tool"
-    mkdir -p "$home/tools"
-    if python3 -m venv "$tool" 2>/dev/null && "$tool/bin/pip" install --quiet --requirement "$requirements"; then
-        cp "$requirements" "$tool/requirements.txt"
-    else
-        rm -rf "$tool"
-        say "skipped: there is no Python 3 with venv, or its packages cannot be fetched"
-        exit 0
-    fi
+if ! python_tool "$tool" "$checkout/tests/deploy/requirements.txt"; then
+    say "skipped: there is no Python 3 with venv, or its packages cannot be fetched"
+    exit 0
 fi
 
 # Sets `kustomize` to what renders a folder; empty where there is nothing.

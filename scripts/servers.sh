@@ -352,6 +352,20 @@ fetch_alertmanager() {
     alertmanager=$unpacked
 }
 
+# python_tool <folder> <requirements>: a virtual environment with these packages, made anew when they are others. Fails, and leaves no
+# folder, where there is no Python 3 that can make one or they cannot be fetched.
+python_tool() {
+    ! cmp -s "$2" "$1/requirements.txt" || return 0
+    rm -rf "$1"
+    mkdir -p "${1%/*}"
+    if python3 -m venv "$1" 2>/dev/null && "$1/bin/pip" install --quiet --requirement "$2"; then
+        cp "$2" "$1/requirements.txt"
+    else
+        rm -rf "$1"
+        return 1
+    fi
+}
+
 # A browser for the tests of the pages: one on the PATH, or the distribution's. Empty where there is none.
 find_chromium() {
     local name

@@ -156,7 +156,7 @@ pub async fn serve(config: &Config, parts: Parts) -> Result<(), AppError> {
 }
 
 /// Where a process is asked.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Listeners {
     pub open: Vec<TcpListener>,
     /// Only for those who run the service; none: all of it is at the others.
@@ -382,7 +382,7 @@ fn access_settings(config: &Config) -> access::Settings {
     access::Settings {
         refresh_every: millis(access.refresh_ms),
         ticket_lasts: Duration::from_secs(access.ticket_seconds),
-        tokens: (!tokens.issuer.is_empty()).then(|| TokenSettings {
+        tokens: tokens.are_taken().then(|| TokenSettings {
             issuer: tokens.issuer.clone(),
             audience: tokens.audience.clone(),
             algorithms: tokens.algorithms.clone(),

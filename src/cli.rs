@@ -207,7 +207,7 @@ pub enum DlqCommand {
 pub enum KeyCommand {
     /// Make a key and print it, this once: only its hash is kept.
     Create {
-        /// Whose it is: what the ledger says of what is done with it. Up to 100 characters, without a colon.
+        /// Whose it is: what the ledger says of what is done with it. Up to 100 characters, without colons and parentheses.
         name: String,
         /// What it may do; may be given more than once, or as a list with commas.
         #[arg(long = "scope", value_name = "SCOPE", value_parser = scope, required = true, value_delimiter = ',')]

@@ -84,7 +84,8 @@ impl Tokens {
         "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
     ];
 
-    fn are_taken(&self) -> bool {
+    /// Whether there is an issuer whose tokens are taken.
+    pub fn are_taken(&self) -> bool {
         !self.issuer.is_empty()
     }
 

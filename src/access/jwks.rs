@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -136,7 +136,6 @@ pub(super) struct Jwks {
     clock: Clock,
     /// `None`: they were never read.
     known: RwLock<Option<Arc<Known>>>,
-    reading: AtomicU64,
     /// The last time they could not be read.
     has_failed: AtomicBool,
     /// When they were last asked for, whatever came of it. Who holds it asks.
@@ -158,13 +157,13 @@ impl Jwks {
             client: (!is_file).then(client).transpose()?,
             clock,
             known: RwLock::default(),
-            reading: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
             asked_at: Mutex::default(),
         })
     }
 
-    /// The keys, read anew if such a signature can be of none that are known; `None` if they were never read.
+    /// The keys, read anew if such a signature can be of none that are known; `None` if they were never read, or it can still be of
+    /// none and they could not be read.
     pub(super) async fn candidates(
         self: &Arc<Self>,
         kid: Option<&str>,
@@ -176,7 +175,9 @@ impl Jwks {
             return known;
         }
         self.refresh(UNKNOWN_AGAIN_AFTER).await;
-        self.known()
+        let is_trusted =
+            |known: &Arc<Known>| has_one(known) || !self.has_failed.load(Ordering::Acquire);
+        self.known().filter(is_trusted)
     }
 
     fn known(&self) -> Option<Arc<Known>> {
@@ -186,12 +187,7 @@ impl Jwks {
 
     /// How often they have been read.
     pub(super) fn reading(&self) -> u64 {
-        self.reading.load(Ordering::Acquire)
-    }
-
-    /// Whether they could not be read when that was last tried.
-    pub(super) fn has_failed(&self) -> bool {
-        self.has_failed.load(Ordering::Acquire)
+        self.known().map_or(0, |known| known.reading)
     }
 
     /// Reads them anew if that was not tried for so long. Who asks may go: it is read to the end.
@@ -216,7 +212,6 @@ impl Jwks {
                 let reading = self.reading() + 1;
                 let known = Some(Arc::new(Known { keys, reading }));
                 *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
-                self.reading.store(reading, Ordering::Release);
             }
             Err(error) => tracing::warn!(%error, "the keys of the token issuer cannot be read"),
         }

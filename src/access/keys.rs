@@ -51,7 +51,7 @@ impl fmt::Debug for Secret {
 }
 
 /// Whether this is a key, and not a token.
-pub fn is_key(credential: &str) -> bool {
+pub(super) fn is_key(credential: &str) -> bool {
     credential.starts_with(KEY_PREFIX)
 }
 

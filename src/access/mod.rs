@@ -28,13 +28,15 @@ use crate::{
         access::{Hash, Ticket},
     },
 };
-use keys::{Key, Keys, is_ticket};
-pub use keys::{Secret, is_key};
+pub use keys::Secret;
+use keys::{Keys, is_key, is_ticket};
 use tokens::Tokens;
 pub use tokens::{TokenError, TokenSettings};
 
 /// Most tickets that are looked up at once, of the connections that all reads have.
 const TICKETS_AT_ONCE: usize = 2;
+/// Longest somebody sleeps until a time: the clock may be set meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What proving needs to be told.
 #[derive(Clone, Debug)]
@@ -92,7 +94,6 @@ impl Caller {
             let Some(at) = self.principal.expires_at else {
                 return std::future::pending().await;
             };
-            // A clock may be set while somebody sleeps.
             while let Some(left) = left_until(at, &clock) {
                 tokio::time::sleep(left.min(LOOK_AGAIN)).await;
             }
@@ -103,8 +104,6 @@ impl Caller {
         }
     }
 }
-
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 fn left_until(at: Timestamp, clock: &Clock) -> Option<Duration> {
     let left = at.micros() - clock.unix_micros();
@@ -149,7 +148,9 @@ impl Access {
             }
             match self.store.in_time(self.store.api_keys()).await {
                 Ok(read) => {
-                    self.take(read);
+                    let keys = self.keys.write();
+                    keys.unwrap_or_else(PoisonError::into_inner)
+                        .become_those(read);
                     if std::mem::take(&mut has_failed) {
                         tracing::info!("the keys can be read again");
                     }
@@ -163,18 +164,10 @@ impl Access {
         }
     }
 
-    fn take(&self, read: Vec<(Hash, Arc<Principal>)>) {
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        keys.become_those(read);
-    }
-
     /// Who sent this key or token.
     pub async fn caller(&self, credential: &str) -> Result<Caller, Denied> {
         let caller = if is_key(credential) {
-            let hash = hash(credential);
-            let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-            let known = keys.find(&hash).map(|key| caller_of(key, hash));
-            known.ok_or_else(|| keys.refusal())?
+            self.of_key(hash(credential))?
         } else {
             let tokens = self.tokens.as_ref().ok_or(Denied::UnknownKey)?;
             of_token(tokens.principal(credential).await?)
@@ -212,13 +205,19 @@ impl Access {
         let ticket = taken.ok_or(Denied::NoTicket)?;
         let caller = match ticket.key {
             None => of_token(Arc::new(ticket.principal)),
-            Some(hash) => {
-                let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-                let known = keys.find(&hash).map(|key| caller_of(key, hash));
-                known.ok_or_else(|| keys.refusal())?
-            }
+            Some(hash) => self.of_key(hash)?,
         };
         self.is_current(caller)
+    }
+
+    fn of_key(&self, hash: Hash) -> Result<Caller, Denied> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let key = keys.find(&hash).ok_or_else(|| keys.refusal())?;
+        Ok(Caller {
+            principal: Arc::clone(&key.principal),
+            key: Some(hash),
+            revoked: key.revoked.clone(),
+        })
     }
 
     fn is_current(&self, caller: Caller) -> Result<Caller, Denied> {
@@ -227,14 +226,6 @@ impl Access {
             return Err(Denied::Expired);
         }
         Ok(caller)
-    }
-}
-
-fn caller_of(key: &Key, hash: Hash) -> Caller {
-    Caller {
-        principal: Arc::clone(&key.principal),
-        key: Some(hash),
-        revoked: key.revoked.clone(),
     }
 }
 

@@ -239,9 +239,10 @@ impl<S: Sync> FromRequestParts<S> for Visit {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Ok(sender) = Sender::from_request_parts(parts, state).await;
         Ok(Self {
             origin: parts.headers.get(header::ORIGIN).cloned(),
-            sender: parts.extensions.get().cloned().unwrap_or_default(),
+            sender,
             // A connection that is not served by this process's own loop has none.
             room: parts.extensions.get::<Room>().cloned().unwrap_or_default(),
             handshake: Handshake::from_request_parts(parts, state).await?,

@@ -127,12 +127,8 @@ const RIGHTS: [(&str, Scope, Over); 52] = [
     ("GET /metrics/", Scope::Admin, Over::All),
 ];
 
-/// How the process is (a load balancer has no key), and files that are the same for everybody.
-const FOR_EVERYBODY: [&str; 10] = [
-    "/livez",
-    "/readyz",
-    "/health",
-    "/health/",
+/// Files that are the same for everybody.
+const FILES: [&str; 6] = [
     "/",
     "/dashboard/{name}",
     "/openapi.json",
@@ -141,7 +137,7 @@ const FOR_EVERYBODY: [&str; 10] = [
     "/docs/{*rest}",
 ];
 
-/// What load balancers ask for, often and from one address.
+/// What load balancers ask for, which have no key, often and from one address.
 pub(super) const PROBES: [&str; 4] = ["/livez", "/readyz", "/health", "/health/"];
 
 /// What Prometheus asks for, which has no key where only those come who run the service.
@@ -154,7 +150,7 @@ pub(super) fn of(method: &Method, template: &str) -> Right {
     } else {
         method
     };
-    if method == Method::GET && FOR_EVERYBODY.contains(&template) {
+    if method == Method::GET && (PROBES.contains(&template) || FILES.contains(&template)) {
         return Right::Everybody;
     }
     let is_it = |(route, ..): &&(&str, Scope, Over)| {

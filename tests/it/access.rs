@@ -26,7 +26,7 @@ use crate::support::{
     Answer, Service, TestDatabase, World,
     browser::Browser,
     deadline, eventually,
-    live::LiveClient,
+    live::{LiveClient, UPGRADE},
     proxy::{Proxy, Way},
 };
 
@@ -157,14 +157,6 @@ fn about(operation: &str, warehouse: Uuid, product: Uuid) -> Option<Value> {
     })
 }
 
-/// What live connections ask for in addition.
-const UPGRADE: [(&str, &str); 4] = [
-    ("connection", "upgrade"),
-    ("upgrade", "websocket"),
-    ("sec-websocket-version", "13"),
-    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-];
-
 /// Of no warehouse's stock: names, and what lets its owner do no more than before.
 const OF_NO_WAREHOUSE: [&str; 3] = [
     "GET /api/products",
@@ -284,18 +276,17 @@ async fn every_operation_lets_in_who_may_and_nobody_else() {
     world.database.remove().await;
 }
 
+/// Puts a unit more there.
+async fn restock(service: &Service, admin: &str, warehouse: Uuid, product: Uuid) {
+    let path = "/api/adjustments";
+    let body = about("POST /api/adjustments", warehouse, product);
+    let stocked = with(service, admin, Method::POST, path, body.as_ref()).await;
+    assert_eq!(stocked.status, 201, "{stocked:?}");
+}
+
 /// A reservation in that warehouse.
 async fn reserved(service: &Service, admin: &str, warehouse: Uuid, product: Uuid) -> Uuid {
-    let restock = about("POST /api/adjustments", warehouse, product).unwrap();
-    let stocked = with(
-        service,
-        admin,
-        Method::POST,
-        "/api/adjustments",
-        Some(&restock),
-    )
-    .await;
-    assert_eq!(stocked.status, 201, "{stocked:?}");
+    restock(service, admin, warehouse, product).await;
     let body = about("POST /api/reservations", warehouse, product).unwrap();
     let made = with(
         service,
@@ -316,15 +307,7 @@ async fn who_is_limited_works_with_their_own_warehouses() {
     let admin = key(&world, &service, wanted("admin", &[Scope::Admin], &[])).await;
     let (mine, foreign, product) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
     put(&service, &admin, product, &[mine, foreign]).await;
-    let restock = about("POST /api/adjustments", foreign, product).unwrap();
-    with(
-        &service,
-        &admin,
-        Method::POST,
-        "/api/adjustments",
-        Some(&restock),
-    )
-    .await;
+    restock(&service, &admin, foreign, product).await;
     let limited = key(&world, &service, wanted("mine", &Scope::ALL[..3], &[mine])).await;
     let by_me = async |method, path: &str, body: Option<&Value>| {
         with(&service, &limited, method, path, body).await
@@ -362,23 +345,8 @@ async fn who_is_limited_works_with_their_own_warehouses() {
         (&json!(3), &json!({mine.to_string(): 3}))
     );
     assert_eq!(told["levels"].as_array().unwrap().len(), 1, "{told}");
-    with(
-        &service,
-        &admin,
-        Method::POST,
-        "/api/adjustments",
-        Some(&restock),
-    )
-    .await;
-    let restock = about("POST /api/adjustments", mine, product).unwrap();
-    with(
-        &service,
-        &admin,
-        Method::POST,
-        "/api/adjustments",
-        Some(&restock),
-    )
-    .await;
+    restock(&service, &admin, foreign, product).await;
+    restock(&service, &admin, mine, product).await;
     let update = client.hear("update").await;
     assert_eq!(
         update["data"]["warehouse_id"],
@@ -744,9 +712,7 @@ async fn the_dashboard_asks_for_a_key_and_works_with_it() {
     let admin = key(&world, &service, wanted("admin", &[Scope::Admin], &[])).await;
     let (warehouse, product) = (Uuid::new_v4(), Uuid::new_v4());
     put(&service, &admin, product, &[warehouse]).await;
-    let restock = about("POST /api/adjustments", warehouse, product).unwrap();
-    let adjustments = "/api/adjustments";
-    with(&service, &admin, Method::POST, adjustments, Some(&restock)).await;
+    restock(&service, &admin, warehouse, product).await;
     let reader = key(&world, &service, wanted("page", &[Scope::Read], &[])).await;
 
     let mut page = Browser::start(1440, 900).await;

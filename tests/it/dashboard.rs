@@ -1,6 +1,6 @@
 //! Every query of every panel returns data from a real Prometheus that has scraped a fed service.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -62,18 +62,7 @@ async fn every_panel_shows_something() {
         format!("global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [alerts.yml]\nscrape_configs: [{{ job_name: stockyard, static_configs: [{{ targets: ['{target}'] }}] }}]\n"),
     )
     .unwrap();
-    let mut command = Command::new(server("STOCKYARD_TEST_PROMETHEUS"));
-    command
-        .arg(format!(
-            "--config.file={}",
-            directory.join("prometheus.yml").display()
-        ))
-        .arg(format!(
-            "--storage.tsdb.path={}",
-            directory.join("data").display()
-        ))
-        .arg(format!("--web.listen-address=127.0.0.1:{port}"));
-    let prometheus = Process::start(&mut command);
+    let prometheus = Process::prometheus(&server("STOCKYARD_TEST_PROMETHEUS"), port, &directory);
 
     // Some of everything, until every query has an answer.
     let client = reqwest::Client::builder()

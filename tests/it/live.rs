@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::support::{
     Service, TestDatabase, World, eventually, is_long,
-    live::{LiveClient, Model, Picture, version},
+    live::{LiveClient, Model, Picture, UPGRADE, version},
     messages::Move,
     own::OwnServer,
     stream::{mixed, seed},
@@ -296,13 +296,7 @@ async fn a_request_that_has_no_meaning_is_refused() {
         );
     }
     let foreign = [("origin", "https://elsewhere.example")];
-    let upgrade = [
-        ("connection", "upgrade"),
-        ("upgrade", "websocket"),
-        ("sec-websocket-version", "13"),
-        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-    ];
-    let headers = [foreign.as_slice(), upgrade.as_slice()].concat();
+    let headers = [foreign.as_slice(), UPGRADE.as_slice()].concat();
     assert_eq!(service.get_with("/ws", &headers).await.status, 403);
     assert_eq!(service.get("/ws").await.status, 400);
 

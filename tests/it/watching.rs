@@ -192,18 +192,7 @@ async fn what_fires_reaches_alertmanager() {
     let rules = fs::read_to_string(RULES).unwrap();
     let rules = rules.replace("for: 1m", "for: 1s");
     fs::write(directory.join(RULES), rules).unwrap();
-    let mut command = Command::new(prometheus);
-    command
-        .arg(format!(
-            "--config.file={}",
-            directory.join("prometheus.yml").display()
-        ))
-        .arg(format!(
-            "--storage.tsdb.path={}",
-            directory.join("data").display()
-        ))
-        .arg(format!("--web.listen-address=127.0.0.1:{to_ask}"));
-    let prometheus = Process::start(&mut command);
+    let prometheus = Process::prometheus(&prometheus, to_ask, &directory);
 
     let client = reqwest::Client::builder()
         .timeout(Duration::from_secs(10))

@@ -21,6 +21,14 @@ use super::{Service, World};
 /// Longest a client waits for a frame: heartbeats come more often.
 const FRAME_MAX: Duration = Duration::from_secs(30);
 
+/// What a request for a WebSocket has in its head (RFC 6455, 1.3).
+pub const UPGRADE: [(&str, &str); 4] = [
+    ("connection", "upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
 /// What stands of a key: on hand, reserved, revision.
 pub type State = (i64, i64, i64);
 /// By warehouse and product.

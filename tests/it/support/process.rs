@@ -26,6 +26,18 @@ impl Process {
         Self(child.spawn().expect("a process"))
     }
 
+    /// Prometheus with the configuration in that folder, where it keeps its data as well.
+    pub fn prometheus(program: &str, port: u16, folder: &Path) -> Self {
+        let configuration = folder.join("prometheus.yml");
+        let data = folder.join("data");
+        let mut command = Command::new(program);
+        command
+            .arg(format!("--config.file={}", configuration.display()))
+            .arg(format!("--storage.tsdb.path={}", data.display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        Self::start(&mut command)
+    }
+
     pub fn id(&self) -> u32 {
         self.0.id()
     }
