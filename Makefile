@@ -62,6 +62,9 @@ api-check: ## try the API against its own document (ARGS="--seed=1 --max-example
 deploy-check: ## what runs in Kubernetes against its schemas, and asyncapi.yaml against itself (needs Python 3 with venv)
 	@scripts/deploy-check.sh
 
+upgrade-check: ## replace an older version by this one under load, process by process (OLD=a revision of this repository)
+	@scripts/upgrade-check.sh $(OLD)
+
 fuzz: ## look for messages that the decoder misreads, for a minute (ARGS="-max_total_time=900"; needs a C++ compiler)
 	@scripts/fuzz.sh $(ARGS)
 
@@ -75,4 +78,4 @@ prepare: ## write .sqlx, after a changed query or migration
 openapi: ## write openapi.json, after a changed route
 	@cargo run --locked --quiet -- openapi >openapi.json.new && mv openapi.json.new openapi.json
 
-.PHONY: help start stop status logs produce seed-demo verify rebuild dlq test test-slow bench load check api-check deploy-check fuzz fmt prepare openapi
+.PHONY: help start stop status logs produce seed-demo verify rebuild dlq test test-slow bench load check api-check deploy-check upgrade-check fuzz fmt prepare openapi

@@ -6,7 +6,7 @@ use std::{
     num::NonZeroU32,
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -34,7 +34,7 @@ use crate::{
     config::{Config, ConfigError, millis},
     demo::{self, DemoError, Loaded},
     domain::catalogue::Code,
-    http::{self, Door, Rate, ServerError, live::Live},
+    http::{self, Door, Leave, Rate, ServerError, live::Live},
     ingest::{Ingest, IngestError, Status},
     inventory::{
         self, Inventory,
@@ -84,10 +84,11 @@ pub struct Parts {
 
 /// How often room in the ledger is looked after: a partition may grow beyond its bound for as long, and is scanned for as long after.
 const LEDGER_ROOM_INTERVAL: Duration = Duration::from_secs(10);
-/// Longest ingest, and then everything else, may take to end once told to. All of it is told at once, so with the pools it
-/// is 10 s in all; who stops the process waits for 15.
+/// Longest ingest may take to end once told to, longest it takes until everything has ended, and the pools' share after that: 10 s in
+/// all. Who stops the process waits for 15.
 const INGEST_STOP_MAX: Duration = Duration::from_secs(5);
-const REST_STOP_MAX: Duration = Duration::from_secs(6);
+const STOP_MAX: Duration = Duration::from_secs(9);
+const POOLS_STOP_MAX: Duration = Duration::from_secs(1);
 /// Most connections at the addresses for those who run the service: nobody's load keeps Prometheus out.
 const ADMIN_CONNECTIONS_MAX: usize = 100;
 /// Longest a health check waits for its answer.
@@ -163,13 +164,21 @@ pub struct Listeners {
     pub admin: Vec<TcpListener>,
 }
 
-/// Runs the parts on these sockets until told to stop, or until one of them cannot go on.
+/// Runs the parts on these sockets until told to leave, or until one of them cannot go on.
+///
+/// It leaves step by step: it is not ready any more, polls no more and finishes what its lanes have; after `http.lame_duck_ms`, when
+/// load balancers send nobody here any more, sockets are closed and open requests finished; what these asked for is decided.
 pub async fn run(
     config: &Config,
     parts: Parts,
     listeners: Listeners,
-    stop: CancellationToken,
+    leaves: CancellationToken,
 ) -> Result<(), AppError> {
+    let leave = Leave {
+        leaves,
+        stops: CancellationToken::new(),
+    };
+    let stop = &leave.stops;
     let (clock, metrics) = (Clock::system(), Metrics::new()?);
     let hub = parts
         .answers
@@ -185,11 +194,11 @@ pub async fn run(
     // What was taken over HTTP is decided before the decider ends.
     let (drained, is_broken) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
     if parts.answers {
-        look_after(config, &inventory, follower, &tasks, &stop);
+        look_after(config, &inventory, follower, &tasks, stop);
         tasks.spawn(decide(
             decider,
             drained.clone(),
-            stop.clone(),
+            leave.clone(),
             Arc::clone(&is_broken),
         ));
     } else {
@@ -198,40 +207,64 @@ pub async fn run(
     }
     let live = hub.map(|hub| {
         tasks.spawn(Arc::clone(&hub).run(stop.clone()));
-        Arc::new(live(config, hub, &clock, &stop, &tasks, &metrics))
+        Arc::new(live(config, hub, &clock, stop, &tasks, &metrics))
     });
     let ingest = parts
         .ingests
-        .then(|| ingest(config, &inventory, &clock, &tasks, &stop))
+        .then(|| ingest(config, &inventory, &clock, &tasks, &leave.leaves))
         .transpose()?;
 
     let status = ingest.as_ref().map(|ingest| Arc::clone(&ingest.status));
-    let access = guard(config, &inventory, &clock, &tasks, &stop)?;
-    let context = http_context(config, &inventory, &clock, access, live, status);
+    let access = guard(config, &inventory, &clock, &tasks, stop)?;
+    let context = http_context(config, &inventory, &clock, access, live, status, &leave);
     tracing::info!(answers = parts.answers, ingests = parts.ingests, "starting");
-    let serving = serve_http(config, context, listeners, metrics, stop.clone());
+    let serving = serve_http(config, context, listeners, metrics, &leave);
     tasks.spawn(async move {
         serving.await;
         drained.cancel();
     });
     tasks.close();
 
-    let result = if let Some(ingest) = ingest {
-        ended(ingest.ended(), &stop).await
-    } else {
-        stop.cancelled().await;
-        Ok(())
-    };
-    stop.cancel();
-    if timeout(REST_STOP_MAX, tasks.wait()).await.is_err() {
-        tracing::warn!("not everything ended in time");
-    }
-    inventory.store().close().await;
+    // Nobody is sent to a process that does not answer.
+    let lame_duck = parts
+        .answers
+        .then_some(config.http.lame_duck_ms)
+        .map_or(Duration::ZERO, millis);
+    let (result, ()) = tokio::join!(
+        works(ingest, &leave.leaves),
+        has_left(&leave, lame_duck, &tasks)
+    );
+    drop(timeout(POOLS_STOP_MAX, inventory.store().close()).await);
     tracing::info!("stopped");
     if is_broken.load(Ordering::Relaxed) {
         return Err(AppError::Unhealthy("the decider ended".to_owned()));
     }
     Ok(result?)
+}
+
+/// Until the process leaves, or ingest has ended by itself: then it leaves, too.
+async fn works(ingest: Option<Ingest>, leaves: &CancellationToken) -> Result<(), IngestError> {
+    let result = if let Some(ingest) = ingest {
+        ended(ingest.ended(), leaves).await
+    } else {
+        leaves.cancelled().await;
+        Ok(())
+    };
+    leaves.cancel();
+    result
+}
+
+/// Once the process leaves: stops it after its time as a lame duck, and waits until all of it has ended.
+async fn has_left(leave: &Leave, lame_duck: Duration, tasks: &TaskTracker) {
+    leave.leaves.cancelled().await;
+    let ending = async {
+        drop(timeout(lame_duck, leave.stops.cancelled()).await);
+        leave.stops.cancel();
+        tasks.wait().await;
+    };
+    if timeout(STOP_MAX, ending).await.is_err() {
+        tracing::warn!("not everything ended in time");
+    }
 }
 
 /// Decides until everything taken is decided. Without it the process is of no use: it ends if this does.
@@ -241,7 +274,7 @@ pub async fn run(
 async fn decide(
     decider: Decider,
     drained: CancellationToken,
-    stop: CancellationToken,
+    leave: Leave,
     is_broken: Arc<AtomicBool>,
 ) {
     let (has_ended, ended) = oneshot::channel();
@@ -259,7 +292,8 @@ async fn decide(
     if deciding.is_err() || ended.await.is_err() {
         tracing::error!("nothing is decided any more");
         is_broken.store(true, Ordering::Relaxed);
-        stop.cancel();
+        leave.leaves.cancel();
+        leave.stops.cancel();
     }
 }
 
@@ -328,7 +362,7 @@ fn serve_http(
     context: http::Context,
     listeners: Listeners,
     metrics: Metrics,
-    stop: CancellationToken,
+    leave: &Leave,
 ) -> impl Future<Output = ()> + use<> {
     let (limits, settings) = (http_limits(config), http_settings(config));
     let Listeners { open, admin } = listeners;
@@ -343,14 +377,14 @@ fn serve_http(
         Door::Public
     };
     let routes = http::routes(context.clone(), &settings, door);
-    let strangers = http::run(open, routes, limits, metrics.clone(), stop.clone());
+    let strangers = http::run(open, routes, limits, metrics.clone(), leave.clone());
     let routes = http::routes(context, &settings, Door::Admin);
     let limits = http::Limits {
         connections_max: ADMIN_CONNECTIONS_MAX,
         connections_per_address_max: 0,
         ..limits
     };
-    let operators = http::run(admin, routes, limits, metrics, stop);
+    let operators = http::run(admin, routes, limits, metrics, leave.clone());
     async {
         tokio::join!(strangers, operators);
     }
@@ -402,6 +436,7 @@ fn http_context(
     access: Option<Arc<Access>>,
     live: Option<Arc<Live>>,
     status: Option<Arc<Status>>,
+    leave: &Leave,
 ) -> http::Context {
     http::Context {
         inventory: Arc::clone(inventory),
@@ -414,6 +449,7 @@ fn http_context(
         order_ttl_seconds: Some(config.orders.ttl_seconds).filter(|seconds| *seconds > 0),
         default_warehouse: Code::stored(&config.orders.default_warehouse),
         live,
+        leaves: leave.leaves.clone(),
         ingest_is_ready: status.map(|status| {
             Arc::new(move || status.has_partitions()) as Arc<dyn Fn() -> bool + Send + Sync>
         }),
@@ -481,6 +517,7 @@ fn live(
         stop: stop.clone(),
         tasks: tasks.clone(),
         open: Arc::default(),
+        leaving: OnceLock::new(),
         metrics: metrics.clone(),
     }
 }
@@ -621,17 +658,20 @@ pub fn stop_on_signal(kinds: &[SignalKind]) -> Result<CancellationToken, AppErro
         .collect::<Result<Vec<_>, _>>()
         .map_err(AppError::Signals)?;
     let stop = CancellationToken::new();
-    let told = stop.clone();
+    let (told, kinds) = (stop.clone(), kinds.to_vec());
     tokio::spawn(async move {
-        for is_first in [true, false] {
-            select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
-            if is_first {
-                tracing::info!("stopping");
-                told.cancel();
-            }
-        }
+        let mut next = async || {
+            let any = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+            let (_, which, _) = select_all(any).await;
+            kinds[which].as_raw_value()
+        };
+        next().await;
+        tracing::info!("stopping");
+        told.cancel();
+        let number = next().await;
         tracing::warn!("stopped at once");
-        std::process::exit(130);
+        // As shells tell of who was ended by a signal.
+        std::process::exit(128 + number);
     });
     Ok(stop)
 }

@@ -52,6 +52,7 @@ pub struct Http {
     pub body_bytes_max: usize,
     pub request_timeout_ms: u64,
     pub header_timeout_ms: u64,
+    pub lame_duck_ms: u64,
     pub drain_timeout_ms: u64,
 }
 
@@ -431,6 +432,11 @@ impl Config {
                 !self.http.listen.is_empty(),
                 "http.listen",
                 "at least one address",
+            ),
+            (
+                self.http.lame_duck_ms <= 4_000,
+                "http.lame_duck_ms",
+                "at most 4000: a process has 10 s to stop",
             ),
             (
                 self.database.write_timeout_ms >= 1_000,

@@ -29,13 +29,19 @@ use stockyard::{
     produce::{self, Oracle, Pace, plan::PlanOptions},
     telemetry,
 };
-use tokio::signal::unix::SignalKind;
+use tokio::{runtime::Runtime, signal::unix::SignalKind};
 
-#[tokio::main]
 #[expect(clippy::print_stderr, reason = "the one line for whoever called")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let _crash_points = fail::FailScenario::setup();
-    match run(Cli::parse()).await {
+    let cli = Cli::parse();
+    let result = Runtime::new().map_err(Into::into).and_then(|runtime| {
+        let result = runtime.block_on(run(cli));
+        // Nothing that hangs keeps the process.
+        runtime.shutdown_background();
+        result
+    });
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("stockyard: {error}");

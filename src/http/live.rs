@@ -8,7 +8,7 @@ use std::{
     future::pending,
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -53,6 +53,7 @@ use crate::{
         filter::Filter,
         hub::Hub,
         quantity::QuantityTeller,
+        retry,
         session::{Dialect, Frame, Session, Step},
         snapshot::Snapshot,
         stretch::Stretch,
@@ -100,6 +101,8 @@ pub struct Live {
     /// The connections, which are finished before the process ends.
     pub tasks: TaskTracker,
     pub open: Arc<AtomicUsize>,
+    /// How many there were when the process stopped.
+    pub leaving: OnceLock<usize>,
     pub metrics: Metrics,
 }
 
@@ -119,6 +122,12 @@ impl Live {
         };
         let before = self.open.fetch_add(1, Ordering::AcqRel);
         (before < self.limits.connections_max).then_some(seat)
+    }
+
+    /// When one of those that a stop sends away is to come back.
+    fn retry_after(&self) -> Duration {
+        let open = || self.open.load(Ordering::Acquire);
+        retry::after(*self.leaving.get_or_init(open), rand::random())
     }
 }
 
@@ -313,10 +322,9 @@ pub(super) async fn events(
             "Too many live connections",
         ));
     };
-    let stop = live.stop.clone();
     let reader = Reader::new(&live, Arc::clone(&context.inventory), asked);
     let over = over(&sender, &live.clock);
-    let frames = events_of(reader, seat, stop, over);
+    let frames = events_of(reader, seat, live, over);
     let headers = [(header::CACHE_CONTROL, "no-store")];
     Ok((headers, Sse::new(frames)).into_response())
 }
@@ -324,27 +332,28 @@ pub(super) async fn events(
 fn events_of(
     reader: Reader,
     seat: Seat,
-    stop: CancellationToken,
+    live: Arc<Live>,
     over: Over,
 ) -> impl Stream<Item = Result<sse::Event, Infallible>> {
-    stream::unfold(
-        (reader, seat, stop, over),
-        |(mut reader, seat, stop, mut over)| async move {
-            let frame = tokio::select! {
-                biased;
-                () = stop.cancelled() => return None,
-                () = over.as_mut() => return None,
-                frame = reader.wait_for_frame() => frame,
-            };
-            reader.count(1, frame.text.len(), frame.committed_at);
-            let text = str::from_utf8(&frame.text).unwrap_or_default();
-            let mut event = sse::Event::default().data(text);
-            if let Some(cursor) = frame.cursor {
-                event = event.id(cursor.to_string());
+    stream::unfold(Some((reader, seat, live, over)), |listening| async move {
+        let (mut reader, seat, live, mut over) = listening?;
+        let frame = tokio::select! {
+            biased;
+            () = live.stop.cancelled() => {
+                let last = sse::Event::default().retry(live.retry_after());
+                return Some((Ok(last), None));
             }
-            Some((Ok(event), (reader, seat, stop, over)))
-        },
-    )
+            () = over.as_mut() => return None,
+            frame = reader.wait_for_frame() => frame,
+        };
+        reader.count(1, frame.text.len(), frame.committed_at);
+        let text = str::from_utf8(&frame.text).unwrap_or_default();
+        let mut event = sse::Event::default().data(text);
+        if let Some(cursor) = frame.cursor {
+            event = event.id(cursor.to_string());
+        }
+        Some((Ok(event), Some((reader, seat, live, over))))
+    })
 }
 
 /// Pages say where they are from; programs do not.
@@ -791,9 +800,14 @@ async fn sent<T>(
 async fn close(socket: &mut Socket, live: &Live, code: u16, why: &'static str) {
     let closes = &live.metrics.live_closes_total;
     closes.with_label_values(&[code.to_string().as_str()]).inc();
+    let reason = if code == AWAY {
+        retry::reason(live.retry_after()).into()
+    } else {
+        Utf8Bytes::from_static(why)
+    };
     let frame = CloseFrame {
         code: code.into(),
-        reason: Utf8Bytes::from_static(why),
+        reason,
     };
     let longest = if live.stop.is_cancelled() {
         live.limits.close_timeout.min(STOP_CLOSE_MAX)

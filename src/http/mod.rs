@@ -48,6 +48,7 @@ use axum::{
     http::StatusCode,
     middleware::{from_fn, from_fn_with_state},
 };
+use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::{
     catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer,
@@ -64,7 +65,7 @@ use guard::Guard;
 pub use openapi::document;
 pub use rates::Rate;
 use rates::Rates;
-pub use server::{Limits, ServerError, bind, run};
+pub use server::{Leave, Limits, ServerError, bind, run};
 
 /// Tells whether the ingest of this process has its partitions; `None` in a process without ingest.
 pub type IngestReadiness = Option<Arc<dyn Fn() -> bool + Send + Sync>>;
@@ -77,6 +78,8 @@ pub struct Context {
     /// `None` where nobody has to prove who they are.
     pub access: Option<Arc<Access>>,
     pub ingest_is_ready: IngestReadiness,
+    /// Cancelled once nobody is to be sent here any more.
+    pub leaves: CancellationToken,
     /// Whether this process follows the commits: only one that answers queries does.
     pub follows: bool,
     /// `None` in a process that answers no queries.

@@ -64,9 +64,12 @@ pub(super) struct Alive {
 /// The service can do its work
 #[utoipa::path(get, path = "/readyz", tag = "operations", responses(
     (status = 200, description = "It can; `degraded` without Redis", body = HealthBody),
-    (status = 503, description = "It cannot", body = Problem, content_type = "application/problem+json")
+    (status = 503, description = "It cannot, or it stops", body = Problem, content_type = "application/problem+json")
 ))]
 pub(super) async fn readyz(State(context): State<Context>) -> Response {
+    if context.leaves.is_cancelled() {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "Not ready: it stops");
+    }
     let health = check(&context).await;
     let failing = [("the database", health.database), ("ingest", health.ingest)]
         .into_iter()

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     net::{IpAddr, SocketAddr},
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
@@ -10,7 +11,13 @@ use std::{
 
 use axum::Router;
 use futures_util::future::join_all;
-use hyper::{Request, body::Incoming, header, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, StatusCode,
+    body::Incoming,
+    header::{self, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -78,13 +85,22 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// How a process goes, step by step.
+#[derive(Clone, Debug, Default)]
+pub struct Leave {
+    /// It is not ready any more, so that nobody new is sent to it. What comes is answered, and its connection closed.
+    pub leaves: CancellationToken,
+    /// Nothing new is taken. What is under way is finished.
+    pub stops: CancellationToken,
+}
+
 /// Serves on all sockets until told to stop, and then until open requests are answered or their time is over.
 pub async fn run(
     listeners: Vec<TcpListener>,
     routes: Router,
     limits: Limits,
     metrics: Metrics,
-    stop: CancellationToken,
+    leave: Leave,
 ) {
     let open = TaskTracker::new();
     let acceptor = Acceptor {
@@ -94,11 +110,11 @@ pub async fn run(
         permits: Arc::new(Semaphore::new(limits.connections_max)),
         addresses: Addresses::default(),
         open: open.clone(),
-        stop: stop.clone(),
+        leave: leave.clone(),
     };
     let accepting = join_all(listeners.iter().map(|listener| acceptor.accept(listener)));
     tokio::select! {
-        () = stop.cancelled() => {}
+        () = leave.stops.cancelled() => {}
         _ = accepting => {}
     }
     drop(listeners);
@@ -154,7 +170,7 @@ struct Acceptor {
     permits: Arc<Semaphore>,
     addresses: Addresses,
     open: TaskTracker,
-    stop: CancellationToken,
+    leave: Leave,
 }
 
 impl Acceptor {
@@ -190,6 +206,7 @@ impl Acceptor {
         let peer = self.limits.tells_peers.then_some(Peer(address));
         let (room, routes) = (Room::default(), self.routes.clone());
         let wire = Wire::new(stream, room.clone(), place);
+        let Leave { leaves, stops } = self.leave.clone();
         let answer = service_fn(move |mut request: Request<Incoming>| {
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
@@ -197,7 +214,15 @@ impl Acceptor {
             if request.headers().contains_key(header::UPGRADE) {
                 request.extensions_mut().insert(room.clone());
             }
-            routes.clone().oneshot(request)
+            let (answer, leaves) = (routes.clone().oneshot(request), leaves.clone());
+            async move {
+                let mut response = answer.await?;
+                if leaves.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -206,13 +231,13 @@ impl Acceptor {
             .max_headers(HEADERS_MAX)
             .serve_connection(TokioIo::new(wire), answer)
             .with_upgrades();
-        let (open, stop) = (self.metrics.http_connections.clone(), self.stop.clone());
+        let open = self.metrics.http_connections.clone();
         self.open.spawn(async move {
             open.inc();
             let mut connection = pin!(connection);
             let result = tokio::select! {
                 result = connection.as_mut() => result,
-                () = stop.cancelled() => {
+                () = stops.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }

@@ -17,7 +17,7 @@ mod start;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -73,17 +73,46 @@ struct Settings {
     backoff: Backoff,
 }
 
+/// Longest a process counts as ready while its group deals the partitions anew. That happens to all of them at once, whenever one of
+/// them comes or goes, and none of them is worse at answering meanwhile.
+const REBALANCE_MAX: Duration = Duration::from_secs(30);
+
 /// How ingest stands, for readiness.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Status {
-    has_partitions: AtomicBool,
+    clock: Clock,
+    /// When it last had its partitions, in microseconds of the clock; 0: never, or it has ended.
+    had_partitions_at: AtomicU64,
 }
 
 impl Status {
+    fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            had_partitions_at: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.clock.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// Whether the group has given this process its partitions (or told it that there are none for it), and their
-    /// positions are known.
+    /// positions are known; or that was so until a moment ago.
     pub fn has_partitions(&self) -> bool {
-        self.has_partitions.load(Ordering::Acquire)
+        let had_at = self.had_partitions_at.load(Ordering::Acquire);
+        let for_so_long = Duration::from_micros(self.now().saturating_sub(had_at));
+        had_at > 0 && for_so_long <= REBALANCE_MAX
+    }
+
+    /// It has them now.
+    fn has(&self) {
+        self.had_partitions_at
+            .store(self.now().max(1), Ordering::Release);
+    }
+
+    fn ended(&self) {
+        self.had_partitions_at.store(0, Ordering::Release);
     }
 }
 
@@ -127,7 +156,7 @@ impl Ingest {
                 .messages_total
                 .with_label_values(&[settings.topic.as_str(), status]);
         }
-        let status = Arc::new(Status::default());
+        let status = Arc::new(Status::new(clock.clone()));
 
         let lanes = TaskTracker::new();
         let mut buffers = Vec::with_capacity(config.ingest.lanes);

@@ -12,6 +12,7 @@ mod frames;
 pub mod hub;
 pub mod product;
 pub mod quantity;
+pub mod retry;
 pub mod ring;
 pub mod session;
 pub mod snapshot;

@@ -23,6 +23,7 @@ use super::{
     figures::Came, invariants::Invariant, operations::Operation, oracle::Key, picture::Picture,
     run::Run,
 };
+use crate::live::retry;
 
 /// Longest a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
@@ -205,6 +206,21 @@ impl Sockets {
 
 type Socket = WebSocketStream<TcpStream>;
 
+/// Why a connection is over, and when to come back if that was said.
+struct Over {
+    what: String,
+    retry_after: Option<Duration>,
+}
+
+impl Over {
+    fn because(what: &dyn ToString) -> Self {
+        Self {
+            what: what.to_string(),
+            retry_after: None,
+        }
+    }
+}
+
 struct Listener {
     run: Arc<Run>,
     number: usize,
@@ -256,15 +272,17 @@ impl Listener {
 
     async fn listen(mut self, mut socket: Option<Socket>) {
         loop {
-            let closed = match &mut socket {
-                Some(socket) => Some(self.hear(socket).await),
-                None => None,
-            };
-            // A run that is over closes nothing itself before it has compared.
-            if let Some(why) = closed {
-                self.run.figures.broke(Operation::OpenSocket, &why);
+            let mut again_after = AGAIN_AFTER;
+            if let Some(socket) = &mut socket {
+                // A run that is over closes nothing itself before it has compared.
+                let over = self.hear(socket).await;
+                match over.retry_after {
+                    // As a service does that stops in order: another one has to know what this client has seen.
+                    Some(told) => again_after = told,
+                    None => self.run.figures.broke(Operation::OpenSocket, &over.what),
+                }
             }
-            sleep(AGAIN_AFTER).await;
+            sleep(again_after).await;
             // Another one may still be there.
             self.host += 1;
             socket = self.open().await;
@@ -272,7 +290,7 @@ impl Listener {
     }
 
     /// Takes frames until the connection is over; why it is.
-    async fn hear(&self, socket: &mut Socket) -> String {
+    async fn hear(&self, socket: &mut Socket) -> Over {
         let name = self.name();
         let findings = &self.run.oracle.findings;
         loop {
@@ -281,7 +299,7 @@ impl Listener {
                     let why = format!("{name}: nothing heard for {SILENCE_MAX:?}");
                     findings.broken(Invariant::NoGap, why);
                 }
-                return "nothing heard".to_owned();
+                return Over::because(&"nothing heard");
             };
             match heard {
                 Some(Ok(Message::Text(text))) => {
@@ -310,18 +328,21 @@ impl Listener {
                     }
                 }
                 Some(Ok(Message::Close(frame))) => {
-                    let code = frame.map_or(0, |frame| u16::from(frame.code));
-                    return format!("closed with {code}");
+                    let code = frame.as_ref().map_or(0, |frame| u16::from(frame.code));
+                    return Over {
+                        what: format!("closed with {code}"),
+                        retry_after: frame.and_then(|frame| retry::told(&frame.reason)),
+                    };
                 }
                 Some(Ok(Message::Ping(_))) => {
                     // The library has its pong ready; this sends it.
                     if let Err(error) = socket.flush().await {
-                        return error.to_string();
+                        return Over::because(&error);
                     }
                 }
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return error.to_string(),
-                None => return "connection lost".to_owned(),
+                Some(Err(error)) => return Over::because(&error),
+                None => return Over::because(&"connection lost"),
             }
         }
     }

@@ -5,7 +5,6 @@ use std::{fs, path::PathBuf, time::Duration};
 use stockyard::{
     config::Config,
     load::{self, Invariant, Options, Profile, Reported, Scenario, Target, Verdict},
-    store::{Store, StoreSettings},
 };
 
 use serde_json::{Value, json};
@@ -50,19 +49,6 @@ fn options() -> Options {
     }
 }
 
-fn store(world: &World) -> Store {
-    let settings = StoreSettings {
-        url: world.database.url.clone(),
-        role: String::new(),
-        read_connections_max: 1,
-        scan_connections_max: 1,
-        acquire_timeout: Duration::from_secs(30),
-        read_timeout: Duration::from_secs(30),
-        write_timeout: Duration::from_secs(30),
-    };
-    Store::new(&settings).unwrap()
-}
-
 /// Runs a load test against a service that lies so.
 async fn run_behind(world: &World, lie: Lie, profile: Profile, options: &Options) -> Reported {
     let service: Service = world.start().await;
@@ -74,7 +60,7 @@ async fn run_behind(world: &World, lie: Lie, profile: Profile, options: &Options
     let target = Target {
         hosts: vec![lying.host.clone()],
         config: &config,
-        store: Some(store(world)),
+        store: Some(world.database.store("")),
         stack: None,
     };
     let reported = load::run(&target, profile, options).await.unwrap();

@@ -104,7 +104,7 @@ export class Feed {
     socket.onopen = () => { this.#signMs = performance.now(); };
     socket.onmessage = ({ data }) => this.#receive(data);
     // An error is always followed by a close, which says more.
-    socket.onclose = ({ code }) => this.#lose(code);
+    socket.onclose = ({ code, reason }) => this.#lose(code, reason);
   }
 
   #receive(text) {
@@ -128,14 +128,16 @@ export class Feed {
     this.#enter('live');
   }
 
-  #lose(code) {
+  #lose(code, reason) {
     this.#isRefused = code === 4029 || code === 4001;
     const wasProven = this.phase === 'live' && performance.now() - this.#liveSinceMs > PROVEN_AFTER_MS;
     if (wasProven) this.#failures = 0;
-    this.#wait(CLOSED[code] ?? (navigator.onLine ? 'Connection lost' : 'Offline'));
+    // A service that stops says when to come back, to each another time.
+    const toldMs = reason.match(/retry_ms=(\d{1,5})$/)?.[1];
+    this.#wait(CLOSED[code] ?? (navigator.onLine ? 'Connection lost' : 'Offline'), toldMs && Number(toldMs));
   }
 
-  #wait(reason) {
+  #wait(reason, toldMs) {
     this.#abandon();
     this.isSilent = false;
     // It becomes part of a sentence.
@@ -144,7 +146,7 @@ export class Feed {
       ? BACK_OFF_REFUSED_MS
       : Math.min(BACK_OFF_LONGEST_MS, BACK_OFF_FIRST_MS * 2 ** this.#failures);
     this.#failures += 1;
-    this.retryAtMs = performance.now() + longest * (0.5 + Math.random() / 2);
+    this.retryAtMs = performance.now() + (toldMs ?? longest * (0.5 + Math.random() / 2));
     this.#enter('waiting');
   }
 

@@ -10,7 +10,7 @@ mod stalls;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -342,7 +342,7 @@ impl Drop for Source {
         for buffer in &self.buffers {
             buffer.close();
         }
-        self.status.has_partitions.store(false, Ordering::Release);
+        self.status.ended();
         self.leave();
     }
 }

@@ -50,9 +50,9 @@ impl Source {
                 }
             }
         }
-        self.status
-            .has_partitions
-            .store(self.is_given && self.is_positioned(), Ordering::Release);
+        if self.is_given && self.is_positioned() {
+            self.status.has();
+        }
         self.metrics
             .partitions_assigned
             .set(i64::try_from(self.next.len()).unwrap_or(i64::MAX));

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, client_async, connect_async,
-    tungstenite::{Error, Message, client::IntoClientRequest},
+    tungstenite::{Error, Message, client::IntoClientRequest, protocol::CloseFrame},
 };
 use uuid::Uuid;
 
@@ -191,10 +191,15 @@ impl LiveClient {
 
     /// Why the server ended the connection.
     pub async fn closed(&mut self) -> Option<u16> {
+        self.closing().await.map(|frame| frame.code.into())
+    }
+
+    /// The same, with what it said.
+    pub async fn closing(&mut self) -> Option<CloseFrame> {
         loop {
             let heard = timeout(FRAME_MAX, self.socket.next());
             match heard.await.expect("an end in time") {
-                Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code.into()),
+                Some(Ok(Message::Close(frame))) => return frame,
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return None,
             }

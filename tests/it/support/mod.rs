@@ -1,5 +1,6 @@
 //! What the tests stand on: servers, a service with everything of its own, and waiting for a point.
 
+pub mod balancer;
 pub mod browser;
 mod database;
 pub mod liar;

@@ -55,6 +55,14 @@ impl Process {
         signal(self.id(), "CONT");
     }
 
+    /// What it ended with, once it has.
+    pub async fn code(&mut self) -> Option<i32> {
+        let ended = eventually("the process has ended", async || {
+            self.0.try_wait().expect("a process")
+        });
+        ended.await.code()
+    }
+
     /// Waits until it has ended, however.
     pub async fn ended(&mut self) {
         eventually("the process has ended", async || {

@@ -129,6 +129,8 @@ impl World {
         config.kafka.topic.clone_from(&name);
         config.kafka.group = name;
         config.kafka.partitions = 4;
+        // Nobody has to learn that a service goes.
+        config.http.lame_duck_ms = 0;
         config.ingest.position_check_interval_ms = 100;
         config.ingest.retry_max_ms = 200;
         change(&mut config);
@@ -574,6 +576,11 @@ impl Service {
         line.unwrap_or_else(|| panic!("no series {series}"))
             .parse()
             .expect("a whole number")
+    }
+
+    /// Tells it to stop, as a signal does.
+    pub fn leave(&self) {
+        self.stop.cancel();
     }
 
     /// Stops it in order.
