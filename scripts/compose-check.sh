@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Whether Compose accepts docker-compose.yml. That needs no engine, only Compose v2: the machine's own, else (Debian packages none)
-# one built from its Go module, once.
+# Whether Compose accepts docker-compose.yml, and whether each service in it is pinned, watched and bounded (tests/image/compose.py; left
+# out, and said so, where there is no Python 3). That needs no engine, only Compose v2: the machine's own, else (Debian packages none) one
+# built from its Go module, once.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=servers.sh
 . "$(dirname "${BASH_SOURCE[0]}")/servers.sh"
@@ -23,5 +24,13 @@ if ! docker compose version >/dev/null 2>&1; then
             -ldflags "-X github.com/docker/compose/v2/internal.Version=$version" ./cmd)
     fi
 fi
-"${compose[@]}" -f "$checkout/docker-compose.yml" config --quiet
+read=$(mktemp)
+trap 'rm -f "$read"' EXIT
+# Not with the settings of this machine.
+"${compose[@]}" --env-file /dev/null -f "$checkout/docker-compose.yml" config --format json >"$read"
 say "accepted by Compose $("${compose[@]}" version --short)"
+if command -v python3 >/dev/null; then
+    python3 "$checkout/tests/image/compose.py" "$read"
+else
+    say "its services are not looked at: there is no Python 3"
+fi

@@ -307,7 +307,12 @@ logs_local() {
 
 # --- Docker ----------------------------------------------------------------------------------------------------------
 
-compose() { docker compose -f "$checkout/docker-compose.yml" "$@"; }
+# With digests where somebody had them written (docker-compose.yml says how).
+compose() {
+    local files=(-f "$checkout/docker-compose.yml")
+    [ ! -f "$checkout/docker-compose.digests.yml" ] || files+=(-f "$checkout/docker-compose.digests.yml")
+    docker compose "${files[@]}" "$@"
+}
 
 start_docker() {
     local began=$SECONDS name
