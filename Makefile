@@ -7,6 +7,8 @@ SCENARIO ?= quick
 export SQLX_OFFLINE ?= true
 # How the service is built for the trial stack: quick (to build) or release (quick to run); else as it was last.
 export PROFILE
+# What the image is called, and what it is made from.
+export IMAGE BUILD_IMAGE RUN_IMAGE SOURCE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | while IFS=@ read -r target text; do printf '%-16s %s\n' "$$target" "$$text"; done
@@ -53,11 +55,20 @@ load: PROFILE = release
 load: ## a load test against the running stack (SCENARIO=standard, stress, race, …, all, interactive; ARGS=--help)
 	@scripts/run_load_tests.sh $(SCENARIO) $(ARGS)
 
-check: ## what CI runs: format, lints, generated files, licences, Compose, and all tests
+check: ## what CI runs: format, lints, generated files, licences, list of parts, Compose, and all tests
 	@scripts/with-servers.sh scripts/check.sh
 
 api-check: ## try the API against its own document (ARGS="--seed=1 --max-examples=200"; needs Python 3 with venv)
 	@scripts/with-servers.sh scripts/api-check.sh $(ARGS)
+
+image: ## the container image, as stockyard:<version> (IMAGE=, BUILD_IMAGE=, RUN_IMAGE=, SOURCE=; needs a Docker engine)
+	@scripts/image.sh build $(ARGS)
+
+image-check: ## run the image as production should, and try what it promises (needs a Docker engine, on Linux)
+	@scripts/with-servers.sh scripts/image.sh check
+
+sbom: ## the list of what the program is made of, with licences and hashes: stockyard.cdx.json (CycloneDX)
+	@scripts/sbom.sh
 
 deploy-check: ## what runs in Kubernetes against its schemas, and asyncapi.yaml against itself (needs Python 3 with venv)
 	@scripts/deploy-check.sh
@@ -78,4 +89,4 @@ prepare: ## write .sqlx, after a changed query or migration
 openapi: ## write openapi.json, after a changed route
 	@cargo run --locked --quiet -- openapi >openapi.json.new && mv openapi.json.new openapi.json
 
-.PHONY: help start stop status logs produce seed-demo verify rebuild dlq test test-slow bench load check api-check deploy-check upgrade-check fuzz fmt prepare openapi
+.PHONY: help start stop status logs produce seed-demo verify rebuild dlq test test-slow bench load check api-check deploy-check upgrade-check fuzz fmt prepare openapi image image-check sbom

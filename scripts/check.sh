@@ -60,6 +60,7 @@ step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document
 step "shell scripts" shell_is_clean
 step openapi.json openapi_is_current
 step dependencies dependencies_are_allowed
+step "list of parts" scripts/sbom.sh --check
 step "Compose file" scripts/compose-check.sh
 step "Kubernetes and asyncapi.yaml" scripts/deploy-check.sh
 step tests cargo test --locked
