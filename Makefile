@@ -67,6 +67,9 @@ image: ## the container image, as stockyard:<version> (IMAGE=, BUILD_IMAGE=, RUN
 image-check: ## run the image as production should, and try what it promises (needs a Docker engine, on Linux)
 	@scripts/with-servers.sh scripts/image.sh check
 
+backup-check: ## back up and restore while messages come, by the commands of docs/operations.md (needs pg_dump, or Python 3 with venv)
+	@scripts/with-servers.sh scripts/backup-check.sh
+
 sbom: ## the list of what the program is made of, with licences and hashes: stockyard.cdx.json (CycloneDX)
 	@scripts/sbom.sh
 
@@ -89,4 +92,4 @@ prepare: ## write .sqlx, after a changed query or migration
 openapi: ## write openapi.json, after a changed route
 	@cargo run --locked --quiet -- openapi >openapi.json.new && mv openapi.json.new openapi.json
 
-.PHONY: help start stop status logs produce seed-demo verify rebuild dlq test test-slow bench load check api-check deploy-check upgrade-check fuzz fmt prepare openapi image image-check sbom
+.PHONY: help start stop status logs produce seed-demo verify rebuild dlq test test-slow bench load check api-check deploy-check upgrade-check fuzz fmt prepare openapi image image-check sbom backup-check
