@@ -20,6 +20,7 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
+    task::JoinHandle,
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -43,9 +44,13 @@ use crate::{
         follow::{FollowSettings, Follower},
     },
     kafka,
-    live::hub::{Hub, LiveSettings},
+    live::{
+        hub::{Hub, LiveSettings},
+        pushes::Pushes,
+    },
     metrics::Metrics,
     store::{Store, StoreError, StoreSettings, ranges::CHECKPOINT_ROWS},
+    traces::{self, Traces, TracesError},
 };
 
 /// What ends a command before its time.
@@ -67,6 +72,8 @@ pub enum AppError {
     Access(reqwest::Error),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     #[error("signals: {0}")]
     Signals(std::io::Error),
     #[error(transparent)]
@@ -107,6 +114,24 @@ pub fn inventory(
     conditions: Conditions,
     audience: Arc<dyn Audience>,
 ) -> Result<(Arc<Inventory>, Follower, Decider), AppError> {
+    inventory_recorded(
+        config,
+        clock,
+        metrics,
+        conditions,
+        audience,
+        Traces::default(),
+    )
+}
+
+fn inventory_recorded(
+    config: &Config,
+    clock: &Clock,
+    metrics: Metrics,
+    conditions: Conditions,
+    audience: Arc<dyn Audience>,
+    traces: Traces,
+) -> Result<(Arc<Inventory>, Follower, Decider), AppError> {
     let store = Store::new(&store_settings(config))?;
     let rule = Arc::new(Rule::new(clock.clone(), conditions));
     let settings = CacheSettings {
@@ -129,6 +154,7 @@ pub fn inventory(
         },
         late_after: Duration::from_secs(config.transit.late_after_hours * 3_600),
         decide_wait_max: millis(config.commands.wait_max_ms),
+        traces,
     };
     Ok(Inventory::new(
         store,
@@ -180,15 +206,17 @@ pub async fn run(
     };
     let stop = &leave.stops;
     let (clock, metrics) = (Clock::system(), Metrics::new()?);
+    let (traces, exporting) = traces(config, &metrics)?;
     let hub = parts
         .answers
-        .then(|| Arc::new(Hub::new(live_settings(config))));
-    let (inventory, follower, decider) = inventory(
+        .then(|| Arc::new(hub(config, &traces, &clock)));
+    let (inventory, follower, decider) = inventory_recorded(
         config,
         &clock,
         metrics.clone(),
         Conditions::ALL,
         audience(hub.as_ref()),
+        traces,
     )?;
     let tasks = TaskTracker::new();
     // What was taken over HTTP is decided before the decider ends.
@@ -234,7 +262,10 @@ pub async fn run(
         works(ingest, &leave.leaves),
         has_left(&leave, lame_duck, &tasks)
     );
-    drop(timeout(POOLS_STOP_MAX, inventory.store().close()).await);
+    drop(tokio::join!(
+        timeout(POOLS_STOP_MAX, inventory.store().close()),
+        exporting.end()
+    ));
     tracing::info!("stopped");
     if is_broken.load(Ordering::Relaxed) {
         return Err(AppError::Unhealthy("the decider ended".to_owned()));
@@ -264,6 +295,52 @@ async fn has_left(leave: &Leave, lame_duck: Duration, tasks: &TaskTracker) {
     };
     if timeout(STOP_MAX, ending).await.is_err() {
         tracing::warn!("not everything ended in time");
+    }
+}
+
+/// The task that sends what is recorded, if something is.
+#[derive(Default)]
+struct Exporting(Option<(CancellationToken, JoinHandle<()>)>);
+
+impl Exporting {
+    /// Sends what is left, for a moment at most.
+    async fn end(self) {
+        let Some((ending, mut task)) = self.0 else {
+            return;
+        };
+        ending.cancel();
+        if timeout(traces::FLUSH_MAX, &mut task).await.is_err() {
+            tracing::warn!("the last traces were not taken in time; they are lost");
+            task.abort();
+        }
+    }
+}
+
+/// The way to record what happens, if there is somebody to send it to.
+fn traces(config: &Config, metrics: &Metrics) -> Result<(Traces, Exporting), TracesError> {
+    let settings = &config.traces;
+    if !settings.are_on() {
+        return Ok((Traces::default(), Exporting::default()));
+    }
+    let settings = traces::Settings {
+        endpoint: settings.endpoint.clone(),
+        sample_ratio: settings.sample_ratio,
+        service_name: settings.service_name.clone(),
+        attributes: settings.attributes(),
+        headers: settings.headers(),
+    };
+    let (traces, exporter) = Traces::new(&settings, metrics)?;
+    let ending = CancellationToken::new();
+    let task = tokio::spawn(exporter.run(ending.clone()));
+    Ok((traces, Exporting(Some((ending, task)))))
+}
+
+fn hub(config: &Config, traces: &Traces, clock: &Clock) -> Hub {
+    let hub = Hub::new(live_settings(config));
+    if traces.are_on() {
+        hub.recording(Pushes::new(traces.clone(), clock.clone()))
+    } else {
+        hub
     }
 }
 
@@ -405,7 +482,12 @@ fn guard(
         return Ok(None);
     }
     let store = inventory.store().clone();
-    let access = Access::new(access_settings(config), store, clock.clone());
+    let access = Access::new(
+        access_settings(config),
+        store,
+        clock.clone(),
+        inventory.metrics(),
+    );
     let access = Arc::new(access.map_err(AppError::Access)?);
     tasks.spawn(Arc::clone(&access).run(stop.clone()));
     Ok(Some(access))

@@ -1,6 +1,6 @@
 //! The command line, as it is read. What the commands do is elsewhere.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::LazyLock, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
@@ -8,11 +8,15 @@ use crate::{
     domain::{Timestamp, access::Scope},
     event::dead_letter::Reason,
     load::Scenario,
+    metrics::{REVISION, VERSION},
 };
+
+/// As `warehouse_build_info` has it.
+static BUILD: LazyLock<String> = LazyLock::new(|| format!("{VERSION} ({REVISION})"));
 
 /// What stands in which warehouse, at every moment.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version = BUILD.as_str(), about)]
 pub struct Cli {
     /// A file of settings, above the defaults and below the environment.
     #[arg(long, global = true, value_name = "FILE")]

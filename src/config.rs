@@ -36,6 +36,7 @@ pub struct Config {
     pub summary: Summary,
     pub verify: Verify,
     pub log: Log,
+    pub traces: Traces,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -261,6 +262,60 @@ pub enum LogFormat {
     Json,
 }
 
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Traces {
+    pub endpoint: String,
+    pub sample_ratio: f64,
+    pub service_name: String,
+    pub attributes: String,
+    pub headers: String,
+}
+
+impl Traces {
+    /// Whether there is somebody to send them to.
+    pub fn are_on(&self) -> bool {
+        !self.endpoint.is_empty()
+    }
+
+    /// What the process is known by beside its name.
+    pub fn attributes(&self) -> Vec<(String, String)> {
+        pairs(&self.attributes).unwrap_or_default()
+    }
+
+    /// What the receiver is told with each request.
+    pub fn headers(&self) -> Vec<(String, String)> {
+        pairs(&self.headers).unwrap_or_default()
+    }
+
+    fn rules(&self) -> [(bool, &'static str, &'static str); 4] {
+        let schemes = ["http://", "https://"];
+        let is_address = |address: &str| schemes.iter().any(|scheme| address.starts_with(scheme));
+        [
+            (
+                !self.are_on() || is_address(&self.endpoint),
+                "traces.endpoint",
+                "an address with http:// or https://",
+            ),
+            (
+                (0.0..=1.0).contains(&self.sample_ratio),
+                "traces.sample_ratio",
+                "from 0 to 1",
+            ),
+            (
+                pairs(&self.attributes).is_some(),
+                "traces.attributes",
+                "name=value, separated by commas",
+            ),
+            (
+                pairs(&self.headers).is_some(),
+                "traces.headers",
+                "name=value, separated by commas",
+            ),
+        ]
+    }
+}
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -278,11 +333,16 @@ pub enum ConfigError {
 }
 
 /// The variables that other tools know too, and what they set. An explicit `STOCKYARD__…` goes before them.
-const KNOWN_VARIABLES: [(&str, &str); 4] = [
+const KNOWN_VARIABLES: [(&str, &str); 9] = [
     ("DATABASE_URL", "database.url"),
     ("REDIS_URL", "redis.url"),
     ("KAFKA_BOOTSTRAP_SERVERS", "kafka.bootstrap_servers"),
     ("KAFKA_TOPIC_NAME", "kafka.topic"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "traces.endpoint"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "traces.headers"),
+    ("OTEL_TRACES_SAMPLER_ARG", "traces.sample_ratio"),
+    ("OTEL_SERVICE_NAME", "traces.service_name"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "traces.attributes"),
 ];
 
 impl Config {
@@ -334,6 +394,9 @@ impl Config {
         let mut shown = self.clone();
         shown.database.url = hide_password(&self.database.url);
         shown.redis.url = hide_password(&self.redis.url);
+        if !shown.traces.headers.is_empty() {
+            "***".clone_into(&mut shown.traces.headers);
+        }
         for (option, value) in &mut shown.kafka.options {
             if ["password", "secret", "key.pem", "token"]
                 .iter()
@@ -485,6 +548,7 @@ impl Config {
             ),
         ];
         let rules = rules.into_iter().chain(self.access_rules());
+        let rules = rules.chain(self.traces.rules());
         let mut rules = rules.chain(at_least_one);
         match rules.find(|(holds, _, _)| !holds) {
             Some((_, key, must)) => Err(ConfigError::Value { key, must }),
@@ -520,6 +584,31 @@ fn leaves(path: String, value: config::Value) -> Vec<(String, config::Value)> {
             .collect(),
         _ => vec![(path, value)],
     }
+}
+
+/// Names and values as variables of OpenTelemetry write them: separated by commas, with %XX for what could not stand there. `None`
+/// where that is not what it is.
+fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+    let pairs = text
+        .split(',')
+        .map(str::trim)
+        .filter(|pair| !pair.is_empty());
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        Some((name.trim().to_owned(), unescaped(value.trim())?))
+    };
+    pairs.map(pair).collect()
+}
+
+fn unescaped(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(code, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// The address with `***` for the password, wherever an address may hold one.
@@ -642,6 +731,41 @@ mod tests {
         assert!(loads("http://127.0.0.1:8080", ""));
         assert!(!loads("http://127.0.0.1.id.example", ""));
         assert!(!loads("http://localhost:x@id.example", ""));
+    }
+
+    #[test]
+    fn traces_are_configured_as_elsewhere() {
+        assert!(!load(&[]).unwrap().traces.are_on());
+        let config = load(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"),
+            (
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                "authorization=Basic%20hunter2, x=a=b",
+            ),
+            ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
+            (
+                "OTEL_RESOURCE_ATTRIBUTES",
+                "deployment.environment.name=prod",
+            ),
+        ]);
+        let config = config.unwrap();
+        assert!(config.traces.are_on());
+        assert!((config.traces.sample_ratio - 0.25).abs() < f64::EPSILON);
+        let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let headers = [("authorization", "Basic hunter2"), ("x", "a=b")];
+        assert_eq!(config.traces.headers(), headers.map(pair));
+        let attributes = [("deployment.environment.name", "prod")];
+        assert_eq!(config.traces.attributes(), attributes.map(pair));
+        assert!(!config.shown().unwrap().contains("hunter2"));
+        for (variable, nonsense) in [
+            ("STOCKYARD__TRACES__ENDPOINT", "127.0.0.1:4318"),
+            ("STOCKYARD__TRACES__SAMPLE_RATIO", "1.5"),
+            ("STOCKYARD__TRACES__HEADERS", "authorization"),
+            ("STOCKYARD__TRACES__ATTRIBUTES", "a=%zz"),
+        ] {
+            let error = load(&[(variable, nonsense)]).unwrap_err().to_string();
+            assert!(error.contains("traces."), "{error}");
+        }
     }
 
     #[test]

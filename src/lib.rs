@@ -3,7 +3,7 @@
 //! The modules stand on floors, and imports only point down (`tests/it/architecture.rs` checks it). In reading order:
 //!
 //! - floor 0, which knows nothing of the rest: [`domain`], [`config`], [`metrics`], [`clock`]
-//! - floor 1, one technology each: [`event`] (the wire format), [`store`] (`PostgreSQL`), [`cache`], [`kafka`]
+//! - floor 1, one technology each: [`event`] (the wire format), [`store`] (`PostgreSQL`), [`cache`], [`kafka`], [`traces`] (`OpenTelemetry`)
 //! - floor 2, the use cases: [`inventory`]; who may use them: [`access`]
 //! - floor 3, commits in, frames out: [`live`]
 //! - floor 4, which turns the outside world into calls: [`ingest`], [`http`], [`produce`], [`dead_letters`], [`demo`]
@@ -30,6 +30,7 @@ pub mod cache;
 pub mod event;
 pub mod kafka;
 pub mod store;
+pub mod traces;
 
 pub mod access;
 pub mod inventory;

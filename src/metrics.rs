@@ -22,6 +22,13 @@ const BATCH_EVENTS: [f64; 11] = [
     1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_000.0, 4_000.0,
 ];
 
+/// What was built, and from what: `STOCKYARD_REVISION` as it was then, where the build was told.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const REVISION: &str = match option_env!("STOCKYARD_REVISION") {
+    Some(revision) if !revision.is_empty() => revision,
+    _ => "unknown",
+};
+
 /// The stages of taking a batch, in order: values of the label `stage`.
 pub const STAGES: [&str; 7] = [
     "begin",
@@ -51,6 +58,19 @@ pub const STOCK_ALERTS: [&str; 6] = [
 pub const LIVE_KINDS: [&str; 2] = ["socket", "stream"];
 /// The codes with which the service closes a live connection.
 pub const LIVE_CLOSES: [&str; 4] = ["1001", "1011", "4008", "4029"];
+
+/// Why a request is answered 503: the database does not answer, the process has not followed so far, too many requests wait to be
+/// decided or connections are open, whoever asks cannot be proved, the process is not ready or stops, it took too long.
+pub const UNAVAILABLE: [&str; 8] = [
+    "database",
+    "behind",
+    "queue_full",
+    "connections",
+    "access",
+    "not_ready",
+    "stopping",
+    "timeout",
+];
 
 /// All metrics, by the names clients read.
 #[derive(Clone, Debug)]
@@ -139,6 +159,20 @@ pub struct Metrics {
     pub live_commit_to_frame_seconds: Histogram,
     /// Read connections by state: idle, used.
     pub database_connections: IntGaugeVec,
+    /// Connections by pool (read, scan, follow) and state (idle, used), and the most of each pool.
+    pub pool_connections: IntGaugeVec,
+    pub pool_connections_max: IntGaugeVec,
+    /// Requests that wait to be decided, and the most that may.
+    pub command_queue: IntGauge,
+    pub command_queue_max: IntGauge,
+    /// Whether a server that is not always asked (redis, kafka) answered when it was last needed: 1 or 0. No series: it is not used.
+    pub server_up: IntGaugeVec,
+    /// Answers 503, by their cause: one of [`UNAVAILABLE`].
+    pub http_unavailable_total: IntCounterVec,
+    /// When the keys of access were last read, in seconds since 1970; 0: never, or nobody needs one.
+    pub access_keys_read_seconds: IntGauge,
+    /// Spans of traces by what became of them: exported, failed (the receiver did not take them), dropped (too many at once).
+    pub trace_spans_total: IntCounterVec,
 }
 
 impl Metrics {
@@ -146,6 +180,12 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(None, None)?;
         let make = Maker(&registry);
+        let build = make.gauges(
+            "build_info",
+            "1, with what is running: its version, and the revision it was built from",
+            &["version", "revision"],
+        )?;
+        build.with_label_values(&[VERSION, REVISION]).set(1);
         let metrics = Self {
             messages_total: make.counters(
                 "kafka_consumer_messages_processed_total",
@@ -337,6 +377,40 @@ impl Metrics {
                 "Read connections by state",
                 &["state"],
             )?,
+            pool_connections: make.gauges(
+                "database_pool_connections",
+                "Connections that questions share, by pool (read, scan, follow) and state (idle, used)",
+                &["pool", "state"],
+            )?,
+            pool_connections_max: make.gauges(
+                "database_pool_connections_max",
+                "Most connections of each pool",
+                &["pool"],
+            )?,
+            command_queue: make.gauge("command_queue_requests", "Requests that wait to be decided")?,
+            command_queue_max: make.gauge(
+                "command_queue_requests_max",
+                "Most requests that may wait to be decided; a further one is answered 503",
+            )?,
+            server_up: make.gauges(
+                "server_up",
+                "Whether redis or kafka answered when it was last needed: 1 or 0",
+                &["server"],
+            )?,
+            http_unavailable_total: make.counters(
+                "http_unavailable_total",
+                "Answers 503 by their cause",
+                &["cause"],
+            )?,
+            access_keys_read_seconds: make.gauge(
+                "access_keys_read_timestamp_seconds",
+                "When the keys of access were last read, in seconds since 1970; 0: never, or nobody needs one",
+            )?,
+            trace_spans_total: make.counters(
+                "trace_spans_total",
+                "Spans by what became of them: exported, failed (not taken by the receiver), dropped (too many at once)",
+                &["result"],
+            )?,
             registry,
         };
         metrics.start_at_zero();
@@ -396,6 +470,12 @@ impl Metrics {
         }
         for code in LIVE_CLOSES {
             self.live_closes_total.with_label_values(&[code]);
+        }
+        for cause in UNAVAILABLE {
+            self.http_unavailable_total.with_label_values(&[cause]);
+        }
+        for result in ["exported", "failed", "dropped"] {
+            self.trace_spans_total.with_label_values(&[result]);
         }
         for state in ["idle", "used"] {
             self.database_connections.with_label_values(&[state]);

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use prometheus::IntGauge;
 use sha2::{Digest, Sha256};
 use tokio::{
     sync::Semaphore,
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::Clock,
     domain::{Timestamp, access::Principal},
+    metrics::Metrics,
     store::{
         Store, StoreError,
         access::{Hash, Ticket},
@@ -53,6 +55,8 @@ pub struct Settings {
 pub struct Access {
     keys: RwLock<Keys>,
     tokens: Option<Tokens>,
+    /// When keys were last read, in seconds since 1970.
+    read_seconds: IntGauge,
     /// Strangers can make tickets up: they are looked up by few at once.
     tickets: Semaphore,
     store: Store,
@@ -112,12 +116,18 @@ fn left_until(at: Timestamp, clock: &Clock) -> Option<Duration> {
 
 impl Access {
     /// Fails where the certificates that this machine trusts cannot be read.
-    pub fn new(settings: Settings, store: Store, clock: Clock) -> Result<Self, reqwest::Error> {
+    pub fn new(
+        settings: Settings,
+        store: Store,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> Result<Self, reqwest::Error> {
         let tokens = settings.tokens;
         let tokens = tokens.map(|tokens| Tokens::new(tokens, clock.clone()));
         Ok(Self {
             keys: RwLock::default(),
             tokens: tokens.transpose()?,
+            read_seconds: metrics.access_keys_read_seconds.clone(),
             tickets: Semaphore::new(TICKETS_AT_ONCE),
             store,
             clock,
@@ -151,6 +161,7 @@ impl Access {
                     let keys = self.keys.write();
                     keys.unwrap_or_else(PoisonError::into_inner)
                         .become_those(read);
+                    self.read_seconds.set(self.clock.unix_micros() / 1_000_000);
                     if std::mem::take(&mut has_failed) {
                         tracing::info!("the keys can be read again");
                     }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use prometheus::IntGauge;
 use redis::{
     AsyncCommands, Client, RedisError, SetExpiry, SetOptions,
     aio::{ConnectionManager, ConnectionManagerConfig},
@@ -58,6 +59,8 @@ struct Inner {
     writes: Arc<Semaphore>,
     clock: Clock,
     metrics: Metrics,
+    /// Whether it answered the last time.
+    up: IntGauge,
     /// Where what nobody waits for is done, whoever asks for it: the connection lives there.
     runtime: Handle,
 }
@@ -84,6 +87,9 @@ impl RedisTier {
             .set_connection_timeout(Some(settings.timeout))
             .set_response_timeout(Some(settings.timeout))
             .set_number_of_retries(0);
+        // As far as anybody knows.
+        let up = metrics.server_up.with_label_values(&["redis"]);
+        up.set(1);
         let client = Client::open(settings.url.as_str())?;
         let connection = ConnectionManager::new_lazy_with_config(client.clone(), config.clone())?;
         Ok(Self(Arc::new(Inner {
@@ -97,6 +103,7 @@ impl RedisTier {
             writes: Arc::new(Semaphore::new(WRITES_MAX)),
             runtime: Handle::current(),
             clock,
+            up,
             metrics,
         })))
     }
@@ -107,7 +114,12 @@ impl RedisTier {
         let mut connection = inner.connection();
         let stored: Result<Option<Vec<u8>>, RedisError> = connection.get(inner.key(key)).await;
         match stored {
-            Ok(bytes) => Ok(bytes.and_then(decode)),
+            Ok(bytes) => {
+                if inner.up.get() == 0 {
+                    inner.up.set(1);
+                }
+                Ok(bytes.and_then(decode))
+            }
             Err(error) => Err(inner.leave_aside(&error)),
         }
     }
@@ -205,6 +217,7 @@ impl Inner {
         let retry_after = u64::try_from(self.retry_after.as_nanos()).unwrap_or(u64::MAX);
         let until = self.now().saturating_add(retry_after);
         let before = self.aside_until.swap(until, Ordering::Relaxed);
+        self.up.set(0);
         // One line per fault, not one per request that met it.
         if before <= self.now() {
             tracing::warn!(%error, "redis is left aside for a moment");

@@ -29,6 +29,7 @@ pub mod reservation;
 pub mod risk;
 pub mod stock;
 pub mod time;
+pub mod trace;
 pub mod transit;
 pub mod void;
 
@@ -42,3 +43,4 @@ pub use movement::{Fact, Movement, MovementLine, Side, SideReport, Sides, Status
 pub use quantity::Quantity;
 pub use stock::{Revision, StockLevel};
 pub use time::Timestamp;
+pub use trace::TraceParent;

@@ -101,7 +101,7 @@ impl IntoResponse for ApiError {
                 problem(StatusCode::GONE, &error.to_string())
             }
             Self::Query(error @ QueryError::NotReached(_)) => {
-                problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+                unavailable(Cause("behind"), &error.to_string())
             }
             Self::Query(QueryError::Store(StoreError::Inconsistent(what))) => {
                 tracing::error!(what, "the database is not as it should be");
@@ -112,10 +112,7 @@ impl IntoResponse for ApiError {
             }
             Self::Query(QueryError::Store(error)) => {
                 tracing::warn!(%error, "a query could not be answered");
-                problem(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "The database does not answer",
-                )
+                unavailable(DATABASE, "The database does not answer")
             }
         }
     }
@@ -123,34 +120,44 @@ impl IntoResponse for ApiError {
 
 /// A command that was not decided.
 fn undecided(error: &CommandError) -> Response {
-    let (status, detail) = match error {
-        CommandError::InProgress => return in_progress(),
-        CommandError::OtherRequest => (
+    match error {
+        CommandError::InProgress => in_progress(),
+        CommandError::OtherRequest => problem(
             StatusCode::UNPROCESSABLE_ENTITY,
             "This Idempotency-Key was used for another request",
         ),
-        CommandError::Busy => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Too many requests wait to be decided",
-        ),
-        CommandError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "The service stops"),
+        CommandError::Busy => {
+            unavailable(Cause("queue_full"), "Too many requests wait to be decided")
+        }
+        CommandError::Stopping => unavailable(Cause("stopping"), "The service stops"),
         CommandError::NotDone(error) if error.is_of_request() => {
             tracing::error!(%error, "a request could not be decided");
-            (
+            problem(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The request could not be answered; nothing was done",
             )
         }
-        CommandError::NotDone(_) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The database does not answer; nothing was done",
-        ),
-        CommandError::Unknown(_) => (
-            StatusCode::SERVICE_UNAVAILABLE,
+        CommandError::NotDone(_) => {
+            unavailable(DATABASE, "The database does not answer; nothing was done")
+        }
+        CommandError::Unknown(_) => unavailable(
+            DATABASE,
             "The database does not answer; whether it was done is not known: with an Idempotency-Key, ask again",
         ),
-    };
-    problem(status, detail)
+    }
+}
+
+/// Why an answer is 503, for the count of them: one of `metrics::UNAVAILABLE`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cause(pub(super) &'static str);
+
+const DATABASE: Cause = Cause("database");
+
+/// It cannot be answered now.
+pub(super) fn unavailable(cause: Cause, detail: &str) -> Response {
+    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, detail);
+    response.extensions_mut().insert(cause);
+    response
 }
 
 /// That a request with the same key is under way.

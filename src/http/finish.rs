@@ -13,17 +13,27 @@ use std::{
 use axum::{
     body::Body,
     extract::{MatchedPath, Request},
-    http::{HeaderName, HeaderValue, Method, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::{TryFutureExt, future::Either};
 use tower::{Layer, Service};
+use tracing::Instrument;
 
-use super::{answer::weaken_etag, error::as_problem};
-use crate::metrics::Metrics;
+use super::{
+    answer::weaken_etag,
+    error::{Cause, as_problem},
+};
+use crate::{
+    metrics::Metrics,
+    traces::{Parent, Span, Traces, because},
+};
 
 /// For requests that no route matches.
 const UNMATCHED: &str = "unmatched";
+
+/// Routes that are not recorded.
+const UNRECORDED: [&str; 4] = ["/livez", "/readyz", "/health", "/metrics"];
 
 /// Two stacks around the same routes: what a request did not ask for is not done for it.
 #[derive(Clone)]
@@ -33,6 +43,7 @@ pub(super) struct FinishLayer<P, F> {
     pub(super) full: F,
     pub(super) body_bytes_max: usize,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) traces: Traces,
 }
 
 impl<S: Clone, P: Layer<S>, F: Layer<S>> Layer<S> for FinishLayer<P, F> {
@@ -44,6 +55,7 @@ impl<S: Clone, P: Layer<S>, F: Layer<S>> Layer<S> for FinishLayer<P, F> {
             full: self.full.layer(routes),
             body_bytes_max: self.body_bytes_max,
             metrics: Arc::clone(&self.metrics),
+            traces: self.traces.clone(),
         }
     }
 }
@@ -54,6 +66,7 @@ pub(super) struct Finish<P, F> {
     full: F,
     body_bytes_max: usize,
     metrics: Arc<Metrics>,
+    traces: Traces,
 }
 
 impl<P, F> Service<Request> for Finish<P, F>
@@ -84,12 +97,16 @@ where
         let matched = request.extensions().get::<MatchedPath>().cloned();
         let method = method_label(request.method().as_str());
         let metrics = Arc::clone(&self.metrics);
+        let span = self.traces.are_on().then(|| {
+            let route = matched.as_ref().map(MatchedPath::as_str);
+            record(&self.traces, &request, method, route)
+        });
         let answer = if is_plain(&request, self.body_bytes_max) {
             Either::Left(self.plain.call(request).map_ok(P::Response::into_response))
         } else {
             Either::Right(self.full.call(request).map_ok(F::Response::into_response))
         };
-        Box::pin(async move {
+        let answered = async move {
             let handler = matched.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
             let timer = metrics
                 .http_request_seconds
@@ -102,13 +119,60 @@ where
                 .entry(header::VARY)
                 .or_insert(HeaderValue::from_static("accept-encoding, origin"));
             timer.observe_duration();
+            if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+                // What says no cause is what lies around the routes: the limit of time.
+                let cause = response.extensions().get::<Cause>();
+                let cause = cause.map_or("timeout", |cause| cause.0);
+                let count = metrics.http_unavailable_total.with_label_values(&[cause]);
+                count.inc();
+            }
             metrics
                 .http_requests_total
                 .with_label_values(&[handler, method, response.status().as_str()])
                 .inc();
             Ok(response)
-        })
+        };
+        match span.flatten() {
+            None => Box::pin(answered),
+            Some(span) => Box::pin(recorded(span, answered)),
+        }
     }
+}
+
+/// Begins to record a request, if it says so, or says nothing and is one of the share. How the service is, is asked all the time.
+fn record(
+    traces: &Traces,
+    request: &Request,
+    method: &'static str,
+    route: Option<&str>,
+) -> Option<Span> {
+    if route.is_some_and(|route| UNRECORDED.contains(&route.trim_end_matches('/'))) {
+        return None;
+    }
+    let text = |name: &str| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let parent = text("traceparent").and_then(|parent| Parent::read(parent, text("tracestate")));
+    traces.request(method, route, text("host"), parent.as_ref())
+}
+
+/// What is done meanwhile is done for this request, and what is logged says so.
+async fn recorded(
+    mut span: Span,
+    answered: impl Future<Output = Result<Response, Infallible>>,
+) -> Result<Response, Infallible> {
+    let response = match span.place() {
+        Some(place) => {
+            let log = tracing::info_span!("request", trace_id = format!("{:032x}", place.trace));
+            because(place, answered).instrument(log).await?
+        }
+        None => answered.await?,
+    };
+    span.answered(response.status().as_u16());
+    Ok(response)
 }
 
 fn is_plain(request: &Request, body_bytes_max: usize) -> bool {

@@ -14,7 +14,7 @@ use axum::{
 
 use super::{
     Door,
-    error::{ApiError, no_such_route, problem},
+    error::{ApiError, Cause, no_such_route, problem, unavailable},
     rates::{Asker, Rates},
     rights::{self, LIVE, METRICS, Over, PROBES, Right},
 };
@@ -178,7 +178,7 @@ impl Guard {
             let refusal = match denied {
                 Denied::Unavailable | Denied::Token(TokenError::NoKeys) => {
                     let detail = "Who you are cannot be found out now";
-                    problem(StatusCode::SERVICE_UNAVAILABLE, detail)
+                    unavailable(Cause("access"), detail)
                 }
                 denied => unauthorized(Some(&denied)),
             };

@@ -16,7 +16,7 @@ use std::{
 
 use axum::{
     extract::{FromRequestParts, Query, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, header, request::Parts},
     response::{
         IntoResponse, Response, Sse,
         sse::{self},
@@ -37,7 +37,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Context,
-    error::{ApiError, problem},
+    error::{ApiError, Cause, unavailable},
     guard::{NOT_YOURS, Sender},
     input,
     inventory::{QuantityQuery, asked_stock},
@@ -47,7 +47,9 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    domain::{Timestamp, access::Reach, change::ChangeKind, commit::WantedCommit},
+    domain::{
+        CommitPoint, Timestamp, Version, access::Reach, change::ChangeKind, commit::WantedCommit,
+    },
     inventory::Inventory,
     live::{
         filter::Filter,
@@ -317,8 +319,8 @@ pub(super) async fn events(
         asked.since = last.to_str().ok().and_then(|cursor| cursor.parse().ok());
     }
     let Some(seat) = live.seat("stream") else {
-        return Ok(problem(
-            StatusCode::SERVICE_UNAVAILABLE,
+        return Ok(unavailable(
+            Cause("connections"),
             "Too many live connections",
         ));
     };
@@ -347,6 +349,9 @@ fn events_of(
             frame = reader.wait_for_frame() => frame,
         };
         reader.count(1, frame.text.len(), frame.committed_at);
+        if let Some(to) = frame.cursor {
+            reader.told(to, frame.committed_at.is_some());
+        }
         let text = str::from_utf8(&frame.text).unwrap_or_default();
         let mut event = sse::Event::default().data(text);
         if let Some(cursor) = frame.cursor {
@@ -439,6 +444,8 @@ struct Reader {
     changed: watch::Receiver<()>,
     /// A snapshot that is being read for it.
     fetching: Option<JoinHandle<Result<Arc<Snapshot>, Arc<StoreError>>>>,
+    /// Up to where the client has been told.
+    told_to: Option<Version>,
     /// When there was last looked.
     now: Duration,
     /// When there may be something even if nothing changes.
@@ -457,8 +464,10 @@ impl Reader {
     fn new(live: &Live, inventory: Arc<Inventory>, asked: Asked) -> Self {
         // What is committed from here on is heard of.
         let changed = live.hub.subscribe();
+        let session = live.hub.session(asked.dialect, asked.filter, asked.since);
         Self {
-            session: live.hub.session(asked.dialect, asked.filter, asked.since),
+            told_to: session.stands().map(|(_, at)| at.version),
+            session,
             teller: asked.teller,
             hub: Arc::clone(&live.hub),
             inventory,
@@ -524,6 +533,14 @@ impl Reader {
             Err(error) => tracing::error!(%error, "a snapshot for a live client was not read"),
         }
         self.session.give_none(now);
+    }
+
+    /// The client was brought to that commit, by frames of it or by a snapshot.
+    fn told(&mut self, to: CommitPoint, is_of_commits: bool) {
+        let from = self.told_to.replace(to.version);
+        if let Some(from) = from.filter(|_| is_of_commits) {
+            self.hub.told(from, to.version);
+        }
     }
 
     /// Counts what was handed over at once; the oldest of it is timed.
@@ -683,18 +700,21 @@ async fn send_turn(socket: &mut Socket, reader: &mut Reader) -> Result<Rest, Sen
     {
         socket.write(stretch.encoded(encode_all)).await?;
         reader.count(stretch.texts.len(), stretch.bytes, stretch.oldest);
+        reader.told_to = Some(stretch.from.version);
+        reader.told(stretch.to, true);
         return Ok(if stretch.is_full {
             Rest::More
         } else {
             Rest::Nothing
         });
     }
-    let (mut texts, mut bytes, mut oldest) = (Vec::new(), 0, None);
+    let (mut texts, mut bytes, mut oldest, mut to) = (Vec::new(), 0, None, None);
     let rest = loop {
         match reader.next() {
             Next::Frame(frame) => {
                 bytes += frame.text.len();
                 oldest = oldest.or(frame.committed_at);
+                to = frame.cursor.or(to);
                 texts.push(frame.text);
                 if bytes >= TURN_BYTES {
                     break Rest::More;
@@ -707,6 +727,9 @@ async fn send_turn(socket: &mut Socket, reader: &mut Reader) -> Result<Rest, Sen
     if !texts.is_empty() {
         socket.write(encode_all(&texts)).await?;
         reader.count(texts.len(), bytes, oldest);
+        if let Some(to) = to {
+            reader.told(to, oldest.is_some());
+        }
     }
     Ok(rest)
 }

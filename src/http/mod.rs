@@ -59,6 +59,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
     access::Access, clock::Clock, domain::catalogue::Code, inventory::Inventory, metrics::Metrics,
+    traces::Traces,
 };
 use finish::FinishLayer;
 use guard::Guard;
@@ -119,6 +120,7 @@ pub enum Door {
 /// Every route of a process that answers queries; of one that only ingests, how it is and what it measures.
 pub fn routes(context: Context, settings: &Settings, door: Door) -> Router {
     let metrics = context.inventory.metrics().clone();
+    let traces = context.inventory.traces().clone();
     let routes = if context.follows {
         let (routes, _) = ops_routes().merge(api_routes()).split_for_parts();
         routes.merge(docs()).merge(dashboard::routes())
@@ -136,7 +138,7 @@ pub fn routes(context: Context, settings: &Settings, door: Door) -> Router {
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::no_such_method);
     let routes = guarded(routes, guard);
-    with_layers(routes, metrics, settings).with_state(context)
+    with_layers(routes, metrics, traces, settings).with_state(context)
 }
 
 /// What has nothing to look at is not laid around the routes.
@@ -228,6 +230,7 @@ fn docs() -> Router<Context> {
 fn with_layers<S: Clone + Send + Sync + 'static>(
     routes: Router<S>,
     metrics: Metrics,
+    traces: Traces,
     settings: &Settings,
 ) -> Router<S> {
     let catch_panic = CatchPanicLayer::custom(error::after_a_panic);
@@ -249,6 +252,7 @@ fn with_layers<S: Clone + Send + Sync + 'static>(
             .layer(body_limit),
         body_bytes_max: settings.body_bytes_max,
         metrics: Arc::new(metrics),
+        traces,
     };
     routes.layer(layers)
 }
@@ -279,7 +283,12 @@ mod tests {
         let routes = Router::new()
             .route("/panics", get(panics))
             .route("/silent", get(std::future::pending::<()>));
-        let mut routes = with_layers(routes, Metrics::new().unwrap(), &settings);
+        let mut routes = with_layers(
+            routes,
+            Metrics::new().unwrap(),
+            Traces::default(),
+            &settings,
+        );
         for (path, status) in [("/panics", 500), ("/silent", 503)] {
             for asks in [header::COOKIE, header::ACCEPT_ENCODING, header::ORIGIN] {
                 let request = Request::builder().uri(path).header(&asks, "gzip");

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::{
     Context,
-    error::{Problem, problem},
+    error::{Cause, Problem, problem, unavailable},
 };
 
 /// Longest a part may take to say how it is.
@@ -76,10 +76,7 @@ pub(super) async fn readyz(State(context): State<Context>) -> Response {
         .find(|(_, part)| *part == Health::Failing);
     match failing {
         None => Json(health).into_response(),
-        Some((part, _)) => problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &format!("Not ready: {part} is not"),
-        ),
+        Some((part, _)) => unavailable(Cause("not_ready"), &format!("Not ready: {part} is not")),
     }
 }
 
@@ -95,6 +92,7 @@ pub(super) async fn health(State(context): State<Context>) -> Json<HealthBody> {
     responses((status = 200, description = "Text exposition format 0.0.4", body = String, content_type = "text/plain")))]
 pub(super) async fn metrics(State(context): State<Context>) -> Response {
     let metrics = context.inventory.metrics();
+    context.inventory.measure();
     let (all, idle) = context.inventory.store().read_connections();
     for (state, connections) in [("idle", idle), ("used", all.saturating_sub(idle))] {
         metrics

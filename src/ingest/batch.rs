@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, ops::Range};
 
 use rdkafka::message::OwnedHeaders;
 
-use crate::{domain::Fact, event::BadMessage};
+use crate::{domain::Fact, event::BadMessage, traces::Span};
+
+/// Most messages of a batch that are followed to their commit, where they are recorded: a span is about a kilobyte. The spans of
+/// further ones end when they are taken.
+const RECORDED_MAX: usize = 1_000;
 
 /// One message: what it says, and where its bytes are kept in case it becomes a dead letter.
 #[derive(Debug)]
@@ -29,12 +33,23 @@ pub(super) struct Received<'m> {
     pub(super) value: Option<&'m [u8]>,
     pub(super) headers: Option<OwnedHeaders>,
     pub(super) content: Result<Fact, BadMessage>,
+    /// Its taking, if that is recorded.
+    pub(super) span: Option<Box<Span>>,
+}
+
+/// A message that is recorded, until it is done.
+#[derive(Debug)]
+pub(super) struct RecordedMessage {
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) span: Box<Span>,
 }
 
 /// Messages in the order in which they came, their bytes side by side: no allocation for each.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) messages: Vec<Message>,
+    pub(super) recorded: Vec<RecordedMessage>,
     bytes: Vec<u8>,
     /// The first message of each partition here.
     first: BTreeMap<i32, First>,
@@ -52,6 +67,13 @@ impl Batch {
             offset: received.offset,
             timestamp_ms: received.timestamp_ms,
         });
+        if let Some(span) = received.span.filter(|_| self.recorded.len() < RECORDED_MAX) {
+            self.recorded.push(RecordedMessage {
+                partition: received.partition,
+                offset: received.offset,
+                span,
+            });
+        }
         let key = self.keep(received.key);
         let value = self.keep(received.value);
         self.messages.push(Message {
@@ -76,6 +98,8 @@ impl Batch {
     /// Leaves out what is there of these partitions. Their bytes stay as long as there is something beside them.
     pub(super) fn forget(&mut self, partitions: &[i32]) {
         self.messages
+            .retain(|message| !partitions.contains(&message.partition));
+        self.recorded
             .retain(|message| !partitions.contains(&message.partition));
         self.first
             .retain(|partition, _| !partitions.contains(partition));
@@ -136,6 +160,7 @@ mod tests {
                 value: Some(&value),
                 headers: None,
                 content,
+                span: None,
             };
             batch.push(received);
         }

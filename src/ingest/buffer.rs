@@ -295,6 +295,7 @@ mod tests {
             value: Some(value),
             headers: None,
             content,
+            span: None,
         };
         buffer.push(received);
     }

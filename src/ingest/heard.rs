@@ -22,6 +22,8 @@ pub(super) struct Heard {
     pub(super) rebalances: Mutex<Vec<Rebalance>>,
     /// By partition.
     pub(super) logs: Mutex<BTreeMap<i32, Log>>,
+    /// Whether it is connected to a broker; `None` before it said anything.
+    pub(super) is_connected: Mutex<Option<bool>>,
     /// The loop is over: nobody will carry out what is noted.
     pub(super) is_closing: AtomicBool,
 }
@@ -46,8 +48,15 @@ impl Heard {
             topic: topic.to_owned(),
             rebalances: Mutex::default(),
             logs: Mutex::default(),
+            is_connected: Mutex::default(),
             is_closing: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the client is connected to a broker; `None` before it said anything.
+    pub(super) fn is_connected(&self) -> Option<bool> {
+        let told = self.is_connected.lock();
+        *told.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn log(&self, partition: i32) -> Option<Log> {
@@ -58,6 +67,10 @@ impl Heard {
 
 impl ClientContext for Heard {
     fn stats(&self, statistics: Statistics) {
+        let mut brokers = statistics.brokers.values();
+        let is_connected = brokers.any(|broker| matches!(broker.state.as_str(), "UP" | "UPDATE"));
+        let told = self.is_connected.lock();
+        *told.unwrap_or_else(PoisonError::into_inner) = Some(is_connected);
         let Some(topic) = statistics.topics.get(&self.topic) else {
             return;
         };

@@ -4,17 +4,17 @@
 //! be told; nothing is dropped for a fault of a server; only a message the database refuses for its data becomes a dead
 //! letter, found by halving.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{mem, ops::Range, sync::Arc, time::Duration};
 
 use super::{
     backoff::Backoff,
-    batch::Message,
+    batch::{Message, RecordedMessage},
     buffer::{Buffer, Work},
     dead_letter::{DeadLetters, Letter},
 };
 use crate::{
     clock::Clock,
-    domain::{Fact, batch::Outcome},
+    domain::{Fact, TraceParent, batch::Outcome},
     event::dead_letter::Reason,
     inventory::record::{Recorded, Recorder, Taken},
     metrics::Metrics,
@@ -42,32 +42,45 @@ struct GivenUp;
 impl Lane {
     pub(super) async fn run(mut self) {
         let buffer = Arc::clone(&self.buffer);
-        while let Some(work) = buffer.take().await {
+        while let Some(mut work) = buffer.take().await {
             crash_point!("after_hand_over");
-            match self.settle(&work).await {
-                Ok(()) => buffer.settle(&work.advances),
-                // All of it comes again from Kafka: the positions say from where.
-                Err(GivenUp) => {
-                    for advance in &work.advances {
-                        buffer.lose(advance.partition);
-                    }
-                }
+            let mut recorded = mem::take(&mut work.batch.recorded);
+            if self.settle(&work, &mut recorded).await.is_ok() {
+                buffer.settle(&work.advances);
+                continue;
+            }
+            // All of it comes again from Kafka: the positions say from where.
+            for message in &mut recorded {
+                message.span.fail("given_up");
+            }
+            for advance in &work.advances {
+                buffer.lose(advance.partition);
             }
         }
     }
 
     /// Facts, then dead letters.
-    async fn settle(&mut self, work: &Work) -> Result<(), GivenUp> {
+    async fn settle(
+        &mut self,
+        work: &Work,
+        recorded: &mut [RecordedMessage],
+    ) -> Result<(), GivenUp> {
         let batch = &work.batch;
         if !batch.is_empty() {
             self.metrics
                 .batch_events
                 .observe(count(batch.messages.len()));
         }
-        let letters = self.record(work).await?;
+        let letters = self.record(work, recorded).await?;
         crash_point!("after_commit");
         if letters.is_empty() {
             return Ok(());
+        }
+        for message in recorded {
+            let is_of = |letter: &&Letter<'_>| is_it(letter.message, message);
+            if let Some(letter) = letters.iter().find(is_of) {
+                message.span.fail(letter.reason.as_str());
+            }
         }
         let timer = self
             .metrics
@@ -85,7 +98,11 @@ impl Lane {
 
     /// Records the batch, halving a part that the database refuses for its data until the culprit is alone. The
     /// positions move with the last part, when everything before it is in.
-    async fn record<'b>(&mut self, work: &'b Work) -> Result<Vec<Letter<'b>>, GivenUp> {
+    async fn record<'b>(
+        &mut self,
+        work: &'b Work,
+        recorded: &mut [RecordedMessage],
+    ) -> Result<Vec<Letter<'b>>, GivenUp> {
         let messages = &work.batch.messages;
         let mut letters = Vec::new();
         // The next part is the last of these: parts are taken in the order of their offsets.
@@ -103,10 +120,18 @@ impl Lane {
             } else {
                 &[]
             };
-            match self.record_part(&facts, advances).await? {
-                Ok(recorded) => {
-                    letters.extend(letters_of(slice, &recorded.outcomes));
-                    self.count(slice, &recorded);
+            let in_part = of_part(recorded, slice, messages.len());
+            let causes: Vec<TraceParent> =
+                in_part.iter().filter_map(|it| it.span.place()).collect();
+            match self.record_part(&facts, advances, &causes).await? {
+                Ok(done) => {
+                    letters.extend(letters_of(slice, &done.outcomes));
+                    self.count(slice, &done);
+                    if let Some(transaction) = done.trace {
+                        for message in in_part {
+                            message.span.link(transaction);
+                        }
+                    }
                 }
                 Err(refusal) if slice.len() == 1 => {
                     letters.push(Letter {
@@ -116,7 +141,7 @@ impl Lane {
                     });
                     if !advances.is_empty() {
                         // Positions alone cannot be refused for their data.
-                        drop(self.record_part(&[], advances).await?);
+                        drop(self.record_part(&[], advances, &[]).await?);
                     }
                     self.count_status("error", 1);
                 }
@@ -136,11 +161,13 @@ impl Lane {
         &mut self,
         facts: &[Fact],
         advances: &[Advance],
+        causes: &[TraceParent],
     ) -> Result<Result<Recorded, String>, GivenUp> {
         let taken = Taken {
             topic: &self.topic,
             lane: self.number,
             advances,
+            causes,
         };
         let mut tries = 0;
         loop {
@@ -230,6 +257,22 @@ fn letters_of<'b>(messages: &'b [Message], outcomes: &[Outcome]) -> Vec<Letter<'
         }
     }
     letters
+}
+
+fn is_it(message: &Message, recorded: &RecordedMessage) -> bool {
+    (message.partition, message.offset) == (recorded.partition, recorded.offset)
+}
+
+/// Those of a part of the batch. Only a batch of which something is refused is taken in parts.
+fn of_part<'r>(
+    recorded: &'r mut [RecordedMessage],
+    part: &[Message],
+    whole: usize,
+) -> Vec<&'r mut RecordedMessage> {
+    let is_whole = part.len() == whole;
+    let is_there =
+        |it: &&mut RecordedMessage| is_whole || part.iter().any(|message| is_it(message, it));
+    recorded.iter_mut().filter(is_there).collect()
 }
 
 /// A number of messages as a histogram takes it.

@@ -82,10 +82,13 @@ impl Inventory {
         writer: &mut Writer,
         entry: Entry<'_>,
     ) -> Result<Stored, PutError> {
+        let span = self.traces.commit("put", 1, self.traces.cause());
         let mut tx = writer.begin().await?;
+        tx.record(span.place());
         match write(&mut tx, entry).await {
             Ok(Put::Same) => {
                 tx.rollback().await?;
+                span.silent();
                 let as_of = self.newest_commit().await?;
                 Ok(Stored {
                     put: Put::Same,
@@ -94,6 +97,7 @@ impl Inventory {
             }
             Ok(put) => {
                 let published = tx.publish().await?;
+                span.published(published.point);
                 self.announce(Handed {
                     published,
                     changed: Changed::NOTHING,

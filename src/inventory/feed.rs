@@ -4,7 +4,8 @@ use std::{fmt::Debug, sync::Arc};
 
 use crate::{
     domain::{
-        CommitPoint, Product, ProductId, ReservationId, StockKey, Timestamp, Warehouse,
+        CommitPoint, Product, ProductId, ReservationId, StockKey, Timestamp, TraceParent,
+        Warehouse,
         change::{Amounts, ChangeKind, LevelChange},
     },
     store::catalogue::CatalogueChange,
@@ -15,6 +16,8 @@ use crate::{
 pub struct Followed {
     pub point: CommitPoint,
     pub committed_at: Timestamp,
+    /// What those who are told of it go on with, if it is recorded.
+    pub trace: Option<TraceParent>,
     /// By key, each once.
     pub levels: Vec<FollowedLevel>,
     pub crossings: Vec<Crossing>,

@@ -37,6 +37,7 @@ use crate::{
         feed::{Did, FeedRow},
         writer::{LevelAfter, Published},
     },
+    traces::{self, Span},
 };
 
 /// Most of its own commits a process holds for the follower; what does not fit is found by looking.
@@ -94,6 +95,8 @@ pub struct Follower {
     clock: Clock,
     settings: FollowSettings,
     is_failing: bool,
+    /// When what is followed now began to be read, in microseconds since 1970; where traces are on.
+    since_us: i64,
 }
 
 impl Follower {
@@ -114,6 +117,7 @@ impl Follower {
             clock,
             settings,
             is_failing: false,
+            since_us: 0,
         }
     }
 
@@ -147,6 +151,7 @@ impl Follower {
 
     /// One look at the database: follows everything that was committed when it began.
     pub async fn look(&mut self) -> Result<(), StoreError> {
+        self.begin_to_read();
         loop {
             let began = self.clock.elapsed();
             let Some(at) = self.position else {
@@ -238,6 +243,7 @@ impl Follower {
         if self.position.is_none_or(|at| version <= at.version) {
             return true;
         }
+        self.begin_to_read();
         self.ahead.insert(version, commit);
         self.take_what_follows();
         while self.ahead.len() > HANDED_MAX {
@@ -261,6 +267,7 @@ impl Follower {
             let commit = Commit {
                 point: handed.published.point,
                 committed_at: handed.published.committed_at,
+                trace: handed.published.trace,
             };
             let Ok(did) = did(handed) else {
                 // It is in the database, and will be found there.
@@ -270,10 +277,25 @@ impl Follower {
         }
     }
 
-    fn move_to(&mut self, followed: Followed) {
+    fn begin_to_read(&mut self) {
+        if self.inventory.traces.are_on() {
+            self.since_us = self.clock.unix_micros();
+        }
+    }
+
+    fn move_to(&mut self, mut followed: Followed) {
         let (to, committed_at) = (followed.point, followed.committed_at);
         self.inventory.cache.rule().advance(to);
         self.position = Some(to);
+        let span = followed.trace.and_then(|cause| {
+            self.inventory.traces.followed(traces::Followed {
+                cause,
+                since_us: self.since_us,
+                version: to.version,
+                levels: followed.levels.len(),
+            })
+        });
+        followed.trace = span.as_ref().and_then(Span::place);
         tracing::debug!(commit = %to, levels = followed.levels.len(), "followed");
         for alert in followed.alerts() {
             let alerts = &self.inventory.metrics.stock_alerts_total;

@@ -124,7 +124,9 @@ impl Inventory {
         number: i64,
         change: Change<'_>,
     ) -> Result<Archived, StoreError> {
+        let span = self.traces.commit("list", 1, self.traces.cause());
         let mut tx = writer.begin().await?;
+        tx.record(span.place());
         let changed = match write(&mut tx, number, change).await {
             Ok(changed) => changed,
             Err(error @ StoreError::DataRefused { .. }) => {
@@ -137,14 +139,17 @@ impl Inventory {
             listings::Changed::Done(change) => change,
             listings::Changed::NotThere => {
                 tx.rollback().await?;
+                span.silent();
                 return Ok(Archived::NotThere);
             }
             listings::Changed::HasStock => {
                 tx.rollback().await?;
+                span.silent();
                 return Ok(Archived::HasStock);
             }
         };
         let published = tx.publish().await?;
+        span.published(published.point);
         self.announce(Handed {
             published,
             changed: Changed::NOTHING,

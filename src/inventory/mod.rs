@@ -30,6 +30,7 @@ use crate::{
     clock::Clock,
     metrics::Metrics,
     store::{Store, listings::Counted, writer::Writer},
+    traces::Traces,
 };
 use decide::{Decider, Desk};
 use feed::Audience;
@@ -38,13 +39,14 @@ use query::Documents;
 use summary::{FeedState, Kept};
 
 /// What the use cases need to be told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     pub follow: FollowSettings,
     /// A movement under way for so long is overdue, where nothing was learned yet of how long it takes.
     pub late_after: Duration,
     /// Longest a request may take to be decided, while the database is away.
     pub decide_wait_max: Duration,
+    pub traces: Traces,
 }
 
 /// What the use cases work with. One per process.
@@ -54,6 +56,7 @@ pub struct Inventory {
     cache: Cache,
     documents: Documents,
     metrics: Metrics,
+    traces: Traces,
     clock: Clock,
     late_after: Duration,
     /// The last totals; who holds it sums up.
@@ -91,6 +94,7 @@ impl Inventory {
             cache,
             documents,
             metrics,
+            traces: settings.traces,
             clock: clock.clone(),
             late_after: settings.late_after,
             summary: Mutex::default(),
@@ -121,6 +125,27 @@ impl Inventory {
 
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    pub fn traces(&self) -> &Traces {
+        &self.traces
+    }
+
+    /// Brings up to date what is only measured when somebody looks.
+    pub fn measure(&self) {
+        let metrics = &self.metrics;
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        for (pool, all, idle, most) in self.store.pools() {
+            for (state, count) in [("idle", idle), ("used", all.saturating_sub(idle))] {
+                let connections = metrics.pool_connections.with_label_values(&[pool, state]);
+                connections.set(number(count));
+            }
+            let max = metrics.pool_connections_max.with_label_values(&[pool]);
+            max.set(i64::from(most));
+        }
+        let (waiting, most) = self.desk.waiting();
+        metrics.command_queue.set(number(waiting));
+        metrics.command_queue_max.set(number(most));
     }
 
     /// Makes a commit of this process known to it. Cannot fail: the follower finds by looking what it is not told.

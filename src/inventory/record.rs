@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::{
-        CommitPoint, Fact, Revision, StockKey, WarehouseCode, WarehouseId,
+        CommitPoint, Fact, Revision, StockKey, TraceParent, WarehouseCode, WarehouseId,
         batch::{self, Change, Merged, Outcome},
     },
     metrics::Metrics,
@@ -24,6 +24,7 @@ use crate::{
         positions::{Advance, LaneNumber},
         writer::{LevelAfter, WriteTx, Writer},
     },
+    traces::Traces,
 };
 
 /// Records one batch at a time, over a connection of its own.
@@ -40,6 +41,8 @@ pub struct Taken<'t> {
     pub lane: LaneNumber,
     /// By partition.
     pub advances: &'t [Advance],
+    /// The messages of it that are recorded.
+    pub causes: &'t [TraceParent],
 }
 
 /// What became of a batch.
@@ -49,6 +52,8 @@ pub struct Recorded {
     pub outcomes: Vec<Outcome>,
     /// `None` if nothing was new.
     pub commit: Option<CommitPoint>,
+    /// Its transaction, if that is recorded.
+    pub trace: Option<TraceParent>,
 }
 
 /// What the transaction found, before it is committed.
@@ -81,10 +86,17 @@ impl Recorder {
     }
 
     async fn transact(&mut self, facts: &[Fact], taken: Taken<'_>) -> Result<Recorded, StoreError> {
-        let metrics = &self.inventory.metrics;
+        let traces = &self.inventory.traces;
+        let span = traces.commit("record", facts.len(), taken.causes.iter().copied());
+        let stages = Stages {
+            metrics: &self.inventory.metrics,
+            traces,
+            transaction: span.place(),
+        };
         let mut merged = batch::merge(facts);
-        let mut tx = staged(metrics, "begin", self.writer.begin()).await?;
-        let written = match write(&mut tx, metrics, facts, &mut merged, taken).await {
+        let mut tx = staged(stages, "begin", self.writer.begin()).await?;
+        tx.record(stages.transaction);
+        let written = match write(&mut tx, stages, facts, &mut merged, taken).await {
             Ok(written) => written,
             Err(error @ (StoreError::DataRefused { .. } | StoreError::PositionMoved { .. })) => {
                 tx.rollback().await?;
@@ -93,14 +105,17 @@ impl Recorder {
             Err(error) => return Err(error),
         };
         if written.changes.is_empty() && written.codes_given.is_empty() {
-            staged(metrics, "publish", tx.commit_silently()).await?;
+            staged(stages, "publish", tx.commit_silently()).await?;
+            span.silent();
             return Ok(Recorded {
                 outcomes: written.outcomes,
                 commit: None,
+                trace: stages.transaction,
             });
         }
-        let published = staged(metrics, "publish", tx.publish()).await?;
-        let commit = Some(published.point);
+        let published = staged(stages, "publish", tx.publish()).await?;
+        let (commit, trace) = (Some(published.point), stages.transaction);
+        span.published(published.point);
         self.inventory.announce(Handed {
             published,
             changed: Changed::Sides {
@@ -112,6 +127,7 @@ impl Recorder {
         Ok(Recorded {
             outcomes: written.outcomes,
             commit,
+            trace,
         })
     }
 }
@@ -119,12 +135,12 @@ impl Recorder {
 /// Everything between begin and commit, in lock order.
 async fn write(
     tx: &mut WriteTx<'_>,
-    metrics: &Metrics,
+    stages: Stages<'_>,
     facts: &[Fact],
     merged: &mut Merged,
     taken: Taken<'_>,
 ) -> Result<Written, StoreError> {
-    let set = staged(metrics, "movements", tx.upsert_movements(merged.lines())).await?;
+    let set = staged(stages, "movements", tx.upsert_movements(merged.lines())).await?;
     let mut new = merged
         .new_sides(&set)
         .ok_or(StoreError::Inconsistent("a line that was not offered"))?;
@@ -136,7 +152,7 @@ async fn write(
     };
     let corrected = merged.correct(facts, &stored, &mut new);
     if !corrected.is_empty() {
-        staged(metrics, "movements", tx.set_sides(&corrected)).await?;
+        staged(stages, "movements", tx.set_sides(&corrected)).await?;
     }
     let outcomes = merged.outcomes(facts, &new, &stored);
 
@@ -144,14 +160,14 @@ async fn write(
     let mut levels = Vec::new();
     if !changes.is_empty() {
         let deltas = batch::deltas_by_key(&changes);
-        levels = staged(metrics, "levels", tx.add_to_levels(&deltas)).await?;
-        staged(metrics, "catalogue", ensure_catalogue(tx, &levels)).await?;
+        levels = staged(stages, "levels", tx.add_to_levels(&deltas)).await?;
+        staged(stages, "catalogue", ensure_catalogue(tx, &levels)).await?;
         crash_point!("within_transaction");
         let rows = ledger_rows(&changes, &levels)?;
         let rows = rows.iter().map(|(change, level)| (*change, level));
-        staged(metrics, "ledger", tx.append_ledger(rows)).await?;
+        staged(stages, "ledger", tx.append_ledger(rows)).await?;
     }
-    let codes_given = staged(metrics, "catalogue", offer_codes(tx, facts)).await?;
+    let codes_given = staged(stages, "catalogue", offer_codes(tx, facts)).await?;
     if !taken.advances.is_empty() {
         tx.advance(taken.topic, taken.lane, taken.advances).await?;
     }
@@ -232,9 +248,20 @@ pub(super) fn beside_levels<'c>(
     Ok(rows)
 }
 
+/// Where the stages of a batch are told.
+#[derive(Clone, Copy)]
+struct Stages<'s> {
+    metrics: &'s Metrics,
+    traces: &'s Traces,
+    /// If it is recorded.
+    transaction: Option<TraceParent>,
+}
+
 /// Times a stage.
-async fn staged<T>(metrics: &Metrics, stage: &str, step: impl Future<Output = T>) -> T {
-    let timer = metrics
+async fn staged<T>(stages: Stages<'_>, stage: &'static str, step: impl Future<Output = T>) -> T {
+    let _span = stages.traces.stage(stage, stages.transaction);
+    let timer = stages
+        .metrics
         .batch_stage_seconds
         .with_label_values(&[stage])
         .start_timer();

@@ -145,6 +145,8 @@ impl Inventory {
             Ok(taken) => taken,
             Err(refusal) => return refuse(tx, voiding, refusal).await,
         };
+        let span = self.traces.commit("void", 1, self.traces.cause());
+        tx.record(span.place());
         let mark = tx.mark();
         let written = write(&mut tx, taken, voiding).await?;
         if !keep(&mut tx, voiding, &written.rendered, Some(mark.batch)).await? {
@@ -153,6 +155,7 @@ impl Inventory {
         }
         let sent = sent.insert(Sent { mark, written });
         let published = tx.publish().await?;
+        span.published(published.point);
         Ok(self.tell_void(published, &sent.written))
     }
 

@@ -134,6 +134,7 @@ impl Watch {
         Followed {
             point: commit.point,
             committed_at: commit.committed_at,
+            trace: commit.trace,
             crossings,
             reorders: reorders.collect(),
             risks,

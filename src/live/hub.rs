@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     filter::Filter,
+    pushes::Pushes,
     ring::{After, Ring, Shown},
     session::{Commits, Dialect, Session},
     snapshot::Snapshot,
@@ -93,6 +95,8 @@ pub struct Hub {
     snapshots: Cache<SnapshotKey, Arc<Snapshot>>,
     reading: Semaphore,
     settings: LiveSettings,
+    /// Where traces are on.
+    pushes: Option<Pushes>,
 }
 
 impl Hub {
@@ -112,6 +116,23 @@ impl Hub {
                 .build(),
             reading: Semaphore::new(SNAPSHOTS_AT_ONCE),
             settings,
+            pushes: None,
+        }
+    }
+
+    /// One that records who is told of commits that are recorded.
+    #[must_use]
+    pub fn recording(self, pushes: Pushes) -> Self {
+        Self {
+            pushes: Some(pushes),
+            ..self
+        }
+    }
+
+    /// A connection that stood at the first commit was brought to the second.
+    pub fn told(&self, from: Version, to: Version) {
+        if let Some(pushes) = &self.pushes {
+            pushes.told(from, to);
         }
     }
 
@@ -130,13 +151,28 @@ impl Hub {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.end_pushes(),
                 () = self.news.notified() => {}
+                () = self.pushes_are_due() => {
+                    self.pushes.iter().for_each(Pushes::end_due);
+                    continue;
+                }
             }
             self.forget_stretches();
             self.changed.send_replace(());
             sleep(self.gather()).await;
         }
+    }
+
+    async fn pushes_are_due(&self) {
+        match &self.pushes {
+            Some(pushes) => pushes.due().await,
+            None => pending().await,
+        }
+    }
+
+    fn end_pushes(&self) {
+        self.pushes.iter().for_each(Pushes::end_all);
     }
 
     /// What a client is told next that stands at a commit: the same for all who look at the same from there. Those who were called
@@ -270,6 +306,9 @@ impl Audience for Hub {
     }
 
     fn follow(&self, commit: Followed) {
+        if let Some((pushes, cause)) = self.pushes.as_ref().zip(commit.trace) {
+            pushes.begin(commit.point.version, cause);
+        }
         let mut ring = self.ring_to_change();
         if self.is_looked_at() {
             ring.push(commit);

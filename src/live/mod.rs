@@ -11,6 +11,7 @@ pub mod filter;
 mod frames;
 pub mod hub;
 pub mod product;
+pub mod pushes;
 pub mod quantity;
 pub mod retry;
 pub mod ring;

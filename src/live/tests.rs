@@ -162,6 +162,7 @@ impl Database {
                 version: self.next_version(),
                 tag: Tag(self.tags),
             },
+            trace: None,
             committed_at: Timestamp::from_micros(0),
         };
         let followed = watch.tell(&[commit], did).remove(0);

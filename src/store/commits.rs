@@ -13,7 +13,7 @@ use super::{
     connections::Connections,
     writer::{BatchNumber, Mark, Published, WriteTx, commit_point},
 };
-use crate::domain::{CommitPoint, Timestamp, Version};
+use crate::domain::{CommitPoint, Timestamp, TraceParent, Version};
 
 /// After so long a silence a listener is asked whether it still hears.
 const LISTEN_CHECK_AFTER: Duration = Duration::from_secs(5);
@@ -23,6 +23,8 @@ const LISTEN_CHECK_AFTER: Duration = Duration::from_secs(5);
 pub struct Commit {
     pub point: CommitPoint,
     pub committed_at: Timestamp,
+    /// Of one that is recorded.
+    pub trace: Option<TraceParent>,
 }
 
 /// What a look at the order of commits found.
@@ -81,7 +83,7 @@ pub(super) async fn commits_from(
     limit: i64,
 ) -> Result<Looked, StoreError> {
     let rows = sqlx::query!(
-        r#"select version, tag, committed_at as "committed_at: PgTime", clock_timestamp() as "clock!: PgTime"
+        r#"select version, tag, committed_at as "committed_at: PgTime", traceparent, clock_timestamp() as "clock!: PgTime"
             from stock_commits where version >= $1 order by version limit $2"#,
         from.number(),
         limit
@@ -93,12 +95,18 @@ pub(super) async fn commits_from(
         Ok(Commit {
             point: commit_point(row.version, row.tag)?,
             committed_at: row.committed_at.0,
+            trace: trace_parent(row.traceparent.as_deref()),
         })
     });
     Ok(Looked {
         commits: commits.collect::<Result<_, StoreError>>()?,
         clock,
     })
+}
+
+/// What another process wrote that knows more of it than this one is none.
+fn trace_parent(text: Option<&str>) -> Option<TraceParent> {
+    text.and_then(|text| text.parse().ok())
 }
 
 async fn newest(pool: &Connections) -> Result<CommitPoint, StoreError> {
@@ -124,7 +132,7 @@ impl WriteTx<'_> {
     /// The commit of another transaction, if it was published.
     pub async fn published(&mut self, mark: Mark) -> Result<Option<Published>, StoreError> {
         let row = sqlx::query!(
-            r#"select c.version, c.tag, c.committed_at as "committed_at: PgTime", before.tag as previous_tag
+            r#"select c.version, c.tag, c.committed_at as "committed_at: PgTime", c.traceparent, before.tag as previous_tag
             from stock_commits c join stock_commits before on before.version = c.version - 1
             where c.batch = $1 and c.tag = $2"#,
             mark.batch.0,
@@ -137,6 +145,7 @@ impl WriteTx<'_> {
                 point: commit_point(row.version, row.tag)?,
                 previous: commit_point(row.version - 1, row.previous_tag)?,
                 committed_at: row.committed_at.0,
+                trace: trace_parent(row.traceparent.as_deref()),
             })
         })
         .transpose()

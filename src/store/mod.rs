@@ -220,6 +220,19 @@ impl Store {
         (reads.0 + scans.0, reads.1 + scans.1)
     }
 
+    /// Every pool: its name, all connections, idle ones, and the most there may be.
+    pub fn pools(&self) -> [(&'static str, usize, usize, u32); 3] {
+        let pools = [
+            ("read", &self.reads),
+            ("scan", &self.scans),
+            ("follow", &self.follow),
+        ];
+        pools.map(|(name, pool)| {
+            let (all, idle) = pool.count();
+            (name, all, idle, pool.max())
+        })
+    }
+
     pub async fn close(&self) {
         let all =
             async { tokio::join!(self.reads.close(), self.scans.close(), self.follow.close()) };

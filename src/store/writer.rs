@@ -20,7 +20,7 @@ use super::{
 };
 use crate::domain::{
     CommitPoint, MovementId, MovementLine, ProductId, Revision, SideReport, Sides, StockKey, Tag,
-    Timestamp, Version, WarehouseCode, WarehouseId, batch::Change, batch::LineId,
+    Timestamp, TraceParent, Version, WarehouseCode, WarehouseId, batch::Change, batch::LineId,
 };
 
 /// A connection that writes, one transaction at a time. It is made when it is needed and given up after a failure, so
@@ -64,6 +64,7 @@ pub struct WriteTx<'w> {
     batch: BatchNumber,
     /// What the commit is known by, beside its number.
     tag: Tag,
+    trace: Option<TraceParent>,
 }
 
 /// A level as the batch left it.
@@ -82,6 +83,8 @@ pub struct Published {
     pub point: CommitPoint,
     pub previous: CommitPoint,
     pub committed_at: Timestamp,
+    /// Of one that is recorded.
+    pub trace: Option<TraceParent>,
 }
 
 impl Writer {
@@ -119,6 +122,7 @@ impl Writer {
             home: &mut self.idle,
             batch,
             tag: Tag(rand::random()),
+            trace: None,
         })
     }
 
@@ -143,6 +147,11 @@ impl WriteTx<'_> {
             batch: self.batch,
             tag: self.tag,
         }
+    }
+
+    /// Whoever follows the commit is to go on with this trace.
+    pub fn record(&mut self, trace: Option<TraceParent>) {
+        self.trace = trace;
     }
 
     pub(super) fn connection(&mut self) -> &mut PgConnection {
@@ -408,7 +417,12 @@ impl WriteTx<'_> {
 
     async fn publish_and(mut self, next: &str) -> Result<Published, StoreError> {
         let (batch, tag) = (self.batch.0, self.tag.0.cast_signed());
-        let message = format!("execute stock_publish({batch}, {tag}); commit; {next}");
+        let publish = match self.trace {
+            None => format!("execute stock_publish({batch}, {tag})"),
+            // Seldom enough to be planned each time; digits and dashes are all that it writes.
+            Some(trace) => format!("select * from stock_publish({batch}, {tag}, '{trace}')"),
+        };
+        let message = format!("{publish}; commit; {next}");
         let mut answers = sqlx::raw_sql(AssertSqlSafe(message)).fetch_many(&mut self.connection);
         let (mut rows, mut ended) = (Vec::with_capacity(2), 0);
         let failed = loop {
@@ -438,6 +452,7 @@ impl WriteTx<'_> {
             point: commit_point(version, row.try_get("tag")?)?,
             previous: commit_point(version - 1, row.try_get("previous_tag")?)?,
             committed_at: Timestamp::from_micros(row.try_get("committed_at_us")?),
+            trace: self.trace,
         })
     }
 

@@ -9,7 +9,7 @@ use std::{
 /// From the ground up. No two modules of one floor import each other.
 const FLOORS: [&[&str]; 7] = [
     &["domain", "config", "metrics", "clock"],
-    &["event", "store", "cache", "kafka"],
+    &["event", "store", "cache", "kafka", "traces"],
     &["inventory", "access"],
     &["live"],
     &["ingest", "http", "produce", "dead_letters", "demo"],
@@ -18,10 +18,11 @@ const FLOORS: [&[&str]; 7] = [
 ];
 
 /// Who may name a technology. `app` reports the errors of all of them.
-const TECHNOLOGIES: [(&str, &[&str]); 4] = [
+const TECHNOLOGIES: [(&str, &[&str]); 5] = [
     ("sqlx", &["store"]),
     ("axum", &["http", "load"]),
     ("redis", &["cache", "app"]),
+    ("opentelemetry", &["traces"]),
     (
         "rdkafka",
         &["kafka", "ingest", "produce", "dead_letters", "load", "app"],

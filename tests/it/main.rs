@@ -68,6 +68,7 @@ mod samples;
 mod schema;
 mod servers_away;
 mod together;
+mod traces;
 mod transit;
 mod verifier;
 mod voids;

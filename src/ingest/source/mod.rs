@@ -36,6 +36,7 @@ use crate::{
     kafka,
     metrics::Metrics,
     store::Store,
+    traces::{Origin, Parent, Span, Traces},
 };
 
 /// How long a poll waits for a message: bounds how late a stop or a timer is noticed.
@@ -64,6 +65,7 @@ pub(super) struct Source {
     store: Store,
     clock: Clock,
     metrics: Metrics,
+    traces: Traces,
     runtime: Handle,
     /// The partitions that are consumed, and the offset expected next.
     next: BTreeMap<i32, i64>,
@@ -110,6 +112,7 @@ impl Source {
             store: inventory.store().clone(),
             clock,
             metrics: inventory.metrics().clone(),
+            traces: inventory.traces().clone(),
             runtime: Handle::current(),
             next: BTreeMap::new(),
             to_begin: BTreeSet::new(),
@@ -165,12 +168,20 @@ impl Source {
                 next,
                 buffers,
                 settings,
+                kafka,
+                traces,
                 ..
             } = self;
+            let taker = Taker {
+                buffers,
+                traces,
+                group: &kafka.group,
+                message_bytes_max: settings.message_bytes_max,
+            };
             match consumer.poll(wait) {
                 None => return taken,
                 Some(Ok(message)) => {
-                    if let Some(lane) = accept(&message, next, buffers, settings.message_bytes_max)
+                    if let Some(lane) = taker.accept(&message, next)
                         && !lane.has_room_within(Duration::ZERO)
                     {
                         return taken + 1;
@@ -282,6 +293,10 @@ impl Source {
     }
 
     fn measure_lag(&self) {
+        if let Some(is_connected) = self.consumer.context().is_connected() {
+            let up = self.metrics.server_up.with_label_values(&["kafka"]);
+            up.set(i64::from(is_connected));
+        }
         let now_ms = self.clock.unix_micros() / 1_000;
         for (partition, done) in self.done() {
             let log = self.consumer.context().log(partition);
@@ -347,35 +362,73 @@ impl Drop for Source {
     }
 }
 
-/// Decodes a message and hands it to its lane, which is returned; `None` if it is not expected: from before a position
-/// was found, or already taken.
-fn accept<'b>(
-    message: &BorrowedMessage<'_>,
-    next: &mut BTreeMap<i32, i64>,
-    buffers: &'b [Arc<Buffer>],
+/// What becomes of a message that is taken.
+struct Taker<'t> {
+    buffers: &'t [Arc<Buffer>],
+    traces: &'t Traces,
+    group: &'t str,
     message_bytes_max: usize,
-) -> Option<&'b Buffer> {
-    let partition = message.partition();
-    let expected = next
-        .get_mut(&partition)
-        .filter(|expected| message.offset() >= **expected)?;
-    *expected = message.offset() + 1;
-    let value = message.payload();
-    let headers = message.headers();
-    let form = headers.map_or(Form::Structured, form_of);
-    let content = event::decode_within(message_bytes_max, value, form);
-    crash_point!("after_decode");
-    let lane = lane_of(buffers, partition, &content);
-    lane.push(Received {
-        partition,
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis(),
-        key: message.key(),
-        value,
-        headers: headers.map(BorrowedHeaders::detach),
-        content,
-    });
-    Some(lane)
+}
+
+impl<'t> Taker<'t> {
+    /// Decodes a message and hands it to its lane, which is returned; `None` if it is not expected: from before a position
+    /// was found, or already taken.
+    fn accept(
+        &self,
+        message: &BorrowedMessage<'_>,
+        next: &mut BTreeMap<i32, i64>,
+    ) -> Option<&'t Buffer> {
+        let partition = message.partition();
+        let expected = next
+            .get_mut(&partition)
+            .filter(|expected| message.offset() >= **expected)?;
+        *expected = message.offset() + 1;
+        let span = self.traces.are_on().then(|| self.record(message)).flatten();
+        let value = message.payload();
+        let headers = message.headers();
+        let form = headers.map_or(Form::Structured, form_of);
+        let content = event::decode_within(self.message_bytes_max, value, form);
+        crash_point!("after_decode");
+        let lane = lane_of(self.buffers, partition, &content);
+        lane.push(Received {
+            partition,
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis(),
+            key: message.key(),
+            value,
+            headers: headers.map(BorrowedHeaders::detach),
+            content,
+            span: span.map(Box::new),
+        });
+        Some(lane)
+    }
+
+    /// Begins to record its taking, if it says so, or says nothing and it is one of the share.
+    fn record(&self, message: &BorrowedMessage<'_>) -> Option<Span> {
+        let origin = Origin {
+            topic: message.topic(),
+            group: self.group,
+            partition: message.partition(),
+            offset: message.offset(),
+        };
+        let parent = message.headers().and_then(parent_of);
+        self.traces.message(origin, parent.as_ref())
+    }
+}
+
+/// What the headers say of the trace. Of two with one name the first counts.
+fn parent_of(headers: &BorrowedHeaders) -> Option<Parent> {
+    let (mut parent, mut state) = (None, None);
+    for header in kafka::headers(headers).flatten() {
+        let place = match header.key {
+            "traceparent" => &mut parent,
+            "tracestate" => &mut state,
+            _ => continue,
+        };
+        let text = header.value.and_then(|value| str::from_utf8(value).ok());
+        *place = place.or(text);
+    }
+    Parent::read(parent?, state)
 }
 
 /// The form that the headers tell; if one of them cannot be read, they tell nothing.

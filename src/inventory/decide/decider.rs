@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     cache::CacheKey,
-    domain::{CommitPoint, StockKey, command::Request, decide::Book},
+    domain::{CommitPoint, StockKey, TraceParent, command::Request, decide::Book},
     inventory::{
         Inventory,
         follow::{Changed, Handed},
@@ -28,6 +28,7 @@ use crate::{
         listings::NewProduct,
         writer::{Mark, Published, Writer},
     },
+    traces::CommitSpan,
 };
 
 /// Most requests of one transaction, and most levels they name: what it locks, and how long it takes.
@@ -48,6 +49,8 @@ pub struct Decider {
     requests_max: usize,
     /// A commit whose end is not known.
     open: Option<Open>,
+    /// The last commit, if that is recorded.
+    trace: Option<TraceParent>,
 }
 
 impl fmt::Debug for Decider {
@@ -66,6 +69,7 @@ struct Open {
     answers: Option<Vec<Reply>>,
     changed: Changed,
     catalogue: Vec<CatalogueChange>,
+    span: CommitSpan,
 }
 
 impl Decider {
@@ -81,6 +85,7 @@ impl Decider {
             wait_max,
             requests_max: BATCH_REQUESTS_MAX,
             open: None,
+            trace: None,
         }
     }
 
@@ -143,7 +148,9 @@ impl Decider {
             }
             match self.decided(&part).await {
                 Ok(answers) => {
-                    for (pending, answer) in part.into_iter().zip(answers) {
+                    let transaction = self.trace.take();
+                    for (mut pending, answer) in part.into_iter().zip(answers) {
+                        pending.decided_in(transaction);
                         pending.answer(answer);
                     }
                 }
@@ -207,12 +214,16 @@ impl Decider {
         {
             return Ok(Some(answers));
         }
+        let causes = batch.iter().filter_map(Pending::cause);
+        let span = self.inventory.traces.commit("commit", batch.len(), causes);
         let mut tx = self.writer.begin().await?;
+        tx.record(span.place());
         let tag_of = self.inventory.documents.stock_tag;
         let written = match decide(&mut tx, batch, tag_of).await {
             Ok(Found::Decided(written)) => written,
             Ok(Found::MoreIsDue(levels)) => {
                 tx.rollback().await?;
+                span.silent();
                 self.expire(levels).await?;
                 let are_swept = batch.iter().all(is_sweep);
                 return Ok(are_swept.then(|| batch.iter().map(|_| Ok(more_is_due())).collect()));
@@ -225,6 +236,7 @@ impl Decider {
         };
         if written.kept == Kept::Elsewhere {
             tx.rollback().await?;
+            span.silent();
             return Ok(None);
         }
         self.requests_max = if written.levels.len() > BATCH_LEVELS_MAX {
@@ -241,6 +253,7 @@ impl Decider {
                 answers: Some(written.answers),
                 changed: written.changed,
                 catalogue: written.catalogue,
+                span,
             });
             let published = if self.queue.is_empty() {
                 tx.publish().await?
@@ -253,6 +266,8 @@ impl Decider {
             Kept::Done => tx.commit_silently().await?,
             Kept::Nothing | Kept::Elsewhere => tx.rollback().await?,
         }
+        self.trace = span.place();
+        span.silent();
         Ok(Some(written.answers))
     }
 
@@ -284,6 +299,7 @@ impl Decider {
             answers: None,
             changed: Changed::Rows(rows),
             catalogue: Vec::new(),
+            span: CommitSpan::default(),
         });
         let published = tx.publish().await?;
         self.close(published);
@@ -316,6 +332,8 @@ impl Decider {
     /// Makes a commit known, and dates its answers.
     fn close(&mut self, published: Published) -> Option<Vec<Reply>> {
         let open = self.open.take()?;
+        self.trace = open.span.place();
+        open.span.published(published.point);
         if let Changed::Rows(rows) = &open.changed {
             let mut keys: Vec<StockKey> = rows.iter().map(|row| row.key).collect();
             keys.dedup();

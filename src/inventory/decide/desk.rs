@@ -9,8 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Command, CommandError, Once, Reply, replay};
 use crate::{
+    domain::TraceParent,
     inventory::Inventory,
     store::{StoreError, answers::OnceKey},
+    traces::Span,
 };
 
 /// Requests that wait to be decided; a further one is refused at once.
@@ -22,12 +24,26 @@ pub(in crate::inventory) struct Pending {
     pub(super) reply: oneshot::Sender<Reply>,
     /// Held as long as the command is under way.
     under_way: Option<UnderWay>,
+    /// From being handed in to being answered, if that is recorded.
+    span: Option<Box<Span>>,
 }
 
 impl Pending {
+    /// Where its transaction belongs, if that is recorded.
+    pub(super) fn cause(&self) -> Option<TraceParent> {
+        self.span.as_ref()?.place()
+    }
+
+    /// It was decided in this transaction.
+    pub(super) fn decided_in(&mut self, transaction: Option<TraceParent>) {
+        if let Some((span, transaction)) = self.span.as_mut().zip(transaction) {
+            span.link(transaction);
+        }
+    }
+
     /// Its key is free before anybody can know of the answer.
     pub(super) fn answer(self, answer: Reply) {
-        drop(self.under_way);
+        drop((self.under_way, self.span));
         // Nobody may wait for it any more.
         drop(self.reply.send(answer));
     }
@@ -75,6 +91,12 @@ impl Desk {
         (Self { queue, keys }, receiver)
     }
 
+    /// Requests that wait, and the most that may.
+    pub(in crate::inventory) fn waiting(&self) -> (usize, usize) {
+        let most = self.queue.max_capacity();
+        (most.saturating_sub(self.queue.capacity()), most)
+    }
+
     /// Takes a key for as long as its request is under way in this process.
     pub(in crate::inventory) fn begin(&self, key: &OnceKey) -> Result<UnderWay, CommandError> {
         UnderWay::begin(&self.keys, key)
@@ -91,6 +113,7 @@ impl Inventory {
             under_way: under_way.transpose()?,
             command,
             reply,
+            span: self.traces.decision(self.traces.cause()).map(Box::new),
         };
         self.desk
             .queue

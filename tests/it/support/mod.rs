@@ -9,6 +9,7 @@ pub mod member;
 pub mod messages;
 pub mod own;
 pub mod process;
+pub mod receiver;
 pub mod reserved;
 mod service;
 pub mod stream;
