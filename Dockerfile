@@ -21,6 +21,8 @@ ENV PATH=/opt/tools/bin:$PATH
 WORKDIR /src
 COPY . .
 ARG PROFILE=release
+# What it is built from, as `stockyard --version` and the metrics tell it.
+ARG REVISION=unknown
 # Seconds since 1970, for the time in the list of parts: the same sources give the same list.
 ARG SOURCE_DATE_EPOCH=0
 # Queries are checked against .sqlx; there is no database here. The caches keep a rebuild from beginning anew. Which crates the program
@@ -29,7 +31,7 @@ ARG SOURCE_DATE_EPOCH=0
 RUN --mount=type=secret,id=cargo,target=/usr/local/cargo/config.toml \
     --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/src/target,sharing=locked \
-    SQLX_OFFLINE=true LIBZ_SYS_STATIC=1 cargo auditable build --locked --profile "$PROFILE" --bin stockyard \
+    SQLX_OFFLINE=true LIBZ_SYS_STATIC=1 STOCKYARD_REVISION="$REVISION" cargo auditable build --locked --profile "$PROFILE" --bin stockyard \
     && cargo cyclonedx --format json --spec-version 1.5 --describe binaries --quiet \
     && install -D "target/$([ "$PROFILE" = dev ] && echo debug || echo "$PROFILE")/stockyard" /out/usr/local/bin/stockyard \
     && install -D -m 644 stockyard_bin.cdx.json /out/usr/share/doc/stockyard/stockyard.cdx.json \

@@ -12,6 +12,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
     exit 2
 }
 export PROFILE=${PROFILE:-release} SQLX_OFFLINE=true
+# As scripts/stack.sh builds it: another revision would be another build.
+STOCKYARD_REVISION=${STOCKYARD_REVISION:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
+export STOCKYARD_REVISION
 # Ten thousand sockets are as many files.
 ulimit -S -n "$(ulimit -H -n)" 2>/dev/null || true
 cargo build --locked --quiet --profile "$PROFILE" --bin stockyard
