@@ -165,28 +165,32 @@ async fn connect(port: u16, path: &str, receive_bytes: Option<u32>) -> io::Resul
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let shaken = async {
         let mut stream = socket.connect(address).await?;
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await?;
-        // Byte by byte, so that no frame is taken with it.
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await?);
-            if head.len() > HEAD_BYTES_MAX {
-                return Err(io::Error::other("no end of the head"));
-            }
-        }
-        if head.starts_with(b"HTTP/1.1 101") {
-            Ok(stream)
-        } else {
-            Err(io::Error::other(
-                String::from_utf8_lossy(&head).into_owned(),
-            ))
-        }
+        shake_hands(&mut stream, port, path).await?;
+        Ok(stream)
     };
     timeout(HANDSHAKE_MAX, shaken).await?
+}
+
+/// Asks for a WebSocket, and takes the head of the answer.
+pub async fn shake_hands(stream: &mut TcpStream, port: u16, path: &str) -> io::Result<()> {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    // Byte by byte, so that no frame is taken with it.
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+        if head.len() > HEAD_BYTES_MAX {
+            return Err(io::Error::other("no end of the head"));
+        }
+    }
+    if head.starts_with(b"HTTP/1.1 101") {
+        return Ok(());
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    Err(io::Error::other(head))
 }
 
 thread_local! {

@@ -91,7 +91,7 @@ async fn start() -> Outcome<(Database, Service)> {
 }
 
 /// Arrivals in one warehouse.
-fn arrivals(count: u64) -> Vec<(String, Vec<u8>)> {
+pub fn arrivals(count: u64) -> Vec<(String, Vec<u8>)> {
     let message = |n: u64| {
         let (movement, product) = (
             Uuid::new_v4(),
@@ -105,7 +105,8 @@ fn arrivals(count: u64) -> Vec<(String, Vec<u8>)> {
     (0..count).map(message).collect()
 }
 
-fn path() -> String {
+/// What its clients listen to.
+pub fn path() -> String {
     format!("/ws?warehouse={WAREHOUSE}")
 }
 

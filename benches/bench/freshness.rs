@@ -1,10 +1,10 @@
 //! How long after Kafka has a message its effect is committed, and seen over HTTP, while others stream past.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use reqwest::StatusCode;
-use stockyard::{clock::Clock, kafka, produce::plan::PlanOptions};
+use stockyard::{clock::Clock, config::Kafka, kafka, produce::plan::PlanOptions};
 use uuid::Uuid;
 
 use super::{
@@ -64,9 +64,10 @@ async fn at_load(plan: &PlanOptions, rate: u64, percent: u64) -> Outcome<Row> {
     };
     let others = Stream::prepare(&service.config.kafka, &others, per_second, LOAD).start();
     tokio::time::sleep(WARM_UP).await;
-    let probes = probe(&service, &topic, || others.is_finished()).await?;
+    let probes = probe(&service, || others.is_finished()).await?;
     others.await??;
-    let committed = committed(&database, &probes).await?;
+    let sent: Vec<Sent> = probes.iter().map(|probe| probe.sent).collect();
+    let committed = committed(&database, &sent).await?;
     service.end();
     database.remove().await?;
     let visible = probes
@@ -80,62 +81,97 @@ async fn at_load(plan: &PlanOptions, rate: u64, percent: u64) -> Outcome<Row> {
 }
 
 struct Probe {
-    movement: Uuid,
-    acknowledged_us: i64,
+    sent: Sent,
     visible_after: Duration,
 }
 
-async fn probe(service: &Service, topic: &str, is_over: impl Fn() -> bool) -> Outcome<Vec<Probe>> {
-    let producer: Arc<FutureProducer> = Arc::new(
-        kafka::producer_config(&service.config.kafka)
-            .set("linger.ms", "0")
-            .create()?,
-    );
-    let client = reqwest::Client::new();
-    let clock = Clock::system();
-    let mut probes = Vec::new();
-    while !is_over() {
+/// A probe that Kafka has.
+#[derive(Clone, Copy)]
+pub struct Sent {
+    movement: Uuid,
+    /// On the process's clock, and on that of the day.
+    acknowledged: Duration,
+    acknowledged_us: i64,
+}
+
+/// Sends probes.
+pub struct Prober {
+    producer: FutureProducer,
+    topic: String,
+    clock: Clock,
+}
+
+impl Prober {
+    pub fn new(kafka: &Kafka) -> Outcome<Self> {
+        let mut settings = kafka::producer_config(kafka);
+        Ok(Self {
+            producer: settings.set("linger.ms", "0").create()?,
+            topic: kafka.topic.clone(),
+            clock: Clock::system(),
+        })
+    }
+
+    /// Sends one of a product that nobody knows, and waits until Kafka has it.
+    pub async fn send(&self) -> Outcome<Sent> {
         let movement = Uuid::new_v4();
-        let url = format!("http://127.0.0.1:{}/api/movements/{movement}", service.port);
         let value = format!(
             r#"{{"data":{{"movement_id":"{movement}","warehouse_id":"{}","product_id":"{}","timestamp":"2025-06-01T00:00:00Z","event":"arrival","quantity":1}}}}"#,
             Uuid::new_v4(),
             Uuid::new_v4()
         );
         let key = unique("probe");
-        let record = FutureRecord::to(topic).key(&key).payload(&value);
-        producer
-            .send(record, VISIBLE_MAX)
-            .await
-            .map_err(|(error, _)| error)?;
-        let (acknowledged, acknowledged_us) = (clock.elapsed(), clock.unix_micros());
+        let record = FutureRecord::to(&self.topic).key(&key).payload(&value);
+        let sending = self.producer.send(record, VISIBLE_MAX);
+        sending.await.map_err(|(error, _)| error)?;
+        Ok(Sent {
+            movement,
+            acknowledged: self.clock.elapsed(),
+            acknowledged_us: self.clock.unix_micros(),
+        })
+    }
+
+    /// Until the next one is due.
+    pub async fn rest(&self, after: &Sent) {
+        let since = self.clock.elapsed().saturating_sub(after.acknowledged);
+        tokio::time::sleep(PROBE_EVERY.saturating_sub(since)).await;
+    }
+}
+
+async fn probe(service: &Service, is_over: impl Fn() -> bool) -> Outcome<Vec<Probe>> {
+    let prober = Prober::new(&service.config.kafka)?;
+    let client = reqwest::Client::new();
+    let mut probes = Vec::new();
+    while !is_over() {
+        let sent = prober.send().await?;
+        let url = format!(
+            "http://127.0.0.1:{}/api/movements/{}",
+            service.port, sent.movement
+        );
         loop {
             let status = client.get(&url).send().await?.status();
-            let after = clock.elapsed().saturating_sub(acknowledged);
+            let visible_after = prober.clock.elapsed().saturating_sub(sent.acknowledged);
             if status == StatusCode::OK {
                 probes.push(Probe {
-                    movement,
-                    acknowledged_us,
-                    visible_after: after,
+                    sent,
+                    visible_after,
                 });
                 break;
             }
-            if status != StatusCode::NOT_FOUND || after > VISIBLE_MAX {
-                return Err(format!("a probe was answered {status} after {after:?}").into());
+            if status != StatusCode::NOT_FOUND || visible_after > VISIBLE_MAX {
+                return Err(
+                    format!("a probe was answered {status} after {visible_after:?}").into(),
+                );
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
-        tokio::time::sleep(
-            PROBE_EVERY.saturating_sub(clock.elapsed().saturating_sub(acknowledged)),
-        )
-        .await;
+        prober.rest(&sent).await;
     }
     Ok(probes)
 }
 
 /// How long after the acknowledgement each probe was committed, in microseconds; a commit may be sooner than the
 /// acknowledgement is heard.
-async fn committed(database: &Database, probes: &[Probe]) -> Outcome<Vec<u32>> {
+pub async fn committed(database: &Database, probes: &[Sent]) -> Outcome<Vec<u32>> {
     let movements: Vec<Uuid> = probes.iter().map(|probe| probe.movement).collect();
     let mut connection = database.connect().await?;
     let rows: Vec<(Uuid, i64)> = sqlx::query_as(
@@ -146,7 +182,7 @@ async fn committed(database: &Database, probes: &[Probe]) -> Outcome<Vec<u32>> {
     .fetch_all(&mut connection)
     .await?;
     let at: std::collections::HashMap<Uuid, i64> = rows.into_iter().collect();
-    let after = |probe: &Probe| {
+    let after = |probe: &Sent| {
         Some(
             u32::try_from((at.get(&probe.movement)? - probe.acknowledged_us).max(0))
                 .unwrap_or(u32::MAX),

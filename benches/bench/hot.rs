@@ -10,13 +10,13 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, extract::State, http::StatusCode, routing::post};
+use axum::{Router, extract::State, http::StatusCode, routing};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use super::{
-    load::{Answered, send},
+    load::{Answered, Manner, post, send},
     table::{Figures, Row, print, progress, remark, row},
     world::{Database, Outcome, Service, free_port, until},
 };
@@ -186,8 +186,8 @@ pub async fn serve(peer: Peer) -> Outcome<()> {
         tables: peer.tables,
     };
     let routes = match peer.way {
-        Way::Plain => Router::new().route("/reserve", post(plain)),
-        Way::OneStatement => Router::new().route("/reserve", post(one_statement)),
+        Way::Plain => Router::new().route("/reserve", routing::post(plain)),
+        Way::OneStatement => Router::new().route("/reserve", routing::post(one_statement)),
     };
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", peer.port)).await?;
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
@@ -252,14 +252,6 @@ impl Drop for Process {
     }
 }
 
-fn request(path: &str, body: &str) -> Vec<u8> {
-    format!(
-        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
-}
-
 async fn peer(
     database: &Database,
     (way, tables): (Way, Tables),
@@ -281,7 +273,12 @@ async fn peer(
         Ok(connected.is_ok().then_some(()))
     })
     .await?;
-    send(port, vec![request("/reserve", "{}")], CALLERS, LASTS).await
+    send(
+        port,
+        vec![post("/reserve", "{}")],
+        Manner::closed(CALLERS, LASTS),
+    )
+    .await
 }
 
 /// The best of the pool sizes by rate, and its size.
@@ -331,9 +328,8 @@ async fn stockyard() -> Outcome<Answered> {
     let body = serde_json::json!({"product": product, "quantity": 1}).to_string();
     let answered = send(
         service.port,
-        vec![request("/api/reservations", &body)],
-        CALLERS,
-        LASTS,
+        vec![post("/api/reservations", &body)],
+        Manner::closed(CALLERS, LASTS),
     )
     .await?;
     service.end();

@@ -1,11 +1,11 @@
-//! Requests over connections that stay open, one after another on each: as little as possible of it is the client's.
+//! Requests over connections, one after another on each: as little as possible of it is the client's.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use stockyard::clock::Clock;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
 };
 
@@ -37,6 +37,74 @@ impl Answered {
     }
 }
 
+/// How requests are sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    pub connections: usize,
+    pub duration: Duration,
+    pub pace: Pace,
+    /// Whether each request comes over a connection of its own, which is timed with it.
+    pub is_anew: bool,
+    /// Whether each connection comes from an address of its own, on Linux one of 127.0.1.0/24.
+    pub is_from_many: bool,
+}
+
+/// When requests are sent.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    /// The next when the one before is answered.
+    Closed,
+    /// So many a second over all connections, at set times. Each is timed from when it was due: what waits behind a slow answer is slow
+    /// as well.
+    Open(f64),
+}
+
+impl Manner {
+    /// As fast as they are answered.
+    pub fn closed(connections: usize, duration: Duration) -> Self {
+        Self {
+            connections,
+            duration,
+            pace: Pace::Closed,
+            is_anew: false,
+            is_from_many: false,
+        }
+    }
+
+    /// So many a second.
+    pub fn open(connections: usize, duration: Duration, per_second: f64) -> Self {
+        Self {
+            pace: Pace::Open(per_second),
+            ..Self::closed(connections, duration)
+        }
+    }
+
+    /// When a connection's next request is due, and `None` if it is over then.
+    fn due(&self, number: usize, sent: u32, now: Duration) -> Option<Duration> {
+        let due = match self.pace {
+            Pace::Closed => now,
+            Pace::Open(per_second) => {
+                let gap = length(self.connections) / per_second;
+                let phase = length(number) / per_second;
+                Duration::from_secs_f64(phase + f64::from(sent) * gap)
+            }
+        };
+        (due < self.duration).then_some(due)
+    }
+
+    async fn connect(&self, port: u16, number: usize) -> std::io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        if self.is_from_many {
+            let last = u8::try_from(number % 250).unwrap_or(0) + 1;
+            socket.bind(SocketAddr::from(([127, 0, 1, last], 0)))?;
+        }
+        let stream = socket.connect(SocketAddr::from(([127, 0, 0, 1], port)));
+        let stream = stream.await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
 /// Asks for the paths in turn, over that many connections, for that long; each connection begins elsewhere among them.
 pub async fn ask(
     port: u16,
@@ -44,23 +112,16 @@ pub async fn ask(
     connections: usize,
     duration: Duration,
 ) -> Outcome<Answered> {
-    let requests = paths.iter().map(|path| request(path)).collect();
-    send(port, requests, connections, duration).await
+    let requests = paths.iter().map(|path| get(path)).collect();
+    send(port, requests, Manner::closed(connections, duration)).await
 }
 
-/// The same with requests that are written already.
-pub async fn send(
-    port: u16,
-    requests: Vec<Vec<u8>>,
-    connections: usize,
-    duration: Duration,
-) -> Outcome<Answered> {
+/// The same with requests that are written already, in another manner.
+pub async fn send(port: u16, requests: Vec<Vec<u8>>, manner: Manner) -> Outcome<Answered> {
     let requests = Arc::new(requests);
-    let mut streams = Vec::with_capacity(connections);
-    for _ in 0..connections {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        stream.set_nodelay(true)?;
-        streams.push(stream);
+    let mut streams = Vec::with_capacity(manner.connections);
+    for number in 0..manner.connections {
+        streams.push(manner.connect(port, number).await?);
     }
     let clock = Clock::system();
     let mut askers = JoinSet::new();
@@ -69,17 +130,24 @@ pub async fn send(
         askers.spawn(async move {
             let mut times = Vec::new();
             let mut answer = vec![0; ANSWER_BYTES_MAX];
-            let mut next = number * requests.len() / connections;
-            loop {
-                let began = clock.elapsed();
-                if began >= duration {
-                    return Ok(times);
+            let mut next = number * requests.len() / manner.connections;
+            for sent in 0.. {
+                let now = clock.elapsed();
+                let Some(due) = manner.due(number, sent, now) else {
+                    break;
+                };
+                if due > now {
+                    tokio::time::sleep(due.saturating_sub(now)).await;
+                }
+                if manner.is_anew {
+                    stream = manner.connect(port, number).await?;
                 }
                 stream.write_all(&requests[next % requests.len()]).await?;
                 next += 1;
                 read_answer(&mut stream, &mut answer).await?;
-                times.push(micros(clock.elapsed().saturating_sub(began)));
+                times.push(micros(clock.elapsed().saturating_sub(due)));
             }
+            Ok(times)
         });
     }
     let mut all = Vec::new();
@@ -94,8 +162,17 @@ pub fn micros(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
-fn request(path: &str) -> Vec<u8> {
+pub fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
+}
+
+/// A request with a JSON body.
+pub fn post(path: &str, body: &str) -> Vec<u8> {
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 async fn read_answer(stream: &mut TcpStream, answer: &mut [u8]) -> std::io::Result<()> {

@@ -6,18 +6,21 @@
 
 mod alone;
 mod at;
+mod attack;
 mod backlog;
 mod bare;
 mod crowd;
 mod fanout;
 mod freshness;
 mod growth;
+mod hostile;
 mod hot;
 mod limit;
 mod load;
 mod machine;
 mod peer;
 mod reads;
+mod roles;
 mod stream;
 mod table;
 mod world;
@@ -43,6 +46,8 @@ enum Part {
     Freshness,
     /// Reads against a bare handler and a bare select.
     Reads,
+    /// Ingest and answers in processes of their own: what the load of one does to the other.
+    Roles,
     /// The backlog with a ledger of up to ten million rows behind it.
     Growth,
     /// The backlog beside a dump, and on a slow disk.
@@ -51,6 +56,8 @@ enum Part {
     Reserve,
     /// Questions about the past with ten million ledger rows, three of ten of them of one key.
     At,
+    /// Half-open, slow, flooding, oversized and idle clients: the others beside them, and the memory.
+    Hostile,
     /// Live clients: idle ones, a thousand of one warehouse beside a bare broadcast, one that stops reading.
     Live,
 }
@@ -64,10 +71,20 @@ struct Options {
     events: u64,
     #[arg(long, default_value_t = 3)]
     repetitions: usize,
-    /// Events a second that the shares of freshness and reads are of; measured first if it is not given. Of the live clients, the
+    /// Events a second that the shares of freshness, reads and roles are of; measured first if it is not given. Of the live clients, the
     /// only rate that is tried.
     #[arg(long)]
     rate: Option<u64>,
+    /// Of the hostile clients, only these.
+    #[arg(long, value_enum)]
+    only: Vec<attack::Attack>,
+    /// How often those are compared, where it is not five times.
+    #[arg(long)]
+    pairs: Option<usize>,
+    #[arg(long, hide = true, requires = "attack_port")]
+    attack: Option<attack::Attack>,
+    #[arg(long, hide = true)]
+    attack_port: Option<u16>,
     #[arg(long, hide = true, requires = "bare_body")]
     bare_port: Option<u16>,
     #[arg(long, hide = true)]
@@ -89,6 +106,9 @@ async fn main() -> Outcome<()> {
     }
     if let Some(port) = options.broadcast_port {
         return fanout::serve_broadcast(port).await;
+    }
+    if let (Some(attack), Some(port)) = (options.attack, options.attack_port) {
+        return attack::run(attack, port).await;
     }
     if let Some(peer) = options.reserve.clone() {
         return hot::serve(peer).await;
@@ -115,7 +135,10 @@ async fn main() -> Outcome<()> {
     if measured(Part::Stages) {
         stages(&even, options.repetitions).await?;
     }
-    if measured(Part::Freshness) || measured(Part::Reads) {
+    if [Part::Freshness, Part::Reads, Part::Roles]
+        .into_iter()
+        .any(measured)
+    {
         let rate = match options.rate {
             Some(rate) => rate,
             None => rate_of(&even).await?,
@@ -125,6 +148,9 @@ async fn main() -> Outcome<()> {
         }
         if measured(Part::Reads) {
             reads::measure(&even, rate, options.repetitions).await?;
+        }
+        if measured(Part::Roles) {
+            roles::measure(&even, rate, options.repetitions).await?;
         }
     }
     if measured(Part::Growth) {
@@ -138,6 +164,14 @@ async fn main() -> Outcome<()> {
     }
     if measured(Part::At) {
         at::measure(options.repetitions).await?;
+    }
+    if measured(Part::Hostile) {
+        let attacks = if options.only.is_empty() {
+            attack::Attack::value_variants()
+        } else {
+            &options.only
+        };
+        hostile::measure(&even, attacks, options.pairs).await?;
     }
     if measured(Part::Live) {
         fanout::measure(options.repetitions, options.rate).await?;

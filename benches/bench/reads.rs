@@ -209,10 +209,10 @@ async fn uncached(service: &Service, keys: &Keys, connections: usize) -> Outcome
 }
 
 /// The stock keys of a plan.
-struct Keys(Vec<(Uuid, Uuid)>);
+pub struct Keys(pub Vec<(Uuid, Uuid)>);
 
 impl Keys {
-    fn of(plan: &PlanOptions) -> Self {
+    pub fn of(plan: &PlanOptions) -> Self {
         let warehouses: Vec<Uuid> = (0..plan.warehouses)
             .filter_map(warehouse)
             .map(WarehouseId::uuid)
@@ -238,7 +238,7 @@ impl Keys {
     }
 }
 
-fn path((warehouse, product): &(Uuid, Uuid)) -> String {
+pub fn path((warehouse, product): &(Uuid, Uuid)) -> String {
     format!("/api/warehouses/{warehouse}/products/{product}")
 }
 

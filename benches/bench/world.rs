@@ -203,7 +203,17 @@ pub struct Service {
 impl Service {
     /// Starts it; it is not ready yet.
     pub fn start(topic: &str, database: &Database, role: &str) -> Outcome<Self> {
-        Self::run(topic, &database.name, role)
+        Self::start_with(topic, database, role, &[])
+    }
+
+    /// One with other settings, as variables.
+    pub fn start_with(
+        topic: &str,
+        database: &Database,
+        role: &str,
+        settings: &[(&str, &str)],
+    ) -> Outcome<Self> {
+        Self::run(topic, &database.name, role, settings)
     }
 
     /// Another process over the same database and topic, with caches of its own.
@@ -219,11 +229,7 @@ impl Service {
             .url
             .rsplit_once('/')
             .ok_or("a database's address has a name")?;
-        let port = free_port()?;
-        let mut variables = environment(&self.config.kafka.topic, database, port)?;
-        let settings = settings.iter();
-        variables.extend(settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        Self::spawn(variables, port, role)
+        Self::run(&self.config.kafka.topic, database, role, settings)
     }
 
     /// The same, in a group that was told to begin with the topic again.
@@ -241,9 +247,12 @@ impl Service {
         Self::spawn(variables, port, role)
     }
 
-    fn run(topic: &str, database: &str, role: &str) -> Outcome<Self> {
+    fn run(topic: &str, database: &str, role: &str, settings: &[(&str, &str)]) -> Outcome<Self> {
         let port = free_port()?;
-        Self::spawn(environment(topic, database, port)?, port, role)
+        let mut variables = environment(topic, database, port)?;
+        let settings = settings.iter();
+        variables.extend(settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Self::spawn(variables, port, role)
     }
 
     fn spawn(variables: HashMap<String, String>, port: u16, role: &str) -> Outcome<Self> {

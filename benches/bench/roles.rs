@@ -1,0 +1,250 @@
+//! Two roles, each a process of its own over the same servers: what the load of one does to the other.
+//!
+//! One is loaded with 70 % of what it reaches alone, the other with a smaller share, and only that one is measured. Machine, servers
+//! and generator are shared, so the shares together have to leave something over: at more than the whole, whoever is behind stays
+//! behind, whatever the service does.
+
+use std::time::Duration;
+
+use stockyard::produce::plan::PlanOptions;
+
+use super::{
+    backlog::lag_is_zero,
+    freshness::{Prober, committed},
+    load::{Answered, Manner, get, post, send},
+    reads::{Keys, path},
+    stream::Stream,
+    table::{Figures, Row, as_f64, percentile, print, progress, remark, row},
+    world::{Backlog, Database, Outcome, Service},
+};
+
+/// How long each load is measured, after it has run for a while.
+const MEASURED: Duration = Duration::from_secs(10);
+const WARM_UP: Duration = Duration::from_secs(2);
+/// How long the maximum of requests is measured.
+const MAXIMUM: Duration = Duration::from_secs(5);
+const CONNECTIONS: usize = 100;
+/// One of so many requests is a command.
+const COMMAND_EVERY: usize = 20;
+/// What is there before.
+const BEHIND: u64 = 200_000;
+/// The load of who disturbs, and those of who is measured, in percent of what each reaches alone.
+const DISTURBS: u64 = 70;
+const SHARES: [u64; 2] = [20, 50];
+/// What the other's load may make of a p99: so many times as much, and so many milliseconds.
+const TIMES: f64 = 2.0;
+const PLUS_MS: f64 = 50.0;
+
+/// Both processes, and what they are asked.
+struct Roles {
+    database: Database,
+    ingest: Service,
+    api: Service,
+    requests: Vec<Vec<u8>>,
+    plan: PlanOptions,
+    /// Messages of the topic so far.
+    published: u64,
+    /// Of the next stream: each brings movements that nobody has seen.
+    seed: u64,
+}
+
+/// A p99 alone and beside the other's load, in milliseconds.
+#[derive(Default)]
+struct Pair {
+    alone: Figures,
+    beside: Figures,
+}
+
+/// With ingest's own maximum in events a second.
+pub async fn measure(plan: &PlanOptions, rate: u64, repetitions: usize) -> Outcome<()> {
+    progress("roles: filling");
+    let mut roles = Roles::start(plan).await?;
+    let mut maximum = Figures::default();
+    let mut fresh = SHARES.map(|_| Pair::default());
+    let mut answered = SHARES.map(|_| Pair::default());
+    for _ in 0..repetitions {
+        let most = roles.most_requests().await?;
+        progress(&format!("roles: at most {most:.0} requests/s"));
+        maximum.push(most);
+        for ((share, fresh), answered) in SHARES.iter().zip(&mut fresh).zip(&mut answered) {
+            let (messages, requests) = (rate * share / 100, most * as_f64(*share) / 100.0);
+            let (much, many) = (rate * DISTURBS / 100, most * as_f64(DISTURBS) / 100.0);
+            fresh.alone.push(roles.freshness(messages, None).await?);
+            fresh
+                .beside
+                .push(roles.freshness(messages, Some(many)).await?);
+            answered.alone.push(roles.answers(requests, None).await?);
+            answered
+                .beside
+                .push(roles.answers(requests, Some(much)).await?);
+            for (name, pair) in [("fresh", &*fresh), ("answered", &*answered)] {
+                let (alone, beside) = (pair.alone.show(1), pair.beside.show(1));
+                progress(&format!(
+                    "roles: {share} % {name}: {alone}, beside {beside}"
+                ));
+            }
+        }
+    }
+    let rows = SHARES.iter().zip(fresh.iter().zip(&answered));
+    let rows: Vec<Row> = rows
+        .flat_map(|(share, (fresh, answered))| {
+            [
+                fresh.row(&format!(
+                    "ingest at {share} %, requests at {DISTURBS} %: committed"
+                )),
+                answered.row(&format!(
+                    "requests at {share} %, ingest at {DISTURBS} %: answered"
+                )),
+            ]
+        })
+        .collect();
+    print(
+        "Roles in processes of their own: p99 alone and beside the other's load, ms",
+        &["alone", "beside", "ratio", "reach"],
+        &rows,
+    );
+    remark(&format!(
+        "Of {rate} events/s and {} requests/s over {CONNECTIONS} connections, one of {COMMAND_EVERY} a command.",
+        maximum.show(0)
+    ));
+    roles.end().await
+}
+
+impl Pair {
+    fn row(&self, name: &str) -> Row {
+        let most = self.alone.median() * TIMES + PLUS_MS;
+        let word = if self.beside.median() <= most {
+            "reached"
+        } else {
+            "short"
+        };
+        row(
+            name,
+            [
+                self.alone.show(1),
+                self.beside.show(1),
+                self.beside.over(&self.alone).show(1),
+                format!("at most {most:.0}: {word}"),
+            ],
+        )
+    }
+}
+
+impl Roles {
+    async fn start(plan: &PlanOptions) -> Outcome<Self> {
+        let database = Database::create().await?;
+        let backlog = Backlog::publish(&PlanOptions {
+            count: BEHIND,
+            ..plan.clone()
+        })
+        .await?;
+        let ingest = Service::start(&backlog.topic, &database, "ingest")?;
+        let api = ingest.beside("api")?;
+        ingest.ready().await?;
+        api.ready().await?;
+        lag_is_zero(&backlog.topic, BEHIND, &database).await?;
+        let keys = Keys::of(plan).0;
+        let request = |(number, key): (usize, &(uuid::Uuid, uuid::Uuid))| {
+            if number % COMMAND_EVERY > 0 {
+                return get(&path(key));
+            }
+            let (warehouse, product) = key;
+            let restock = serde_json::json!({"warehouse": warehouse, "product": product, "change": 1, "kind": "restock"});
+            post("/api/adjustments", &restock.to_string())
+        };
+        Ok(Self {
+            requests: keys.iter().enumerate().map(request).collect(),
+            database,
+            ingest,
+            api,
+            plan: plan.clone(),
+            published: BEHIND,
+            seed: 1_000,
+        })
+    }
+
+    async fn send(&self, manner: Manner) -> Outcome<Answered> {
+        send(self.api.port, self.requests.clone(), manner).await
+    }
+
+    /// Requests a second as fast as they are answered, once caches are filled.
+    async fn most_requests(&self) -> Outcome<f64> {
+        let manner = Manner::closed(CONNECTIONS, MAXIMUM);
+        self.send(manner).await?;
+        Ok(self.send(manner).await?.per_second)
+    }
+
+    /// So many messages a second, from now on.
+    fn stream(&mut self, per_second: u64) -> Stream {
+        self.seed += 1;
+        let options = PlanOptions {
+            seed: self.seed,
+            ..self.plan.clone()
+        };
+        let lasts = WARM_UP + MEASURED;
+        self.published += per_second * lasts.as_secs();
+        Stream::prepare(&self.ingest.config.kafka, &options, per_second, lasts)
+    }
+
+    /// The p99 from Kafka's acknowledgement to the commit at that rate of messages, beside so many requests a second.
+    async fn freshness(&mut self, per_second: u64, requests: Option<f64>) -> Outcome<f64> {
+        let stream = self.stream(per_second).start();
+        let prober = Prober::new(&self.ingest.config.kafka)?;
+        let measured = async {
+            tokio::time::sleep(WARM_UP).await;
+            let mut probes = Vec::new();
+            while !stream.is_finished() {
+                let sent = prober.send().await?;
+                probes.push(sent);
+                prober.rest(&sent).await;
+            }
+            Outcome::Ok(probes)
+        };
+        let disturbed = async {
+            if let Some(requests) = requests {
+                let lasts = WARM_UP + MEASURED;
+                self.send(Manner::open(CONNECTIONS, lasts, requests))
+                    .await?;
+            }
+            Outcome::Ok(())
+        };
+        let (probes, disturbed) = tokio::join!(measured, disturbed);
+        let probes = probes?;
+        disturbed?;
+        stream.await??;
+        self.published += probes.len() as u64;
+        self.is_idle().await?;
+        let mut times = committed(&self.database, &probes).await?;
+        times.sort_unstable();
+        Ok(percentile(&times, 99).map_or(f64::NAN, f64::from) / 1e3)
+    }
+
+    /// The p99 of answers at that rate of requests, beside so many messages a second.
+    async fn answers(&mut self, per_second: f64, messages: Option<u64>) -> Outcome<f64> {
+        let stream = messages.map(|messages| self.stream(messages).start());
+        tokio::time::sleep(WARM_UP).await;
+        let manner = Manner::open(CONNECTIONS, MEASURED, per_second);
+        let answered = self.send(manner).await?;
+        if let Some(stream) = stream {
+            stream.await??;
+        }
+        self.is_idle().await?;
+        Ok(answered.p99.as_secs_f64() * 1e3)
+    }
+
+    /// Waits until everything is taken: nothing of one measurement is left for the next.
+    async fn is_idle(&self) -> Outcome<()> {
+        lag_is_zero(
+            &self.ingest.config.kafka.topic,
+            self.published,
+            &self.database,
+        )
+        .await
+    }
+
+    async fn end(self) -> Outcome<()> {
+        self.api.end();
+        self.ingest.end();
+        self.database.remove().await
+    }
+}
