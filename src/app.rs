@@ -14,6 +14,7 @@ use std::{
 };
 
 use futures_util::future::select_all;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -98,6 +99,8 @@ const STOP_MAX: Duration = Duration::from_secs(9);
 const POOLS_STOP_MAX: Duration = Duration::from_secs(1);
 /// Most connections at the addresses for those who run the service: nobody's load keeps Prometheus out.
 const ADMIN_CONNECTIONS_MAX: usize = 100;
+/// Files, and connections to the servers and for those who run the service, that a process has open beside its clients' connections.
+const OTHER_FILES: usize = 256;
 /// Longest a health check waits for its answer.
 const HEALTHCHECK_MAX: Duration = Duration::from_secs(10);
 /// Longest `verify` waits for a connection.
@@ -171,6 +174,7 @@ fn inventory_recorded(
 pub async fn serve(config: &Config, parts: Parts) -> Result<(), AppError> {
     let stop = stop_on_signal(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     config.keeps_strangers_out()?;
+    let config = &with_open_files(config.clone());
     let listeners = Listeners {
         open: http::bind(&config.http.listen)?,
         admin: http::bind(&config.http.admin_listen)?,
@@ -180,6 +184,42 @@ pub async fn serve(config: &Config, parts: Parts) -> Result<(), AppError> {
         tracing::error!(%error, "the service cannot go on");
     }
     result
+}
+
+/// Lets the process open as many files as its connections may need, and bounds these by what it is let: one that has no file left
+/// reaches no server either.
+fn with_open_files(mut config: Config) -> Config {
+    let Config { http, live, .. } = &mut config;
+    let wanted = http.connections_max + live.connections_max + OTHER_FILES;
+    let allowed = open_files(wanted as u64).unwrap_or_else(|error| {
+        tracing::warn!(%error, "how many files may be open is not known");
+        wanted
+    });
+    if allowed < wanted {
+        tracing::warn!(
+            allowed,
+            wanted,
+            "fewer files may be open than connections may need: raise the limit (ulimit -n, LimitNOFILE), or lower \
+            http.connections_max and live.connections_max"
+        );
+        let most = allowed.saturating_sub(OTHER_FILES).max(1);
+        for bound in [&mut http.connections_max, &mut live.connections_max] {
+            *bound = most.min(*bound);
+        }
+    }
+    config
+}
+
+/// Raises the bound of open files to what is wanted, as far as the process may; what it is then.
+fn open_files(wanted: u64) -> nix::Result<usize> {
+    let (now, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let raised = wanted.min(most);
+    let allowed = if now < raised && setrlimit(Resource::RLIMIT_NOFILE, raised, most).is_ok() {
+        raised
+    } else {
+        now
+    };
+    Ok(usize::try_from(allowed).unwrap_or(usize::MAX))
 }
 
 /// Where a process is asked.

@@ -38,6 +38,7 @@ mod frozen_writer;
 mod full_disk;
 mod generator;
 mod groups;
+mod hostile;
 mod inventory;
 mod kafka_away;
 mod last_items;
