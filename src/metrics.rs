@@ -57,7 +57,7 @@ pub const STOCK_ALERTS: [&str; 6] = [
 /// How live clients connect.
 pub const LIVE_KINDS: [&str; 2] = ["socket", "stream"];
 /// The codes with which the service closes a live connection.
-pub const LIVE_CLOSES: [&str; 4] = ["1001", "1011", "4008", "4029"];
+pub const LIVE_CLOSES: [&str; 5] = ["1001", "1008", "1011", "4008", "4029"];
 
 /// Why a request is answered 503: the database does not answer, the process has not followed so far, too many requests wait to be
 /// decided or connections are open, whoever asks cannot be proved, the process is not ready or stops, it took too long.

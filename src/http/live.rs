@@ -69,8 +69,14 @@ const TURN_BYTES: usize = 16 * 1024;
 /// Longest the closing of a connection may take when the service stops, or the client leaves.
 const STOP_CLOSE_MAX: Duration = Duration::from_secs(2);
 
+/// Messages of a client within so long. It has nothing to say but that it is there; some say so once a second.
+const HEARD_MAX: u32 = 100;
+const HEARD_WITHIN: Duration = Duration::from_secs(10);
+
 /// The service stops (RFC 6455, 7.4.1).
 const AWAY: u16 = 1001;
+/// The client says too much.
+const TOO_LOUD: u16 = 1008;
 /// Who listens has to prove anew who they are.
 const NOT_AUTHORISED: u16 = 4001;
 /// Too many connections.
@@ -637,6 +643,7 @@ async fn run(
 ) -> End {
     let mut stopped = pin!(live.stop.cancelled());
     let mut pings = Pings::new(&live.limits, reader.clock.elapsed());
+    let mut heard_often = Heard::default();
     // Armed for the earliest of what has its time. Most of that only ever gets later, so it is not set anew at each turn: it
     // goes off too early at times, and then it is seen when the next is due.
     let mut alarm = pin!(sleep(live.limits.ping_every));
@@ -677,7 +684,12 @@ async fn run(
             None => {}
             Some(Some(Message::Close(_))) => return End::Left,
             Some(None) => return End::Gone,
-            Some(Some(_)) => pings.answered(),
+            Some(Some(_)) => {
+                pings.answered();
+                if heard_often.is_too_often(reader.clock.elapsed()) {
+                    return End::Close(TOO_LOUD, "too many messages");
+                }
+            }
         }
     }
 }
@@ -786,6 +798,24 @@ impl Pings {
     /// The client said something.
     fn answered(&mut self) {
         self.pong_by = None;
+    }
+}
+
+/// How often a client said something of late.
+#[derive(Default)]
+struct Heard {
+    since: Duration,
+    times: u32,
+}
+
+impl Heard {
+    /// Counts one more.
+    fn is_too_often(&mut self, now: Duration) -> bool {
+        if now.saturating_sub(self.since) > HEARD_WITHIN {
+            (self.since, self.times) = (now, 0);
+        }
+        self.times += 1;
+        self.times > HEARD_MAX
     }
 }
 

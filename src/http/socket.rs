@@ -15,7 +15,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, task::consume_budget};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -31,6 +31,8 @@ use super::error::ApiError;
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Largest frame a client may send.
 const INBOUND_BYTES_MAX: usize = 4 * 1024;
+/// Messages that a client may still say before it says goodbye.
+const LAST_HEARD_MAX: usize = 1_000;
 /// What is kept to write into without asking for memory: control frames are smaller.
 const WRITE_BUFFER_BYTES: usize = 0;
 /// A whole text frame, not masked.
@@ -96,6 +98,8 @@ impl Socket {
 
     /// What the client says next; `None` when it is gone. It may be given up.
     pub(super) async fn recv(&mut self) -> Option<Message> {
+        // Hundreds of messages come with one read, and only reads yield to other connections by themselves.
+        consume_budget().await;
         let heard = self.library.next().await?.ok();
         self.has_heard = true;
         heard
@@ -118,7 +122,11 @@ impl Socket {
 
     /// Answers a client that has said that it leaves.
     pub(super) async fn say_goodbye(&mut self) {
-        while let Some(Ok(_)) = self.library.next().await {}
+        for _ in 0..LAST_HEARD_MAX {
+            if self.recv().await.is_none() {
+                return;
+            }
+        }
     }
 
     /// Says why it ends, and waits until the client has said so as well.

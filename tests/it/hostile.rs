@@ -70,7 +70,8 @@ async fn who_is_slow_or_sends_too_much_is_dropped_and_others_are_answered() {
     let fragment = [masked(0x00, &[0x80 | 64]), vec![b' '; 64]].concat();
     let chunk = [b"1000\r\n".as_slice(), &[b' '; 4096], b"\r\n"].concat();
     let length = |bytes: u64| format!("{HEAD}content-length: {bytes}\r\n\r\n");
-    let cases: [(&str, Vec<u8>, Vec<u8>); 8] = [
+    let small = masked(0x81, &[0x80]).repeat(20);
+    let cases: [(&str, Vec<u8>, Vec<u8>); 9] = [
         // Nothing, a request and then nothing, a head that does not end.
         ("", vec![], vec![]),
         ("HTTP/1.1 200", LIVEZ.into(), vec![]),
@@ -90,6 +91,8 @@ async fn who_is_slow_or_sends_too_much_is_dropped_and_others_are_answered() {
             with(SOCKET, &masked(0x01, &[0x80])),
             fragment,
         ),
+        // Messages that are small, and do not end.
+        ("HTTP/1.1 101", SOCKET.into(), small),
     ];
     let hostile = cases.iter().map(async |(expected, first, again)| {
         let answer = until_dropped(&service, first, again).await;
@@ -110,6 +113,8 @@ async fn who_is_slow_or_sends_too_much_is_dropped_and_others_are_answered() {
         (live.await == 0).then_some(())
     })
     .await;
+    let closed = service.count(r#"warehouse_live_closes_total{code="1008"}"#);
+    assert_eq!(closed.await, 1, "who says too much is told so");
     service.stop().await;
     world.database.remove().await;
 }
