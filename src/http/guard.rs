@@ -3,7 +3,7 @@
 //! Invariant: a request that reaches a handler may do what its route asks for; only which warehouses it may do it with is left to the
 //! handler, which asks its [`Sender`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request, State},
@@ -11,6 +11,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use tokio::time::sleep;
 
 use super::{
     Door,
@@ -26,6 +27,8 @@ use crate::{
     },
 };
 
+/// How long the answer to who asks too often takes.
+const REFUSED_AFTER: Duration = Duration::from_millis(100);
 const NO_CREDENTIAL: &str = "A key or a token is needed: Authorization: Bearer";
 pub(super) const NOT_YOURS: &str = "This warehouse is not one of yours";
 const NOT_ALL_YOURS: &str = "This is about all warehouses, and only some are yours";
@@ -128,13 +131,13 @@ pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Ne
     let (left, proved) = if is_ticket {
         match guard.count(&parts, None) {
             Ok(left) => (left, guard.prove(proof).await),
-            Err(refusal) => return *refusal,
+            Err(refusal) => return rested(*refusal).await,
         }
     } else {
         let proved = guard.prove(proof).await;
         match guard.count(&parts, proved.as_ref().ok().and_then(Option::as_ref)) {
             Ok(left) => (left, proved),
-            Err(refusal) => return *refusal,
+            Err(refusal) => return rested(*refusal).await,
         }
     };
     let mut response = match proved.and_then(|caller| permitted(right, caller)) {
@@ -148,6 +151,13 @@ pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Ne
         rates.tell(left, &mut response);
     }
     response
+}
+
+/// The answer to who asks too often, after a while. The next request of a connection is read once this one is answered, so whoever goes
+/// on regardless asks ten times a second over each, and not as often as all processors can refuse.
+async fn rested(refusal: Response) -> Response {
+    sleep(REFUSED_AFTER).await;
+    refusal
 }
 
 impl Guard {

@@ -1,7 +1,9 @@
 //! Who asks too often, or holds too much.
 
+use std::time::Duration;
+
 use reqwest::Method;
-use stockyard::domain::access::Scope;
+use stockyard::{clock::Clock, domain::access::Scope};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -60,6 +62,38 @@ async fn who_asks_too_often_is_told_when_to_come_again_and_nobody_else_is() {
             "{probe} is not counted"
         );
     }
+    service.stop().await;
+    world.database.remove().await;
+}
+
+#[tokio::test]
+async fn who_goes_on_regardless_is_refused_slowly() {
+    const REFUSED: usize = 10;
+    let world = World::with(|config| {
+        config.http.requests_per_second = 1;
+        config.http.requests_burst = 1;
+    })
+    .await;
+    let service = world.start().await;
+    let address = service.base.trim_start_matches("http://").to_owned();
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let clock = Clock::system();
+    let request = "GET /api/warehouses HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2 * REFUSED);
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answers = Vec::new();
+    let count = |answers: &[u8]| {
+        String::from_utf8_lossy(answers)
+            .matches("HTTP/1.1 429")
+            .count()
+    };
+    while count(&answers) < REFUSED {
+        let read = connection.read_buf(&mut answers).await.unwrap();
+        assert!(read > 0, "it is not closed");
+    }
+    assert!(
+        clock.elapsed() >= Duration::from_secs(1),
+        "a tenth of a second each"
+    );
     service.stop().await;
     world.database.remove().await;
 }
