@@ -60,6 +60,8 @@ pub enum Attack {
 
 /// Requests and frames that are sent at once by those who send as many as they can.
 const AT_ONCE: usize = 32;
+/// Connections of those.
+const FEW: usize = 8;
 /// Between two bytes of a slow one.
 const DRIP: Duration = Duration::from_millis(100);
 /// Before one that was closed comes again.
@@ -73,6 +75,10 @@ const READ_BYTES: usize = 16 * 1024;
 const SLOW_BUFFER_BYTES: u32 = 4 * 1024;
 const FRAME_BYTES: usize = 1024 * 1024;
 const MASK_OF_ZEROS: [u8; 4] = [0; 4];
+/// That a frame is masked, and that its length follows in two bytes, or in eight.
+const MASKED: u8 = 0x80;
+const TWO_BYTES: u8 = 126;
+const EIGHT_BYTES: u8 = 127;
 
 impl Attack {
     /// Connections at once.
@@ -81,15 +87,14 @@ impl Attack {
             Self::HalfOpen => 5_000,
             Self::SlowHeads | Self::SlowSockets => 1_000,
             Self::SlowBodies | Self::SlowReads => 500,
-            Self::Requests | Self::Connections | Self::Resumes | Self::Messages => 8,
-            Self::Frames | Self::Fragments | Self::LongBodies | Self::EndlessBodies => 8,
             Self::Idle | Self::IdleSockets => 10_000,
+            _ => FEW,
         }
     }
 
     /// Whether they are there once they are connected, and stay.
     fn holds(self) -> bool {
-        self.connections() > 8
+        self.connections() > FEW
     }
 
     pub fn name(self) -> String {
@@ -244,14 +249,14 @@ impl<'a> Held<'a> {
         did: &'a Did,
         receive_bytes: Option<u32>,
     ) -> io::Result<Self> {
-        let mut held = Self::open(port, did, receive_bytes).await?;
-        crowd::shake_hands(&mut held.stream, port, path).await?;
-        Ok(held)
+        let mut one = Self::open(port, did, receive_bytes).await?;
+        crowd::shake_hands(&mut one.stream, port, path).await?;
+        Ok(one)
     }
 
     /// Takes what comes until the other side ends it.
     async fn drain(&mut self) -> io::Result<()> {
-        let mut taken = [0; READ_BYTES];
+        let mut taken = vec![0; READ_BYTES];
         while self.stream.read(&mut taken).await? > 0 {}
         Ok(())
     }
@@ -261,7 +266,7 @@ impl<'a> Held<'a> {
         let did = self.did;
         let (mut reader, mut writer) = self.stream.split();
         let reading = async {
-            let mut taken = [0; READ_BYTES];
+            let mut taken = vec![0; READ_BYTES];
             while reader.read(&mut taken).await? > 0 {}
             Ok(())
         };
@@ -295,10 +300,12 @@ impl<'a> Held<'a> {
     }
 }
 
+/// Before a head says how long its body is.
+const POST: &str =
+    "POST /api/stock/query HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+
 /// What one of them does on one connection.
 async fn once(attack: Attack, port: u16, did: &Did) -> io::Result<()> {
-    const POST: &str =
-        "POST /api/stock/query HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
     let open = || Held::open(port, did, None);
     match attack {
         Attack::HalfOpen => open().await?.drain().await,
@@ -306,75 +313,83 @@ async fn once(attack: Attack, port: u16, did: &Did) -> io::Result<()> {
             let head = b"GET /livez HTTP/1.1\r\nhost: x\r\nx-more: "
                 .iter()
                 .copied();
-            let mut held = open().await?;
-            held.drip(head.chain(std::iter::repeat(b'x'))).await
+            let mut one = open().await?;
+            one.drip(head.chain(std::iter::repeat(b'x'))).await
         }
         Attack::SlowBodies => {
-            let mut held = open().await?;
+            let mut one = open().await?;
             let mut request = format!("{POST}content-length: {BODY_BYTES}\r\n\r\n").into_bytes();
             request.resize(request.len() + BODY_AT_ONCE, b' ');
-            held.stream.write_all(&request).await?;
-            held.drip(std::iter::repeat(b' ')).await
+            one.stream.write_all(&request).await?;
+            one.drip(std::iter::repeat(b' ')).await
         }
         Attack::SlowReads => {
-            let mut held = Held::open(port, did, Some(SLOW_BUFFER_BYTES)).await?;
+            let mut one = Held::open(port, did, Some(SLOW_BUFFER_BYTES)).await?;
             let request = b"GET /api/products?limit=1000 HTTP/1.1\r\nhost: x\r\n\r\n";
-            held.stream.write_all(request).await?;
-            held.sip().await
-        }
-        Attack::SlowSockets => {
-            let slow = Some(SLOW_BUFFER_BYTES);
-            Held::listen(port, "/ws", did, slow).await?.sip().await
+            one.stream.write_all(request).await?;
+            one.sip().await
         }
         Attack::Requests => {
             let request = "GET /api/warehouses HTTP/1.1\r\nhost: x\r\n\r\n".repeat(AT_ONCE);
             open().await?.pour(request.as_bytes(), AT_ONCE).await
         }
         Attack::Connections => open().await.map(drop),
-        Attack::Resumes => {
-            let path = "/ws?since=1-00000001";
-            let mut held = Held::listen(port, path, did, None).await?;
-            did.sent.fetch_add(1, Ordering::Relaxed);
-            held.stream.read_u8().await.map(drop)
-        }
-        Attack::Messages => {
-            let one = [frame(0x81, b"{}"), frame(0x89, b"ping")].concat();
-            let mut held = Held::listen(port, "/ws?below_min=true", did, None).await?;
-            held.pour(&one.repeat(AT_ONCE), 2 * AT_ONCE).await
-        }
-        Attack::Frames => {
-            let mut held = Held::listen(port, "/ws?below_min=true", did, None).await?;
-            held.pour(&frame(0x81, &vec![b'x'; FRAME_BYTES]), 1).await
-        }
-        Attack::Fragments => {
-            let mut held = Held::listen(port, "/ws?below_min=true", did, None).await?;
-            held.stream.write_all(&frame(0x01, b"{")).await?;
-            held.pour(&frame(0x00, b" ").repeat(AT_ONCE), AT_ONCE).await
-        }
         Attack::LongBodies => {
-            let mut held = open().await?;
+            let mut one = open().await?;
             let head = format!("{POST}content-length: {}\r\n\r\n", 1_u64 << 30);
-            held.stream.write_all(head.as_bytes()).await?;
-            held.pour(&[b' '; READ_BYTES], 1).await
+            one.stream.write_all(head.as_bytes()).await?;
+            one.pour(&[b' '; READ_BYTES], 1).await
         }
         Attack::EndlessBodies => {
-            let mut held = open().await?;
+            let mut one = open().await?;
             let head = format!("{POST}transfer-encoding: chunked\r\n\r\n");
-            held.stream.write_all(head.as_bytes()).await?;
+            one.stream.write_all(head.as_bytes()).await?;
             let chunk = [b"4000\r\n".as_slice(), &[b' '; 0x4000], b"\r\n"].concat();
-            held.pour(&chunk, 1).await
+            one.pour(&chunk, 1).await
         }
         Attack::Idle => {
-            let mut held = open().await?;
-            held.stream
+            let mut one = open().await?;
+            one.stream
                 .write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
                 .await?;
-            held.drain().await
+            one.drain().await
+        }
+        _ => once_live(attack, port, did).await,
+    }
+}
+
+/// The same on a live socket.
+async fn once_live(attack: Attack, port: u16, did: &Did) -> io::Result<()> {
+    match attack {
+        Attack::SlowSockets => {
+            let slow = Some(SLOW_BUFFER_BYTES);
+            Held::listen(port, "/ws", did, slow).await?.sip().await
+        }
+        Attack::Resumes => {
+            let path = "/ws?since=1-00000001";
+            let mut one = Held::listen(port, path, did, None).await?;
+            did.sent.fetch_add(1, Ordering::Relaxed);
+            one.stream.read_u8().await.map(drop)
+        }
+        Attack::Messages => {
+            let both = [frame(0x81, b"{}"), frame(0x89, b"ping")].concat();
+            let mut one = Held::listen(port, "/ws?below_min=true", did, None).await?;
+            one.pour(&both.repeat(AT_ONCE), 2 * AT_ONCE).await
+        }
+        Attack::Frames => {
+            let mut one = Held::listen(port, "/ws?below_min=true", did, None).await?;
+            one.pour(&frame(0x81, &vec![b'x'; FRAME_BYTES]), 1).await
+        }
+        Attack::Fragments => {
+            let mut one = Held::listen(port, "/ws?below_min=true", did, None).await?;
+            one.stream.write_all(&frame(0x01, b"{")).await?;
+            one.pour(&frame(0x00, b" ").repeat(AT_ONCE), AT_ONCE).await
         }
         Attack::IdleSockets => {
             let path = "/ws?below_min=true";
             Held::listen(port, path, did, None).await?.drain().await
         }
+        _ => Ok(()),
     }
 }
 
@@ -382,13 +397,13 @@ async fn once(attack: Attack, port: u16, did: &Did) -> io::Result<()> {
 fn frame(first: u8, content: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match (u8::try_from(content.len()), u16::try_from(content.len())) {
-        (Ok(length), _) if length < 126 => frame.push(0x80 | length),
+        (Ok(length), _) if length < TWO_BYTES => frame.push(MASKED | length),
         (_, Ok(length)) => {
-            frame.push(0x80 | 126);
+            frame.push(MASKED | TWO_BYTES);
             frame.extend(length.to_be_bytes());
         }
         _ => {
-            frame.push(0x80 | 127);
+            frame.push(MASKED | EIGHT_BYTES);
             frame.extend((content.len() as u64).to_be_bytes());
         }
     }

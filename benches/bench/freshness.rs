@@ -138,18 +138,18 @@ impl Prober {
 }
 
 async fn probe(service: &Service, is_over: impl Fn() -> bool) -> Outcome<Vec<Probe>> {
-    let prober = Prober::new(&service.config.kafka)?;
+    let sender = Prober::new(&service.config.kafka)?;
     let client = reqwest::Client::new();
     let mut probes = Vec::new();
     while !is_over() {
-        let sent = prober.send().await?;
+        let sent = sender.send().await?;
         let url = format!(
             "http://127.0.0.1:{}/api/movements/{}",
             service.port, sent.movement
         );
         loop {
             let status = client.get(&url).send().await?.status();
-            let visible_after = prober.clock.elapsed().saturating_sub(sent.acknowledged);
+            let visible_after = sender.clock.elapsed().saturating_sub(sent.acknowledged);
             if status == StatusCode::OK {
                 probes.push(Probe {
                     sent,
@@ -164,7 +164,7 @@ async fn probe(service: &Service, is_over: impl Fn() -> bool) -> Outcome<Vec<Pro
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
-        prober.rest(&sent).await;
+        sender.rest(&sent).await;
     }
     Ok(probes)
 }

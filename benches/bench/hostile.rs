@@ -51,14 +51,10 @@ impl Attack {
     /// What each of its connections may take of memory at most, in KiB.
     fn kib_each(self) -> f64 {
         match self {
-            // A head of at most 16 KiB, which is read into twice as much, and the task.
-            Self::HalfOpen | Self::SlowHeads | Self::Idle => 40.0,
-            // A body of at most 256 KiB.
-            Self::SlowBodies | Self::LongBodies | Self::EndlessBodies => 256.0 + 40.0,
-            // An answer: a page of 1,000 products.
-            Self::SlowReads => 256.0 + 40.0,
+            // A body of at most 256 KiB, or an answer: a page of 1,000 products.
+            Self::SlowBodies | Self::LongBodies | Self::EndlessBodies | Self::SlowReads => 296.0,
             Self::IdleSockets => 10.0,
-            // A turn of 16 KiB, a message of at most 4 KiB.
+            // A head of at most 16 KiB, which is read into twice as much, and the task; or a turn of 16 KiB and a message of at most 4.
             _ => 40.0,
         }
     }

@@ -130,8 +130,9 @@ pub async fn send(port: u16, requests: Vec<Vec<u8>>, manner: Manner) -> Outcome<
         askers.spawn(async move {
             let mut times = Vec::new();
             let mut answer = vec![0; ANSWER_BYTES_MAX];
-            let mut next = number * requests.len() / manner.connections;
-            for sent in 0.. {
+            let first = number * requests.len() / manner.connections;
+            let asked = requests.iter().cycle().skip(first);
+            for (sent, request) in (0..).zip(asked) {
                 let now = clock.elapsed();
                 let Some(due) = manner.due(number, sent, now) else {
                     break;
@@ -142,8 +143,7 @@ pub async fn send(port: u16, requests: Vec<Vec<u8>>, manner: Manner) -> Outcome<
                 if manner.is_anew {
                     stream = manner.connect(port, number).await?;
                 }
-                stream.write_all(&requests[next % requests.len()]).await?;
-                next += 1;
+                stream.write_all(request).await?;
                 read_answer(&mut stream, &mut answer).await?;
                 times.push(micros(clock.elapsed().saturating_sub(due)));
             }

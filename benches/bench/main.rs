@@ -101,17 +101,8 @@ struct Options {
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let options = Options::parse();
-    if let (Some(port), Some(body)) = (options.bare_port, options.bare_body.clone()) {
-        return reads::serve_bare(port, body).await;
-    }
-    if let Some(port) = options.broadcast_port {
-        return fanout::serve_broadcast(port).await;
-    }
-    if let (Some(attack), Some(port)) = (options.attack, options.attack_port) {
-        return attack::run(attack, port).await;
-    }
-    if let Some(peer) = options.reserve.clone() {
-        return hot::serve(peer).await;
+    if let Some(ended) = serve(&options).await {
+        return ended;
     }
     let measured = |part| options.parts.is_empty() || options.parts.contains(&part);
     describe().await?;
@@ -177,6 +168,21 @@ async fn main() -> Outcome<()> {
         fanout::measure(options.repetitions, options.rate).await?;
     }
     Ok(())
+}
+
+/// What a process runs that was started beside a measurement.
+async fn serve(options: &Options) -> Option<Outcome<()>> {
+    if let (Some(port), Some(body)) = (options.bare_port, options.bare_body.clone()) {
+        return Some(reads::serve_bare(port, body).await);
+    }
+    if let Some(port) = options.broadcast_port {
+        return Some(fanout::serve_broadcast(port).await);
+    }
+    if let (Some(attack), Some(port)) = (options.attack, options.attack_port) {
+        return Some(attack::run(attack, port).await);
+    }
+    let peer = options.reserve.clone()?;
+    Some(hot::serve(peer).await)
 }
 
 /// What one run reaches.

@@ -189,14 +189,14 @@ impl Roles {
     /// The p99 from Kafka's acknowledgement to the commit at that rate of messages, beside so many requests a second.
     async fn freshness(&mut self, per_second: u64, requests: Option<f64>) -> Outcome<f64> {
         let stream = self.stream(per_second).start();
-        let prober = Prober::new(&self.ingest.config.kafka)?;
+        let sender = Prober::new(&self.ingest.config.kafka)?;
         let measured = async {
             tokio::time::sleep(WARM_UP).await;
             let mut probes = Vec::new();
             while !stream.is_finished() {
-                let sent = prober.send().await?;
+                let sent = sender.send().await?;
                 probes.push(sent);
-                prober.rest(&sent).await;
+                sender.rest(&sent).await;
             }
             Outcome::Ok(probes)
         };

@@ -16,7 +16,9 @@ use crate::support::{
 };
 
 /// Longest a hostile client is waited for.
-const DROPPED_MAX: Duration = Duration::from_secs(60);
+const DROPPED_MAX: Duration = Duration::from_mins(1);
+/// Longest a connection may wait to be taken and answered.
+const ANSWERED_MAX: Duration = Duration::from_mins(1);
 /// Between two writes of one that does not end.
 const PAUSE: Duration = Duration::from_millis(5);
 const LIVEZ: &str = "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -160,7 +162,9 @@ async fn kept(address: &str, count: usize) -> Vec<TcpStream> {
     let mut kept = Vec::with_capacity(count);
     for _ in 0..count {
         let mut one = TcpStream::connect(address).await.expect("a connection");
-        assert_eq!(ask(&mut one, "/livez").await, Some(true));
+        let answered = timeout(ANSWERED_MAX, ask(&mut one, "/livez")).await;
+        let number = kept.len();
+        assert_eq!(answered, Ok(Some(true)), "connection {number}");
         kept.push(one);
     }
     kept
