@@ -166,7 +166,8 @@ async fn recorded(
 ) -> Result<Response, Infallible> {
     let response = match span.place() {
         Some(place) => {
-            let log = tracing::info_span!("request", trace_id = format!("{:032x}", place.trace));
+            // Of the highest level, so that it is there with whatever is logged.
+            let log = tracing::error_span!("request", trace_id = format!("{:032x}", place.trace));
             because(place, answered).instrument(log).await?
         }
         None => answered.await?,

@@ -283,12 +283,8 @@ mod tests {
         let routes = Router::new()
             .route("/panics", get(panics))
             .route("/silent", get(std::future::pending::<()>));
-        let mut routes = with_layers(
-            routes,
-            Metrics::new().unwrap(),
-            Traces::default(),
-            &settings,
-        );
+        let metrics = Metrics::new().unwrap();
+        let mut routes = with_layers(routes, metrics.clone(), Traces::default(), &settings);
         for (path, status) in [("/panics", 500), ("/silent", 503)] {
             for asks in [header::COOKIE, header::ACCEPT_ENCODING, header::ORIGIN] {
                 let request = Request::builder().uri(path).header(&asks, "gzip");
@@ -305,5 +301,9 @@ mod tests {
                 );
             }
         }
+        let late = metrics
+            .http_unavailable_total
+            .with_label_values(&["timeout"]);
+        assert_eq!(late.get(), 3);
     }
 }

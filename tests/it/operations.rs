@@ -1,8 +1,12 @@
 //! How the service tells how it is, and how it starts and stops.
 
-use stockyard::{app::Parts, http};
+use stockyard::{
+    app::Parts,
+    http,
+    metrics::{REVISION, VERSION},
+};
 
-use crate::support::{World, eventually};
+use crate::support::{World, eventually, process::said};
 
 #[tokio::test]
 async fn a_ready_service_tells_of_all_its_parts() {
@@ -37,6 +41,30 @@ async fn a_ready_service_tells_of_all_its_parts() {
         "templates, not paths"
     );
     assert!(text.contains("process_resident_memory_bytes") || !cfg!(target_os = "linux"));
+    // What is full and what is away is told against its limit, from the beginning.
+    for series in [
+        format!(r#"build_info{{revision="{REVISION}",version="{VERSION}"}} 1"#),
+        r#"database_pool_connections_max{pool="read"} 8"#.to_owned(),
+        "command_queue_requests 0".to_owned(),
+        "command_queue_requests_max 10000".to_owned(),
+        r#"server_up{server="redis"} 1"#.to_owned(),
+        r#"http_unavailable_total{cause="database"} 0"#.to_owned(),
+        "access_keys_read_timestamp_seconds 0".to_owned(),
+    ] {
+        assert!(
+            text.contains(&format!("\nwarehouse_{series}\n")),
+            "{series}"
+        );
+    }
+    let said = said(&world.stockyard(&["--version"]));
+    assert_eq!(said, format!("stockyard {VERSION} ({REVISION})\n"));
+    eventually("Kafka is known to answer", async || {
+        let kafka = r#"warehouse_server_up{server="kafka"}"#;
+        let metrics = service.get("/metrics").await.body;
+        let text = metrics.as_str()?;
+        text.contains(&format!("\n{kafka} 1\n")).then_some(())
+    })
+    .await;
     service.stop().await;
     world.database.remove().await;
 }
