@@ -53,8 +53,8 @@ hardened() {
 look_inside() {
     local tool=$home/tools/image-check info=$home/tools/rust-audit-info-0.5.4
     docker create --network none --name "$name-files" "$image" >/dev/null
-    docker cp -q "$name-files:/usr/local/bin/stockyard" "$work/stockyard"
-    docker cp -q "$name-files:/usr/share/doc/stockyard/stockyard.cdx.json" "$work/stockyard.cdx.json"
+    docker cp "$name-files:/usr/local/bin/stockyard" "$work/stockyard"
+    docker cp "$name-files:/usr/share/doc/stockyard/stockyard.cdx.json" "$work/stockyard.cdx.json"
     [ -x "$info/bin/rust-audit-info" ] || cargo install rust-audit-info --version 0.5.4 --locked --debug --root "$info" --quiet
     "$info/bin/rust-audit-info" "$work/stockyard" >"$work/program.json" || die "the program does not say what it is made of"
     if python_tool "$tool" tests/image/requirements.txt; then
