@@ -2,6 +2,7 @@
 # One Kafka, PostgreSQL or Redis of a test's own, to be stopped, killed, frozen and started again:
 #
 #   own-server.sh kafka <folder> <port> [<second port> <port that its clients come by>]
+#   own-server.sh kafka <folder> <port> <PEM file with key and certificate> [name=…,password=…]
 #   own-server.sh postgres <folder> <port> [name=value…]
 #   own-server.sh redis <folder> <port>
 #

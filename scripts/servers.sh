@@ -186,6 +186,8 @@ need() {
     for program in "$@"; do
         case $program in
             java) java_is_new_enough 2>/dev/null && continue ;;
+            # A distribution's base has one without the modules that OpenSSL's configure uses.
+            perl) perl -MFindBin -MIPC::Cmd -MTime::Piece -e 1 2>/dev/null && continue ;;
             # The tar of macOS unpacks by itself.
             xz) { [ "$(uname -s)" = Darwin ] || command -v xz >/dev/null; } && continue ;;
             *) command -v "$program" >/dev/null && continue ;;
@@ -210,12 +212,12 @@ need() {
     fi
 }
 
-# need_tools: a Rust toolchain, a C compiler and make, because librdkafka is built from its source, and on a machine where nothing was
-# fetched yet also what fetching takes, so that all of it is named at once.
+# need_tools: a Rust toolchain, a C compiler, make and perl, because librdkafka and the OpenSSL it uses are built from their source, and
+# on a machine where nothing was fetched yet also what fetching takes, so that all of it is named at once.
 need_tools() {
     PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
     command -v cargo >/dev/null || die "missing: cargo. Install Rust with rustup (the version is in Cargo.toml), then run this again"
-    if [ -d "$servers" ]; then need cc make; else need cc make java mvn xz; fi
+    if [ -d "$servers" ]; then need cc make perl; else need cc make perl java mvn xz; fi
 }
 
 # cargo_tool <crate> <subcommand> <version> [cargo option…]: `cargo <subcommand>` is of that version from here on.
@@ -386,20 +388,38 @@ find_chromium() {
 
 # start_kafka <port> [<second port> <advertised port>]: broker and controller in one process. The controller's port is nobody else's
 # business, so it is any free one. Clients that come by the second port are told to come by the advertised one: a test's proxy.
+# start_kafka <port> <PEM file with key and certificate> [name=…,password=…]: clients come by TLS, to localhost, and prove with SCRAM who
+# they are; it talks to itself by another port.
 start_kafka() {
-    local port=$1 data=$base/data/kafka config=$base/run/kafka controller id by_proxy="" by_proxy_told=""
+    local port=$1 data=$base/data/kafka config=$base/run/kafka controller id by_proxy="" by_proxy_told="" to_itself user=()
+    local clients=PLAINTEXT://127.0.0.1:$port
     controller=$(free_port)
-    [ $# -lt 3 ] || by_proxy=,PROXY://127.0.0.1:$2 by_proxy_told=,PROXY://127.0.0.1:$3
     mkdir -p "$data" "$config"
+    : >"$config/more.properties"
+    case ${2:-} in
+        "") ;;
+        /*)
+            to_itself=PLAINTEXT://127.0.0.1:$(free_port)
+            user=(--add-scram "SCRAM-SHA-512=$3")
+            by_proxy=,$to_itself by_proxy_told=,$to_itself clients=SASL_SSL://localhost:$port
+            cat >"$config/more.properties" <<END
+ssl.keystore.type=PEM
+ssl.keystore.location=$2
+sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+END
+            ;;
+        *) by_proxy=,PROXY://127.0.0.1:$2 by_proxy_told=,PROXY://127.0.0.1:$3 ;;
+    esac
     cat >"$config/server.properties" <<END
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller$by_proxy
-advertised.listeners=PLAINTEXT://127.0.0.1:$port$by_proxy_told
+listeners=$clients,CONTROLLER://127.0.0.1:$controller$by_proxy
+advertised.listeners=$clients$by_proxy_told
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXY:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXY:PLAINTEXT,SASL_SSL:SASL_SSL
 log.dirs=$data
 # Topics are made on purpose, with their settings, by stockyard migrate.
 auto.create.topics.enable=false
@@ -414,6 +434,7 @@ share.coordinator.state.topic.min.isr=1
 # A lone consumer need not wait for company.
 group.initial.rebalance.delay.ms=0
 END
+    cat "$config/more.properties" >>"$config/server.properties"
     cat >"$config/log4j2.properties" <<'END'
 status=error
 rootLogger.level=warn
@@ -430,7 +451,7 @@ END
         # 16 bytes in Kafka's base64; the first letter is fixed because a dash would be taken for an option.
         id=S$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c 2-22)
         mkdir -p "$base/logs"
-        java -cp "$kafka/*" kafka.tools.StorageTool format -t "$id" -c "$config/server.properties" >"$base/logs/kafka.log" 2>&1 || return 1
+        java -cp "$kafka/*" kafka.tools.StorageTool format -t "$id" -c "$config/server.properties" "${user[@]+"${user[@]}"}" >"$base/logs/kafka.log" 2>&1 || return 1
     fi
     launch kafka "$port" java -Xmx512m "-Dlog4j2.configurationFile=$config/log4j2.properties" \
         -cp "$kafka/*" kafka.Kafka "$config/server.properties"

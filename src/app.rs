@@ -17,7 +17,7 @@ use futures_util::future::select_all;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     runtime,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -29,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     access::{self, Access, TokenSettings},
     cache::{
-        Cache, CacheSettings, RedisSettings,
+        Cache, CacheError, CacheSettings, RedisSettings,
         rule::{Conditions, Rule},
     },
     clock::Clock,
@@ -51,6 +51,7 @@ use crate::{
     },
     metrics::Metrics,
     store::{Store, StoreError, StoreSettings, ranges::CHECKPOINT_ROWS},
+    tls::{self, Files, Identity, TlsError},
     traces::{self, Traces, TracesError},
 };
 
@@ -68,7 +69,9 @@ pub enum AppError {
     #[error("kafka: {0}")]
     Kafka(#[from] rdkafka::error::KafkaError),
     #[error("redis settings: {0}")]
-    Redis(#[from] redis::RedisError),
+    Redis(#[from] CacheError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("access.tokens: {0}")]
     Access(reqwest::Error),
     #[error("metrics: {0}")]
@@ -143,6 +146,8 @@ fn inventory_recorded(
         entry_bytes_max: config.cache.entry_bytes_max,
         redis: config.redis.enabled.then(|| RedisSettings {
             url: config.redis.url.clone(),
+            password: config.redis.password.clone(),
+            ca_certificate: config.redis.ca_certificate.clone(),
             prefix: config.redis.prefix.clone(),
             timeout: millis(config.redis.timeout_ms),
             retry_after: millis(config.redis.retry_after_ms),
@@ -286,7 +291,8 @@ pub async fn run(
     let access = guard(config, &inventory, &clock, &tasks, stop)?;
     let context = http_context(config, &inventory, &clock, access, live, status, &leave);
     tracing::info!(answers = parts.answers, ingests = parts.ingests, "starting");
-    let serving = serve_http(config, context, listeners, metrics, &leave);
+    let identities = identities(config, &tasks, stop)?;
+    let serving = serve_http(config, context, listeners, identities, metrics, &leave);
     tasks.spawn(async move {
         serving.await;
         drained.cancel();
@@ -473,11 +479,51 @@ fn audience(hub: Option<&Arc<Hub>>) -> Arc<dyn Audience> {
     }
 }
 
+/// What is shown at the doors of HTTPS: for everybody, and for those who run the service.
+#[derive(Debug, Default)]
+struct Identities {
+    open: Option<Identity>,
+    admin: Option<Identity>,
+}
+
+/// Reads the certificates, and the tasks that keep them current.
+fn identities(
+    config: &Config,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Identities, TlsError> {
+    let tls = &config.http.tls;
+    if !tls.is_on() {
+        return Ok(Identities::default());
+    }
+    let read = |client_ca: &str| {
+        let identity = Identity::read(Files {
+            certificate: tls.certificate.as_str().into(),
+            key: tls.key.as_str().into(),
+            client_ca: (!client_ca.is_empty()).then(|| client_ca.into()),
+        })?;
+        let every = Duration::from_secs(tls.refresh_seconds);
+        tasks.spawn(identity.clone().keep_current(every, stop.clone()));
+        Ok::<_, TlsError>(identity)
+    };
+    let open = read("")?;
+    let admin = if tls.admin_client_ca.is_empty() {
+        open.clone()
+    } else {
+        read(&tls.admin_client_ca)?
+    };
+    Ok(Identities {
+        open: Some(open),
+        admin: Some(admin),
+    })
+}
+
 /// Answers at every door until told to stop.
 fn serve_http(
     config: &Config,
     context: http::Context,
     listeners: Listeners,
+    identities: Identities,
     metrics: Metrics,
     leave: &Leave,
 ) -> impl Future<Output = ()> + use<> {
@@ -485,7 +531,7 @@ fn serve_http(
     let Listeners { open, admin } = listeners;
     for (listeners, is_admin) in [(&open, false), (&admin, true)] {
         for address in listeners.iter().filter_map(|l| l.local_addr().ok()) {
-            tracing::info!(%address, is_admin, "listening");
+            tracing::info!(%address, scheme = config.http.scheme(), is_admin, "listening");
         }
     }
     let door = if admin.is_empty() {
@@ -494,14 +540,28 @@ fn serve_http(
         Door::Public
     };
     let routes = http::routes(context.clone(), &settings, door);
-    let strangers = http::run(open, routes, limits, metrics.clone(), leave.clone());
+    let strangers = http::run(
+        open,
+        identities.open,
+        routes,
+        limits,
+        metrics.clone(),
+        leave.clone(),
+    );
     let routes = http::routes(context, &settings, Door::Admin);
     let limits = http::Limits {
         connections_max: ADMIN_CONNECTIONS_MAX,
         connections_per_address_max: 0,
         ..limits
     };
-    let operators = http::run(admin, routes, limits, metrics, leave.clone());
+    let operators = http::run(
+        admin,
+        identities.admin,
+        routes,
+        limits,
+        metrics,
+        leave.clone(),
+    );
     async {
         tokio::join!(strangers, operators);
     }
@@ -698,6 +758,7 @@ pub fn store_of_owner(config: &Config) -> Result<Store, AppError> {
 fn store_settings(config: &Config) -> StoreSettings {
     StoreSettings {
         url: config.database.url.clone(),
+        password: config.database.password.clone(),
         role: config.database.role.clone(),
         read_connections_max: config.database.read_connections_max,
         scan_connections_max: config.database.scan_connections_max,
@@ -707,17 +768,27 @@ fn store_settings(config: &Config) -> StoreSettings {
     }
 }
 
-/// Asks a running service, over plain HTTP, whether it is well.
-pub async fn healthcheck(url: &str) -> Result<(), AppError> {
+/// Asks a running service whether it is well: by the address's own host, or at another address, which has to show a certificate of that host
+/// all the same. `ca`: who signed that; `None`: one whom this system trusts.
+pub async fn healthcheck(url: &str, ca: Option<&Path>, at: Option<&str>) -> Result<(), AppError> {
     let unhealthy = |why: String| AppError::Unhealthy(format!("{url}: {why}"));
-    let rest = url
-        .strip_prefix("http://")
-        .ok_or_else(|| unhealthy("only http:// can be asked".to_owned()))?;
+    let (is_encrypted, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+        (Some(rest), _) => (false, rest),
+        (_, Some(rest)) => (true, rest),
+        _ => {
+            return Err(unhealthy(
+                "only http:// and https:// can be asked".to_owned(),
+            ));
+        }
+    };
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let trust = is_encrypted.then(|| tls::trust(ca)).transpose()?;
     let answer = timeout(HEALTHCHECK_MAX, async {
-        let mut stream = TcpStream::connect(host).await?;
+        let tls = trust.as_ref().map(|trust| (trust, host));
+        let mut stream = tls::connect(at.unwrap_or(host), tls).await?;
         let request = format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
+        stream.flush().await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)

@@ -68,6 +68,12 @@ pub enum Command {
         /// Where to ask.
         #[arg(long, default_value = "http://127.0.0.1:8000/readyz")]
         url: String,
+        /// With https: who signed the certificate, a PEM file; without it, one whom this system trusts.
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
+        /// Connect here, and not to the host of the address, whose certificate it has to show: for a check beside the service.
+        #[arg(long, value_name = "HOST:PORT")]
+        at: Option<String>,
     },
 }
 
@@ -142,10 +148,13 @@ pub struct LoadArgs {
     /// What the random choices begin with; a report names the one it ran with.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Where the service is, for example `http://127.0.0.1:8000`; several of one database may be given. Without it: where this
-    /// configuration listens.
+    /// Where the service is, for example `http://127.0.0.1:8000`; several of one database may be given, all with https or none.
+    /// Without it: where this configuration listens.
     #[arg(long = "host", value_name = "URL", value_parser = host)]
-    pub hosts: Vec<String>,
+    pub hosts: Vec<Host>,
+    /// With https: who signed the service's certificate, a PEM file; without it, one whom this system trusts.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Show no progress, and no page.
     #[arg(long)]
     pub headless: bool,
@@ -280,14 +289,27 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-/// `host:port` of a URL over plain HTTP.
-fn host(text: &str) -> Result<String, String> {
-    let wrong = || format!("an address is http://host:port, and not {text}");
-    let rest = text.strip_prefix("http://").unwrap_or(text);
+/// `host:port` of a URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    pub is_encrypted: bool,
+    pub authority: String,
+}
+
+fn host(text: &str) -> Result<Host, String> {
+    let wrong = || format!("an address is http://host:port or https://host:port, and not {text}");
+    let (is_encrypted, rest) = match text.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix("http://").unwrap_or(text)),
+    };
     let authority = rest.trim_end_matches('/');
     let (name, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
     let is_one = !name.is_empty() && !name.contains('/') && port.parse::<u16>().is_ok();
-    is_one.then(|| authority.to_owned()).ok_or_else(wrong)
+    let one = || Host {
+        is_encrypted,
+        authority: authority.to_owned(),
+    };
+    is_one.then(one).ok_or_else(wrong)
 }
 
 /// Hours, minutes and seconds, as `1h30m` or `90s`; a number alone is seconds.
@@ -334,17 +356,18 @@ mod tests {
 
     #[test]
     fn an_address_is_host_and_port() {
-        assert_eq!(
-            host("http://127.0.0.1:8000/").as_deref(),
-            Ok("127.0.0.1:8000")
-        );
-        assert_eq!(host("localhost:8000").as_deref(), Ok("localhost:8000"));
-        for wrong in [
-            "",
-            "http://localhost",
-            "https://localhost:1",
-            "http://a:1/b",
+        for (text, is_encrypted, authority) in [
+            ("http://127.0.0.1:8000/", false, "127.0.0.1:8000"),
+            ("localhost:8000", false, "localhost:8000"),
+            ("https://localhost:1", true, "localhost:1"),
         ] {
+            let host = host(text).unwrap();
+            assert_eq!(
+                (host.is_encrypted, host.authority.as_str()),
+                (is_encrypted, authority)
+            );
+        }
+        for wrong in ["", "http://localhost", "https://localhost", "http://a:1/b"] {
             assert!(host(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,17 +1,24 @@
-//! Settings: the embedded `config.default.toml`, below a file, below the environment. An unknown key stops the start.
+//! Settings: the embedded `config.default.toml`, below a file, below the environment, whose variables may name files that hold the
+//! values. An unknown key stops the start.
 //!
-//! This is the only place that reads the environment.
+//! Invariant: no value that may hold a secret is in what is shown, in a `Debug` form or in an error. This is the only place that reads
+//! the environment.
+
+mod layers;
+mod secrets;
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    fmt,
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use config::{Config as Layers, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
+
+use secrets::{hide_option, hide_password};
 
 /// Every setting with its default and what it is for.
 pub const DEFAULTS: &str = include_str!("config.default.toml");
@@ -55,6 +62,30 @@ pub struct Http {
     pub header_timeout_ms: u64,
     pub lame_duck_ms: u64,
     pub drain_timeout_ms: u64,
+    pub tls: HttpTls,
+}
+
+impl Http {
+    /// How its addresses begin.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_on() { "https" } else { "http" }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpTls {
+    pub certificate: String,
+    pub key: String,
+    pub admin_client_ca: String,
+    pub refresh_seconds: u64,
+}
+
+impl HttpTls {
+    /// Whether it is HTTPS.
+    pub fn is_on(&self) -> bool {
+        !self.certificate.is_empty()
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -107,10 +138,11 @@ impl Tokens {
     }
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
     pub url: String,
+    pub password: String,
     pub role: String,
     pub read_connections_max: u32,
     pub scan_connections_max: u32,
@@ -120,10 +152,12 @@ pub struct Database {
     pub ledger_partition_bytes_max: i64,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
     pub url: String,
+    pub password: String,
+    pub ca_certificate: String,
     pub prefix: String,
     pub timeout_ms: u64,
     pub retry_after_ms: u64,
@@ -146,7 +180,7 @@ pub struct Follow {
     pub commits_max: i64,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kafka {
     pub bootstrap_servers: String,
@@ -156,6 +190,8 @@ pub struct Kafka {
     pub partitions: i32,
     pub replication: i32,
     pub message_bytes_max: usize,
+    /// By their names with dots, however they were written.
+    #[serde(deserialize_with = "layers::flat")]
     pub options: BTreeMap<String, String>,
 }
 
@@ -262,7 +298,7 @@ pub enum LogFormat {
     Json,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Traces {
     pub endpoint: String,
@@ -319,9 +355,21 @@ impl Traces {
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The layers do not make a configuration: unreadable, a wrong type, or a key that does not exist.
+    /// The layers do not make a configuration: a wrong type, or a key that does not exist. Without the value, which may be a secret.
     #[error("configuration: {0}")]
-    Layers(#[from] config::ConfigError),
+    Layers(String),
+    /// The file of settings.
+    #[error("configuration: {path}: {why}")]
+    File { path: PathBuf, why: String },
+    /// A variable that names a file with a value.
+    #[error("configuration: {variable} names {path}: {why}")]
+    ValueFile {
+        variable: String,
+        path: PathBuf,
+        why: String,
+    },
+    #[error("configuration: {0} is given twice, by itself and by {0}_FILE")]
+    Twice(String),
     /// A value is of the right type but makes no sense.
     #[error("configuration: {key} must be {must}")]
     Value {
@@ -331,19 +379,6 @@ pub enum ConfigError {
     #[error("configuration cannot be shown: {0}")]
     Shown(#[from] toml::ser::Error),
 }
-
-/// The variables that other tools know too, and what they set. An explicit `STOCKYARD__…` goes before them.
-const KNOWN_VARIABLES: [(&str, &str); 9] = [
-    ("DATABASE_URL", "database.url"),
-    ("REDIS_URL", "redis.url"),
-    ("KAFKA_BOOTSTRAP_SERVERS", "kafka.bootstrap_servers"),
-    ("KAFKA_TOPIC_NAME", "kafka.topic"),
-    ("OTEL_EXPORTER_OTLP_ENDPOINT", "traces.endpoint"),
-    ("OTEL_EXPORTER_OTLP_HEADERS", "traces.headers"),
-    ("OTEL_TRACES_SAMPLER_ARG", "traces.sample_ratio"),
-    ("OTEL_SERVICE_NAME", "traces.service_name"),
-    ("OTEL_RESOURCE_ATTRIBUTES", "traces.attributes"),
-];
 
 impl Config {
     /// The configuration of this process: defaults, then the file if one is given, then the environment.
@@ -360,56 +395,24 @@ impl Config {
         file: Option<&Path>,
         environment: std::collections::HashMap<String, String>,
     ) -> Result<Self, ConfigError> {
-        let mut layers = Layers::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
-        if let Some(path) = file {
-            layers = layers.add_source(File::from(path).format(FileFormat::Toml));
-        }
-        for (variable, key) in KNOWN_VARIABLES {
-            layers = layers.set_override_option(key, environment.get(variable).cloned())?;
-        }
-        // An override goes above every source, so what is explicit is set as an override as well, later.
-        let own = Environment::with_prefix("STOCKYARD")
-            .prefix_separator("__")
-            .separator("__")
-            .try_parsing(true)
-            .list_separator(",")
-            .with_list_parse_key("http.listen")
-            .with_list_parse_key("http.admin_listen")
-            .with_list_parse_key("http.trusted_proxies")
-            .with_list_parse_key("http.allowed_origins")
-            .with_list_parse_key("access.tokens.algorithms")
-            .source(Some(environment));
-        for (key, value) in config::Source::collect(&own)? {
-            for (path, leaf) in leaves(key, value) {
-                layers = layers.set_override(path, leaf)?;
-            }
-        }
-        let config: Self = layers.build()?.try_deserialize()?;
+        let config: Self = layers::read(file, environment)?;
         config.validate()?;
         Ok(config)
     }
 
     /// The effective settings as TOML, with passwords hidden.
     pub fn shown(&self) -> Result<String, ConfigError> {
-        let mut shown = self.clone();
-        shown.database.url = hide_password(&self.database.url);
-        shown.redis.url = hide_password(&self.redis.url);
-        if !shown.traces.headers.is_empty() {
-            "***".clone_into(&mut shown.traces.headers);
-        }
-        for (option, value) in &mut shown.kafka.options {
-            if ["password", "secret", "key.pem", "token"]
-                .iter()
-                .any(|word| option.contains(word))
-            {
-                "***".clone_into(value);
-            }
-        }
-        Ok(toml::to_string(&shown)?)
+        Ok(toml::to_string(&Self {
+            database: self.database.without_secrets(),
+            redis: self.redis.without_secrets(),
+            kafka: self.kafka.without_secrets(),
+            traces: self.traces.without_secrets(),
+            ..self.clone()
+        })?)
     }
 
     /// What has to be at least 1.
-    fn at_least_one(&self) -> [(bool, &'static str); 8] {
+    fn at_least_one(&self) -> [(bool, &'static str); 9] {
         [
             (self.http.requests_burst > 0, "http.requests_burst"),
             (self.http.connections_max > 0, "http.connections_max"),
@@ -424,6 +427,10 @@ impl Config {
             (self.ingest.max_batch_bytes > 0, "ingest.max_batch_bytes"),
             (self.summary.refresh_seconds > 0, "summary.refresh_seconds"),
             (self.commands.wait_max_ms > 0, "commands.wait_max_ms"),
+            (
+                self.http.tls.refresh_seconds > 0,
+                "http.tls.refresh_seconds",
+            ),
             (
                 self.reservations.ttl_default_seconds > 0,
                 "reservations.ttl_default_seconds",
@@ -443,6 +450,32 @@ impl Config {
             must: "on loopback where nobody has to prove who they are: set access.enabled, or access.trust_network if whoever \
                 reaches the service may do everything",
         })
+    }
+
+    fn tls_rules(&self) -> [(bool, &'static str, &'static str); 4] {
+        let (tls, redis) = (&self.http.tls, &self.redis);
+        [
+            (
+                tls.is_on() != tls.key.is_empty(),
+                "http.tls.key",
+                "given where http.tls.certificate is, and only there",
+            ),
+            (
+                tls.admin_client_ca.is_empty() || tls.is_on(),
+                "http.tls.admin_client_ca",
+                "empty where http.tls.certificate is",
+            ),
+            (
+                tls.admin_client_ca.is_empty() || !self.http.admin_listen.is_empty(),
+                "http.tls.admin_client_ca",
+                "empty where http.admin_listen is: only there clients are asked for certificates",
+            ),
+            (
+                redis.ca_certificate.is_empty() || redis.is_encrypted(),
+                "redis.ca_certificate",
+                "empty unless redis.url begins with rediss://",
+            ),
+        ]
     }
 
     fn access_rules(&self) -> [(bool, &'static str, &'static str); 7] {
@@ -549,12 +582,78 @@ impl Config {
         ];
         let rules = rules.into_iter().chain(self.access_rules());
         let rules = rules.chain(self.traces.rules());
+        let rules = rules.chain(self.tls_rules());
         let mut rules = rules.chain(at_least_one);
         match rules.find(|(holds, _, _)| !holds) {
             Some((_, key, must)) => Err(ConfigError::Value { key, must }),
             None => Ok(()),
         }
     }
+}
+
+impl Database {
+    fn without_secrets(&self) -> Self {
+        Self {
+            url: hide_password(&self.url),
+            password: hide(&self.password),
+            ..self.clone()
+        }
+    }
+}
+
+impl Redis {
+    /// Whether it is reached by TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.url.starts_with("rediss://") || self.url.starts_with("valkeys://")
+    }
+
+    fn without_secrets(&self) -> Self {
+        Self {
+            url: hide_password(&self.url),
+            password: hide(&self.password),
+            ..self.clone()
+        }
+    }
+}
+
+impl Kafka {
+    fn without_secrets(&self) -> Self {
+        let mut shown = self.clone();
+        for (option, value) in &mut shown.options {
+            if hide_option(option) {
+                *value = hide(value);
+            }
+        }
+        shown
+    }
+}
+
+impl Traces {
+    fn without_secrets(&self) -> Self {
+        Self {
+            endpoint: hide_password(&self.endpoint),
+            headers: hide(&self.headers),
+            ..self.clone()
+        }
+    }
+}
+
+/// What `config` shows is all there is to see of what may hold a secret.
+macro_rules! debug_without_secrets {
+    ($($section:ident),*) => {$(
+        impl fmt::Debug for $section {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let shown = toml::to_string(&self.without_secrets());
+                f.debug_tuple(stringify!($section)).field(&shown.unwrap_or_default()).finish()
+            }
+        }
+    )*};
+}
+debug_without_secrets!(Database, Redis, Kafka, Traces);
+
+/// A secret as it is shown: whether there is one.
+fn hide(secret: &str) -> String {
+    if secret.is_empty() { "" } else { "***" }.to_owned()
 }
 
 /// Whether an address is one of this machine.
@@ -573,17 +672,6 @@ pub fn is_loopback(address: &str) -> bool {
 /// A duration setting, in milliseconds.
 pub const fn millis(setting: u64) -> Duration {
     Duration::from_millis(setting)
-}
-
-/// The single settings in a value that may be a table.
-fn leaves(path: String, value: config::Value) -> Vec<(String, config::Value)> {
-    match value.kind {
-        config::ValueKind::Table(table) => table
-            .into_iter()
-            .flat_map(|(key, value)| leaves(format!("{path}.{key}"), value))
-            .collect(),
-        _ => vec![(path, value)],
-    }
 }
 
 /// Names and values as variables of OpenTelemetry write them: separated by commas, with %XX for what could not stand there. `None`
@@ -609,35 +697,6 @@ fn unescaped(text: &str) -> Option<String> {
         bytes.extend_from_slice(rest.as_bytes());
     }
     String::from_utf8(bytes).ok()
-}
-
-/// The address with `***` for the password, wherever an address may hold one.
-fn hide_password(url: &str) -> String {
-    let (address, query) = url
-        .split_once('?')
-        .map_or((url, None), |(a, q)| (a, Some(q)));
-    let mut shown = match address.split_once("://").and_then(|(scheme, rest)| {
-        let (login, host) = rest.rsplit_once('@')?;
-        let (user, _) = login.split_once(':')?;
-        Some(format!("{scheme}://{user}:***@{host}"))
-    }) {
-        Some(hidden) => hidden,
-        None => address.to_owned(),
-    };
-    if let Some(query) = query {
-        let pairs: Vec<&str> = query
-            .split('&')
-            .map(|pair| {
-                if pair.starts_with("password=") {
-                    "password=***"
-                } else {
-                    pair
-                }
-            })
-            .collect();
-        shown = format!("{shown}?{}", pairs.join("&"));
-    }
-    shown
 }
 
 #[cfg(test)]
@@ -766,20 +825,5 @@ mod tests {
             let error = load(&[(variable, nonsense)]).unwrap_err().to_string();
             assert!(error.contains("traces."), "{error}");
         }
-    }
-
-    #[test]
-    fn passwords_are_not_shown() {
-        let config = load(&[("DATABASE_URL", "postgres://user:hunter2@host/db")]).unwrap();
-        let shown = config.shown().unwrap();
-        assert!(
-            !shown.contains("hunter2") && shown.contains("user:***@host"),
-            "{shown}"
-        );
-        let hidden = hide_password("postgres://host/db?user=x&password=hunter2&sslmode=disable");
-        assert_eq!(
-            hidden,
-            "postgres://host/db?user=x&password=***&sslmode=disable"
-        );
     }
 }

@@ -9,7 +9,7 @@ use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
-    config::FromClientConfigAndContext,
+    config::{FromClientConfig, FromClientConfigAndContext},
     consumer::{BaseConsumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedHeaders, Header, Headers},
@@ -60,19 +60,19 @@ pub fn consumer<C: ConsumerContext + 'static>(
         .set("heartbeat.interval.ms", "3000")
         .set("topic.metadata.refresh.interval.ms", "10000");
     with_options(&mut config, kafka);
-    BaseConsumer::from_config_and_context(&config, context)
+    BaseConsumer::from_config_and_context(&config, context).map_err(without_value)
 }
 
 /// A producer whose acknowledgement means that every in-sync replica has the message. A refusal means a whole request: it may
 /// be for the sake of another message in it.
 pub fn producer(kafka: &Kafka) -> Result<FutureProducer, KafkaError> {
-    producer_config(kafka).create()
+    create(&producer_config(kafka))
 }
 
 /// One whose refusals mean the message: each travels alone, which allows some thousands a second.
 pub fn lone_producer(kafka: &Kafka) -> Result<FutureProducer, KafkaError> {
     let mut config = producer_config(kafka);
-    config.set("batch.num.messages", "1").create()
+    create(config.set("batch.num.messages", "1"))
 }
 
 /// A producer's settings.
@@ -130,7 +130,7 @@ pub fn is_too_large(error: &KafkaError) -> bool {
 pub async fn make_topics(kafka: &Kafka) -> Result<Vec<String>, KafkaError> {
     let mut config = client(kafka);
     with_options(&mut config, kafka);
-    let admin: AdminClient<DefaultClientContext> = config.create()?;
+    let admin: AdminClient<DefaultClientContext> = create(&config)?;
     let largest = kafka.message_bytes_max.to_string();
     let largest_dead = (kafka.message_bytes_max + DEAD_LETTER_ROOM_BYTES).to_string();
     let dead_letter_topic = kafka.dead_letter_topic();
@@ -173,5 +173,22 @@ fn client(kafka: &Kafka) -> ClientConfig {
 fn with_options(config: &mut ClientConfig, kafka: &Kafka) {
     for (option, value) in &kafka.options {
         config.set(option, value);
+    }
+}
+
+/// A client of these settings.
+pub fn create<T: FromClientConfig>(config: &ClientConfig) -> Result<T, KafkaError> {
+    config.create().map_err(without_value)
+}
+
+/// The library tells the value of a setting that it does not take, and that may be a secret.
+pub fn without_value(error: KafkaError) -> KafkaError {
+    const HIDDEN: &str = "***";
+    match error {
+        KafkaError::ClientConfig(result, why, option, value) if !value.is_empty() => {
+            let why = why.replace(&value, HIDDEN);
+            KafkaError::ClientConfig(result, why, option, HIDDEN.to_owned())
+        }
+        other => other,
     }
 }

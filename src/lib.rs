@@ -2,7 +2,7 @@
 //!
 //! The modules stand on floors, and imports only point down (`tests/it/architecture.rs` checks it). In reading order:
 //!
-//! - floor 0, which knows nothing of the rest: [`domain`], [`config`], [`metrics`], [`clock`]
+//! - floor 0, which knows nothing of the rest: [`domain`], [`config`], [`metrics`], [`clock`], [`tls`]
 //! - floor 1, one technology each: [`event`] (the wire format), [`store`] (`PostgreSQL`), [`cache`], [`kafka`], [`traces`] (`OpenTelemetry`)
 //! - floor 2, the use cases: [`inventory`]; who may use them: [`access`]
 //! - floor 3, commits in, frames out: [`live`]
@@ -25,6 +25,7 @@ pub mod domain;
 pub mod clock;
 pub mod config;
 pub mod metrics;
+pub mod tls;
 
 pub mod cache;
 pub mod event;

@@ -25,9 +25,9 @@ use stockyard::{
         rebuild,
         verify::{Expected, Verifier},
     },
-    load::{self, Options, Profile, Reported, Scenario, Target, chaos::Stack},
+    load::{self, Hosts, Options, Profile, Reported, Scenario, Target, chaos::Stack},
     produce::{self, Oracle, Pace, plan::PlanOptions},
-    telemetry,
+    telemetry, tls,
 };
 use tokio::{runtime::Runtime, signal::unix::SignalKind};
 
@@ -56,8 +56,8 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         print!("{}", http::document());
         return Ok(());
     }
-    if let Command::Healthcheck { url } = &cli.command {
-        return Ok(app::healthcheck(url).await?);
+    if let Command::Healthcheck { url, ca, at } = &cli.command {
+        return Ok(app::healthcheck(url, ca.as_deref(), at.as_deref()).await?);
     }
     let config = app::configure(cli.config.as_deref())?;
     telemetry::start(&config.log)?;
@@ -117,7 +117,8 @@ async fn produce(config: &Config, args: ProduceArgs) -> Result<(), Box<dyn Error
         totals.dead_letters.values().sum::<u64>()
     );
     if let (Some(movement), Some(address)) = (produced.sample, config.http.listen.first()) {
-        println!("one of the movements: curl http://{address}/api/movements/{movement}");
+        let scheme = config.http.scheme();
+        println!("one of the movements: curl {scheme}://{address}/api/movements/{movement}");
     }
     if let Some(path) = &args.oracle {
         produce::write_oracle(&produced.oracle, path)?;
@@ -134,7 +135,8 @@ async fn seed_demo(config: &Config) -> Result<(), Box<dyn Error>> {
         loaded.entries, loaded.levels
     );
     if let Some(address) = config.http.listen.first() {
-        println!("one of the products: curl http://{address}/inventory/OLJCESPC7Z");
+        let scheme = config.http.scheme();
+        println!("one of the products: curl {scheme}://{address}/inventory/OLJCESPC7Z");
     }
     Ok(())
 }
@@ -244,9 +246,9 @@ async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
         is_quiet: args.headless,
         page_port: args.page_port,
         interrupt: interrupt.clone(),
-        folder: args.reports,
+        folder: args.reports.clone(),
         patience: None,
-        earlier: args.compare,
+        earlier: args.compare.clone(),
     };
     let scenarios = match args.scenario {
         Scenario::All => Scenario::EACH.to_vec(),
@@ -261,7 +263,7 @@ async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
         let reported = if scenario == Scenario::Chaos {
             chaos(profile, &options).await?
         } else {
-            load_service(config, &args.hosts, profile, &options).await?
+            load_service(config, &args, profile, &options).await?
         };
         let outcome = &reported.outcome;
         for line in load::summary(outcome) {
@@ -290,16 +292,26 @@ async fn load(config: &Config, args: LoadArgs) -> Result<(), Box<dyn Error>> {
 /// Against a service that runs: at these hosts, or where this configuration listens.
 async fn load_service(
     config: &Config,
-    hosts: &[String],
+    args: &LoadArgs,
     profile: Profile,
     options: &Options,
 ) -> Result<Reported, Box<dyn Error>> {
-    let hosts = if hosts.is_empty() {
+    let (names, is_encrypted) = if args.hosts.is_empty() {
         let listens = config.http.listen.iter().take(1);
-        listens.map(ToString::to_string).collect()
+        let names: Vec<_> = listens.map(ToString::to_string).collect();
+        (names, config.http.tls.is_on())
     } else {
-        hosts.to_vec()
+        let are_encrypted = args.hosts.iter().filter(|host| host.is_encrypted).count();
+        if (1..args.hosts.len()).contains(&are_encrypted) {
+            return Err("hosts are loaded by https all or none".into());
+        }
+        let names = args.hosts.iter().map(|host| host.authority.clone());
+        (names.collect(), are_encrypted > 0)
     };
+    let mut hosts = Hosts::from(names);
+    if is_encrypted {
+        hosts = hosts.with_tls(tls::trust(args.ca.as_deref())?);
+    }
     let target = Target {
         hosts,
         config,

@@ -105,6 +105,7 @@ impl Database {
     pub fn store(&self) -> Outcome<Store> {
         Ok(Store::new(&StoreSettings {
             url: self.url.clone(),
+            password: String::new(),
             role: String::new(),
             read_connections_max: 4,
             scan_connections_max: 4,

@@ -20,8 +20,8 @@ use crate::{
     metrics::Metrics,
 };
 pub use flights::{Flights, Seat};
-pub use redis_tier::RedisSettings;
 use redis_tier::RedisTier;
+pub use redis_tier::{CacheError, RedisSettings};
 use rule::{Refusal, Rule};
 
 /// What an answer is about.
@@ -115,7 +115,7 @@ impl Cache {
         rule: Arc<Rule>,
         clock: Clock,
         metrics: Metrics,
-    ) -> Result<Self, redis::RedisError> {
+    ) -> Result<Self, CacheError> {
         let memory = MokaCache::builder()
             .max_capacity(settings.memory_bytes_max)
             .weigher(|_, entry: &Entry| {

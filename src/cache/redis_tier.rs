@@ -2,6 +2,7 @@
 //! how fast an answer comes.
 
 use std::{
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use prometheus::IntGauge;
 use redis::{
-    AsyncCommands, Client, RedisError, SetExpiry, SetOptions,
+    AsyncCommands, Client, IntoConnectionInfo, RedisError, SetExpiry, SetOptions, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::{runtime::Handle, sync::Semaphore};
@@ -22,16 +23,39 @@ use crate::{
     clock::Clock,
     domain::{CommitPoint, Tag, Timestamp, Version},
     metrics::Metrics,
+    tls::{self, TlsError},
 };
 
 /// Where Redis is and how patient to be with it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RedisSettings {
     pub url: String,
+    /// In place of the one in the URL; empty: that one.
+    pub password: String,
+    /// Who signed the certificate it has to show, a PEM file; empty: whom this system trusts.
+    pub ca_certificate: String,
     pub prefix: String,
     pub timeout: Duration,
     pub retry_after: Duration,
     pub ttl: Duration,
+}
+
+/// Without address and password.
+impl std::fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisSettings")
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Redis settings that are of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    #[error(transparent)]
+    Client(#[from] RedisError),
+    #[error(transparent)]
+    Certificate(#[from] TlsError),
 }
 
 /// Most writes under way at once; what comes beyond is not cached in Redis.
@@ -82,7 +106,7 @@ impl RedisTier {
         settings: &RedisSettings,
         clock: Clock,
         metrics: Metrics,
-    ) -> Result<Self, RedisError> {
+    ) -> Result<Self, CacheError> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(settings.timeout))
             .set_response_timeout(Some(settings.timeout))
@@ -90,7 +114,7 @@ impl RedisTier {
         // As far as anybody knows.
         let up = metrics.server_up.with_label_values(&["redis"]);
         up.set(1);
-        let client = Client::open(settings.url.as_str())?;
+        let client = client(settings)?;
         let connection = ConnectionManager::new_lazy_with_config(client.clone(), config.clone())?;
         Ok(Self(Arc::new(Inner {
             client,
@@ -243,6 +267,23 @@ impl Inner {
     fn now(&self) -> u64 {
         u64::try_from(self.clock.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+fn client(settings: &RedisSettings) -> Result<Client, CacheError> {
+    let mut to = settings.url.as_str().into_connection_info()?;
+    if !settings.password.is_empty() {
+        let login = to.redis_settings().clone();
+        to = to.set_redis_settings(login.set_password(&settings.password));
+    }
+    if settings.ca_certificate.is_empty() {
+        return Ok(Client::open(to)?);
+    }
+    let trusted = tls::trusted_pem(Path::new(&settings.ca_certificate))?;
+    let certificates = TlsCertificates {
+        client_tls: None,
+        root_cert: Some(trusted),
+    };
+    Ok(Client::build_with_tls(to, certificates)?)
 }
 
 fn encode(entry: &Entry) -> Vec<u8> {

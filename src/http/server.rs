@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
+    future::{Future, ready},
     net::{IpAddr, SocketAddr},
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
@@ -24,14 +25,14 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::{
     rates::{Peer, network},
-    wire::{Room, Wire},
+    wire::{Line, Room, Way, Wire},
 };
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, tls::Identity};
 
 /// Bounds of serving.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,7 @@ pub struct Limits {
     pub connections_per_address_max: usize,
     /// Whether requests are told where they come from.
     pub tells_peers: bool,
-    /// A client that has not sent its headers by then is closed.
+    /// A client that has not sent its headers by then is closed, and before that one that has not finished its TLS handshake.
     pub header_timeout: Duration,
     /// How long open requests may take to finish at a stop.
     pub drain_timeout: Duration,
@@ -94,9 +95,11 @@ pub struct Leave {
     pub stops: CancellationToken,
 }
 
-/// Serves on all sockets until told to stop, and then until open requests are answered or their time is over.
+/// Serves on all sockets until told to stop, and then until open requests are answered or their time is over. With an identity it is
+/// HTTPS, and nothing else.
 pub async fn run(
     listeners: Vec<TcpListener>,
+    identity: Option<Identity>,
     routes: Router,
     limits: Limits,
     metrics: Metrics,
@@ -104,6 +107,7 @@ pub async fn run(
 ) {
     let open = TaskTracker::new();
     let acceptor = Acceptor {
+        identity,
         routes,
         limits,
         metrics,
@@ -164,6 +168,7 @@ impl Drop for Place {
 
 /// What every connection is served with.
 struct Acceptor {
+    identity: Option<Identity>,
     routes: Router,
     limits: Limits,
     metrics: Metrics,
@@ -205,7 +210,7 @@ impl Acceptor {
     ) {
         let peer = self.limits.tells_peers.then_some(Peer(address));
         let (room, routes) = (Room::default(), self.routes.clone());
-        let wire = Wire::new(stream, room.clone(), place);
+        let way = self.way(Line::new(stream, room.clone()));
         let Leave { leaves, stops } = self.leave.clone();
         let answer = service_fn(move |mut request: Request<Incoming>| {
             if let Some(peer) = peer {
@@ -224,29 +229,59 @@ impl Acceptor {
                 Ok::<_, Infallible>(response)
             }
         });
-        let connection = http1::Builder::new()
+        let mut builder = http1::Builder::new();
+        builder
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
             .max_buf_size(HEAD_BYTES_MAX)
-            .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(wire), answer)
-            .with_upgrades();
+            .max_headers(HEADERS_MAX);
         let open = self.metrics.http_connections.clone();
         self.open.spawn(async move {
             open.inc();
-            let mut connection = pin!(connection);
-            let result = tokio::select! {
-                result = connection.as_mut() => result,
-                () = stops.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
+            // Nothing is under way before it is there; one that needs no handshake is.
+            let way = tokio::select! {
+                biased;
+                way = way => way,
+                () = stops.cancelled() => None,
             };
-            if let Err(error) = result {
-                tracing::debug!(%error, "a connection ended early");
+            if let Some(way) = way {
+                let io = TokioIo::new(Wire::new(way, place));
+                let mut connection = pin!(builder.serve_connection(io, answer).with_upgrades());
+                let result = tokio::select! {
+                    result = connection.as_mut() => result,
+                    () = stops.cancelled() => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                };
+                if let Err(error) = result {
+                    tracing::debug!(%error, "a connection ended early");
+                }
             }
             open.dec();
             drop(permit);
         });
+    }
+
+    /// The connection as it is, or after its handshake; `None` if there was none in time.
+    fn way(&self, line: Line) -> impl Future<Output = Option<Way>> + Send + use<> {
+        let Some(identity) = &self.identity else {
+            return Either::Left(ready(Some(Either::Left(line))));
+        };
+        let (acceptor, longest) = (identity.acceptor(), self.limits.header_timeout);
+        // Apart: every connection of the other kind would be as large.
+        Either::Right(Box::pin(async move {
+            match timeout(longest, acceptor.accept(line)).await {
+                Ok(Ok(stream)) => Some(Either::Right(Box::new(stream))),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a TLS handshake failed");
+                    None
+                }
+                Err(_) => {
+                    tracing::debug!("a TLS handshake took too long");
+                    None
+                }
+            }
+        }))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The library shakes hands, reads, and writes control frames. Invariant: it and this never write in the middle of each other's
 //! frame. What the library still holds is flushed before bytes are written here, and what was written here in part is finished before
-//! anything else is.
+//! anything else is. What is finished is with the kernel: the encryption below, where there is one, holds nothing back of it.
 
 use std::io;
 
@@ -77,6 +77,8 @@ pub(super) struct Socket {
     library: WebSocketStream<TokioIo<Upgraded>>,
     /// What is being written here.
     unsent: Bytes,
+    /// Some of it may be held by the encryption below.
+    is_held: bool,
     /// The library may have an answer to write to what it heard.
     has_heard: bool,
 }
@@ -92,6 +94,7 @@ impl Socket {
         Self {
             library: WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await,
             unsent: Bytes::new(),
+            is_held: false,
             has_heard: false,
         }
     }
@@ -144,6 +147,11 @@ impl Socket {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             self.unsent.advance(count);
+            self.is_held = true;
+        }
+        if self.is_held {
+            self.library.get_mut().flush().await?;
+            self.is_held = false;
         }
         Ok(())
     }

@@ -4,7 +4,8 @@
 //! Here such an answer is recognised on its way out and given a problem document as its body. Everything else passes untouched.
 //!
 //! The kernel takes only so much for a client that does not read, so that a slow one is noticed, and ended. Room for a last word is made when it
-//! is to be closed.
+//! is to be closed. That is done below the encryption, where there is one: what counts is what the kernel takes. Above it the library for TLS
+//! holds up to 64 KiB more, so whoever writes has it flushed before counting it as sent.
 
 use std::{
     io,
@@ -24,6 +25,8 @@ use tokio::{
     net::TcpStream,
     time::{Sleep, sleep},
 };
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 use super::server::Place;
 
@@ -57,15 +60,78 @@ impl Room {
     }
 }
 
+/// A client's TCP connection: what goes through here is what the kernel takes, whether it is encrypted or not.
+#[derive(Debug)]
+pub(super) struct Line {
+    stream: TcpStream,
+    room: Room,
+    /// Runs while the client takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Line {
+    pub(super) fn new(stream: TcpStream, room: Room) -> Self {
+        // Answers are small and written whole: waiting for more to send only delays them.
+        drop(stream.set_nodelay(true));
+        drop(SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES));
+        Self {
+            stream,
+            room,
+            stalled: None,
+        }
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let line = &mut *self;
+        let taken = &line.room.0;
+        if taken.is_last.load(Ordering::Relaxed) && taken.is_last.swap(false, Ordering::AcqRel) {
+            drop(SockRef::from(&line.stream).set_send_buffer_size(LAST_WORD_BYTES));
+        }
+        let Poll::Ready(written) = Pin::new(&mut line.stream).poll_write(context, bytes) else {
+            let new = || Box::pin(sleep(STALLED_MAX));
+            ready!(line.stalled.get_or_insert_with(new).as_mut().poll(context));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        };
+        let written = written?;
+        line.stalled = None;
+        taken.bytes.fetch_add(written as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Plain, or encrypted.
+pub(super) type Way = Either<Line, Box<TlsStream<Line>>>;
+
 /// A client's connection.
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: TcpStream,
-    room: Room,
+    way: Way,
     /// Among the connections of its address: an upgraded one keeps it.
     _place: Place,
-    /// Runs while the client takes nothing.
-    stalled: Option<Pin<Box<Sleep>>>,
     /// What goes out in place of a bare answer, and how much of it has.
     instead: Option<Instead>,
 }
@@ -82,15 +148,10 @@ struct Instead {
 const BARE_HEAD_MAX: usize = 256;
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, room: Room, place: Place) -> Self {
-        // Answers are small and written whole: waiting for more to send only delays them.
-        drop(stream.set_nodelay(true));
-        drop(SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES));
+    pub(super) fn new(way: Way, place: Place) -> Self {
         Self {
-            stream,
-            room,
+            way,
             _place: place,
-            stalled: None,
             instead: None,
         }
     }
@@ -102,7 +163,7 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        Pin::new(&mut self.way).poll_read(context, buffer)
     }
 }
 
@@ -113,10 +174,6 @@ impl AsyncWrite for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let wire = &mut *self;
-        let taken = &wire.room.0;
-        if taken.is_last.load(Ordering::Relaxed) && taken.is_last.swap(false, Ordering::AcqRel) {
-            drop(SockRef::from(&wire.stream).set_send_buffer_size(LAST_WORD_BYTES));
-        }
         if wire.instead.is_none() {
             wire.instead = with_problem(bytes).map(|instead| Instead {
                 bytes: instead,
@@ -125,19 +182,11 @@ impl AsyncWrite for Wire {
             });
         }
         let Some(instead) = &mut wire.instead else {
-            let Poll::Ready(written) = Pin::new(&mut wire.stream).poll_write(context, bytes) else {
-                let new = || Box::pin(sleep(STALLED_MAX));
-                ready!(wire.stalled.get_or_insert_with(new).as_mut().poll(context));
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            };
-            let written = written?;
-            wire.stalled = None;
-            taken.bytes.fetch_add(written as u64, Ordering::Relaxed);
-            return Poll::Ready(Ok(written));
+            return Pin::new(&mut wire.way).poll_write(context, bytes);
         };
         while instead.sent < instead.bytes.len() {
             let left = &instead.bytes[instead.sent..];
-            match ready!(Pin::new(&mut wire.stream).poll_write(context, left))? {
+            match ready!(Pin::new(&mut wire.way).poll_write(context, left))? {
                 0 => return Poll::Ready(Ok(0)),
                 sent => instead.sent += sent,
             }
@@ -148,11 +197,11 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        Pin::new(&mut self.way).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        Pin::new(&mut self.way).poll_shutdown(context)
     }
 }
 

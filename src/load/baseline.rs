@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     LoadError,
     client::{Call, Client},
+    hosts::Hosts,
     operations::Operation,
     oracle::Key,
     outcome::{Alone, Baseline},
@@ -35,14 +36,14 @@ const ALONE_CONNECTIONS_MAX: usize = 100;
 const BODY: &[u8] = br#"{"quantity":40,"warehouse_id":"25718666-6af6-4281-b5a6-3016e36fa557","product_id":"4705204f-498f-4f96-b4ba-df17fb56bf55","on_hand":40,"reserved":2,"available":38,"revision":17,"updated_at":"2025-02-18T12:12:56Z"}"#;
 
 /// How the service is now; of several processes the slowest one.
-pub(super) async fn probe(hosts: &[String], key: &Key) -> Option<Baseline> {
+pub(super) async fn probe(hosts: &Hosts, key: &Key) -> Option<Baseline> {
     let mut slowest: Option<Baseline> = None;
-    for host in 0..hosts.len() {
+    for host in 0..hosts.names().len() {
         let one = probe_one(hosts, host, key).await?;
         let is_slower = slowest.is_none_or(|slowest| one.p50 > slowest.p50);
         slowest = if is_slower { Some(one) } else { slowest };
     }
-    let run = Arc::new(Run::new(hosts.to_vec(), 0, false));
+    let run = Arc::new(Run::new(hosts.clone(), 0, false));
     let reading = service::read_all(&run).await;
     let resident = reading.map(|reading| reading.resident_bytes);
     slowest.map(|slowest| Baseline {
@@ -51,9 +52,9 @@ pub(super) async fn probe(hosts: &[String], key: &Key) -> Option<Baseline> {
     })
 }
 
-async fn probe_one(hosts: &[String], host: usize, key: &Key) -> Option<Baseline> {
+async fn probe_one(hosts: &Hosts, host: usize, key: &Key) -> Option<Baseline> {
     // A run of its own, so that its requests are not among those of the test.
-    let run = Arc::new(Run::new(hosts.to_vec(), 0, false));
+    let run = Arc::new(Run::new(hosts.clone(), 0, false));
     let mut client = Client::new(&run, host);
     let path = format!("/api/warehouses/{}/products/{}", key.warehouse, key.product);
     for _ in 0..READS {
@@ -70,7 +71,7 @@ async fn probe_one(hosts: &[String], host: usize, key: &Key) -> Option<Baseline>
 
 /// How it is once it is back at what it was, or when it had its time for that.
 pub(super) async fn back(
-    hosts: &[String],
+    hosts: &Hosts,
     key: &Key,
     before: Option<Baseline>,
     patience: Option<Duration>,
@@ -106,7 +107,7 @@ pub(super) async fn alone(wanted: usize) -> Result<Alone, LoadError> {
 }
 
 async fn ask(address: SocketAddr, connections: usize) -> Alone {
-    let run = Arc::new(Run::new(vec![address.to_string()], 0, false));
+    let run = Arc::new(Run::new(vec![address.to_string()].into(), 0, false));
     let mut asking = JoinSet::new();
     for number in 0..connections {
         let run = Arc::clone(&run);

@@ -11,11 +11,12 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
-    figures::Came, invariants::Invariant, operations::Operation, oracle::Effect, run::Run,
+    figures::Came, hosts::Hosts, invariants::Invariant, operations::Operation, oracle::Effect,
+    run::Run,
 };
 
 /// Longest a request may take; the service itself gives up before.
@@ -254,7 +255,7 @@ impl Client {
         let method = call.operation.method();
         let method = Method::from_bytes(method.as_bytes()).unwrap_or(Method::GET);
         let run = Arc::clone(&self.run);
-        let authority = run.host(self.host);
+        let authority = run.hosts.name(self.host);
         let mut request = Request::builder()
             .method(method)
             .uri(&call.path)
@@ -278,7 +279,7 @@ impl Client {
         let request = request.body(Full::new(body))?;
         let connection = match &mut self.connection {
             Some(connection) if !connection.is_closed() => connection,
-            place => place.insert(connect(authority).await?),
+            place => place.insert(connect(&run.hosts, self.host).await?),
         };
         connection.ready().await?;
         let sent = run.clock.elapsed();
@@ -299,9 +300,8 @@ impl Client {
     }
 }
 
-async fn connect(authority: &str) -> Result<SendRequest<Full<Bytes>>, NoAnswer> {
-    let stream = TcpStream::connect(authority).await?;
-    stream.set_nodelay(true)?;
+async fn connect(hosts: &Hosts, number: usize) -> Result<SendRequest<Full<Bytes>>, NoAnswer> {
+    let stream = hosts.connect(number).await?;
     let (connection, driving) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
         // Whoever sends is told of it.

@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn a_frame_tells_of_all_before_it() {
-        let run = Run::new(Vec::new(), 1, false);
+        let run = Run::new(Vec::new().into(), 1, false);
         let second = Duration::from_secs(1);
         for due in 1..=3 {
             run.markers.sent(second * due);

@@ -13,6 +13,7 @@ pub mod chaos;
 mod client;
 mod figures;
 mod freshness;
+mod hosts;
 mod invariants;
 mod levels;
 mod monitor;
@@ -45,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::Clock, config::Config, dead_letters::DeadLettersError, domain::Timestamp, store::Store,
 };
+pub use hosts::Hosts;
 pub use invariants::{Finding, Invariant};
 pub use outcome::Outcome;
 pub use report::{charts, machine::host, summary};
@@ -94,8 +96,8 @@ pub struct Options {
 
 /// What is tested.
 pub struct Target<'t> {
-    /// `host:port` of one service or more over one database.
-    pub hosts: Vec<String>,
+    /// One service or more over one database.
+    pub hosts: Hosts,
     /// Where its Kafka is, and what its topics are called.
     pub config: &'t Config,
     /// Its database, where that can be reached.

@@ -115,7 +115,7 @@ impl Monitor {
     /// Looks every second, until told to stop.
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         // Requests for metrics are none of the test.
-        let aside = Arc::new(Run::new(self.run.hosts().to_vec(), 0, false));
+        let aside = Arc::new(Run::new(self.run.hosts.clone(), 0, false));
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,

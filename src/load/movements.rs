@@ -110,7 +110,9 @@ impl Stream {
             config
                 .set("linger.ms", "1")
                 .set("queue.buffering.max.kbytes", "65536");
-            let producer = config.create_with_context(Context(Arc::clone(&returned)))?;
+            let producer = config
+                .create_with_context(Context(Arc::clone(&returned)))
+                .map_err(kafka::without_value)?;
             let mut publisher = Publisher {
                 producer,
                 returned,

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{figures::Figures, freshness::Markers, oracle::Oracle};
+use super::{figures::Figures, freshness::Markers, hosts::Hosts, oracle::Oracle};
 use crate::{clock::Clock, domain::MovementId};
 
 /// Published movements that are remembered, to be asked for.
@@ -29,13 +29,12 @@ pub(super) struct Run {
     /// Told to whoever makes load: the end has come.
     pub stop: CancellationToken,
     pub markers: Markers,
-    hosts: Vec<String>,
+    pub hosts: Hosts,
     movements: Mutex<Vec<MovementId>>,
 }
 
 impl Run {
-    /// `hosts`: `host:port` of one service or more over the same database.
-    pub(super) fn new(hosts: Vec<String>, seed: u64, is_disturbed: bool) -> Self {
+    pub(super) fn new(hosts: Hosts, seed: u64, is_disturbed: bool) -> Self {
         Self {
             clock: Clock::system(),
             figures: Figures::default(),
@@ -47,17 +46,6 @@ impl Run {
             hosts,
             movements: Mutex::default(),
         }
-    }
-
-    /// The host of a user, in turn.
-    pub(super) fn host(&self, number: usize) -> &str {
-        self.hosts
-            .get(number % self.hosts.len().max(1))
-            .map_or("", String::as_str)
-    }
-
-    pub(super) fn hosts(&self) -> &[String] {
-        &self.hosts
     }
 
     /// Random choices of one user: the same seed and number, the same choices.

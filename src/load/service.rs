@@ -7,6 +7,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     LoadError,
     client::{Call, Client},
+    hosts::Hosts,
     operations::Operation,
     run::Run,
 };
@@ -17,10 +18,10 @@ const READ_MAX: Duration = Duration::from_millis(500);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// Waits until all of them are ready.
-pub(super) async fn is_ready(hosts: &[String], within: Duration) -> Result<(), LoadError> {
+pub(super) async fn is_ready(hosts: &Hosts, within: Duration) -> Result<(), LoadError> {
     // Beside the run: that one was not ready yet is no failure of it.
-    let aside = Arc::new(Run::new(hosts.to_vec(), 0, true));
-    for (number, host) in hosts.iter().enumerate() {
+    let aside = Arc::new(Run::new(hosts.clone(), 0, true));
+    for (number, host) in hosts.names().iter().enumerate() {
         loop {
             let mut client = Client::new(&aside, number);
             let call = Call::new(Operation::GetHealth, "/readyz");
@@ -67,7 +68,7 @@ async fn read(client: &mut Client, now: Duration) -> Option<Reading> {
 /// Those of all hosts; `None` if one of them does not answer in time.
 pub(super) async fn read_all(run: &Arc<Run>) -> Option<Reading> {
     let mut sum = Reading::default();
-    for host in 0..run.hosts().len() {
+    for host in 0..run.hosts.names().len() {
         let mut client = Client::new(run, host);
         let read = timeout(READ_MAX, read(&mut client, run.clock.elapsed()));
         let reading = read.await.ok()??;

@@ -9,7 +9,6 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
-    net::TcpStream,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -23,7 +22,7 @@ use super::{
     figures::Came, invariants::Invariant, operations::Operation, oracle::Key, picture::Picture,
     run::Run,
 };
-use crate::live::retry;
+use crate::{live::retry, tls::Stream};
 
 /// Longest a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
@@ -204,7 +203,7 @@ impl Sockets {
     }
 }
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Stream>;
 
 /// Why a connection is over, and when to come back if that was said.
 struct Over {
@@ -254,9 +253,8 @@ impl Listener {
     }
 
     async fn shake_hands(&self) -> Result<Socket, Error> {
-        let authority = self.run.host(self.host);
-        let stream = TcpStream::connect(authority).await?;
-        stream.set_nodelay(true)?;
+        let authority = self.run.hosts.name(self.host);
+        let stream = self.run.hosts.connect(self.host).await?;
         let since = {
             let mut picture = locked(&self.picture);
             picture.begin_again();

@@ -10,6 +10,7 @@ use super::{
     LoadError, Options, Target, baseline,
     catalogue::Catalogue,
     figures::Frames,
+    hosts::Hosts,
     invariants::Invariant,
     monitor::Monitor,
     movements::{self, Published, Stream},
@@ -106,7 +107,7 @@ async fn ends_when_interrupted(run: Arc<Run>, interrupt: CancellationToken) {
 
 /// How often live clients were told several commits as one, as the service says.
 async fn conflations(run: &Arc<Run>) -> Option<f64> {
-    let aside = Arc::new(Run::new(run.hosts().to_vec(), 0, false));
+    let aside = Arc::new(Run::new(run.hosts.clone(), 0, false));
     let reading = service::read_all(&aside).await?;
     Some(reading.conflations)
 }
@@ -273,13 +274,13 @@ impl<'r> Ready<'r> {
     }
 }
 
-fn settings(profile: &Profile, hosts: &[String]) -> Vec<(&'static str, String)> {
+fn settings(profile: &Profile, hosts: &Hosts) -> Vec<(&'static str, String)> {
     if profile.scenario == Scenario::Race {
         let rounds = race::ROUNDS.map(|(items, buyers, times)| {
             format!("{times} times {buyers} buyers for {items} items")
         });
         return vec![
-            ("Service", hosts.join(", ")),
+            ("Service", hosts.names().join(", ")),
             ("Rounds", rounds.join(", then ")),
         ];
     }
@@ -305,7 +306,7 @@ fn settings(profile: &Profile, hosts: &[String]) -> Vec<(&'static str, String)> 
         ),
     };
     vec![
-        ("Service", hosts.join(", ")),
+        ("Service", hosts.names().join(", ")),
         ("Stages", stages.collect::<Vec<_>>().join(", then ")),
         ("Model", model),
         (

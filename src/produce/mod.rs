@@ -78,8 +78,9 @@ pub fn produce(
     config
         .set("linger.ms", "5")
         .set("queue.buffering.max.kbytes", QUEUE_KBYTES);
-    let producer: ThreadedProducer<Context> =
-        config.create_with_context(Context(Arc::clone(&deliveries)))?;
+    let producer: ThreadedProducer<Context> = config
+        .create_with_context(Context(Arc::clone(&deliveries)))
+        .map_err(kafka::without_value)?;
     let bar = progress_bar(options.count, pace.is_quiet);
 
     let began = clock.elapsed();

@@ -66,7 +66,7 @@ impl Store {
             .max_connections(1)
             .connect_lazy_with(self.reading.clone());
         let listener = self.in_time(async {
-            let mut listener = PgListener::connect_with(&pool).await?;
+            let mut listener = Box::pin(PgListener::connect_with(&pool)).await?;
             listener.listen("stock_commits").await?;
             Ok(listener)
         });

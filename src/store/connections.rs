@@ -5,7 +5,7 @@
 //! [`SETTLE_MAX`]: the server may be at the old one yet, or gone without a word. One whose transaction did not end is
 //! closed, and with it the transaction.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{fmt, io::ErrorKind, time::Duration};
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
 use futures_util::{
@@ -96,8 +96,14 @@ struct Kept {
     is_settled: bool,
 }
 
-#[derive(Debug)]
 struct Maker(PgConnectOptions);
+
+/// Without the password, which the options hold.
+impl fmt::Debug for Maker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Maker").finish_non_exhaustive()
+    }
+}
 
 impl Manager for Maker {
     type Type = Kept;
@@ -107,7 +113,8 @@ impl Manager for Maker {
     async fn create(&self) -> Result<Kept, sqlx::Error> {
         let mut pause = PAUSE_MIN;
         loop {
-            match self.0.connect().await {
+            // Apart: it is seldom, and larger than all the rest.
+            match Box::pin(self.0.connect()).await {
                 Ok(connection) => {
                     return Ok(Kept {
                         connection,

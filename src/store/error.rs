@@ -21,6 +21,9 @@ pub enum StoreError {
     /// The database took the request and did not answer.
     #[error("the database did not answer within {0:?}")]
     NoAnswer(std::time::Duration),
+    /// Its address is of no use.
+    #[error("the address of the database: {0}")]
+    Address(String),
     #[error("migration: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
 }

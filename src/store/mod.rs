@@ -33,7 +33,7 @@ pub mod totals;
 pub mod transit;
 pub mod writer;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use sqlx::{Connection, migrate::Migrator, postgres::PgConnectOptions};
 use tokio::time::timeout;
@@ -70,14 +70,37 @@ const TCP_USER_TIMEOUT_MS: &str = "2000";
 /// before that moment is chosen: one that waited for its turn in the middle would find another table, as it was before.
 const ONE_MOMENT: &str = "set transaction isolation level repeatable read, read only;
     lock table stock_levels, movements in access share mode";
+/// What an address may say beyond the host, as the client library knows it.
+const PARAMETERS: [&str; 18] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
 /// What an answer may take beyond the wait for a connection and the server's own limit, before its connection counts as
 /// lost.
 const ANSWER_SLACK: Duration = Duration::from_millis(500);
 
 /// What the store needs to be told.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StoreSettings {
     pub url: String,
+    /// In place of the one in the URL; empty: that one.
+    pub password: String,
     /// The role to serve as; empty for the one that logs in.
     pub role: String,
     pub read_connections_max: u32,
@@ -89,7 +112,7 @@ pub struct StoreSettings {
 }
 
 /// The way to the database. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
     /// For few rows, found by their keys.
     reads: Connections,
@@ -107,14 +130,41 @@ pub struct Store {
     name: String,
 }
 
+/// Who logs in where. A parameter that nobody knows is refused by its name: left alone, the library would log it with its value, and that
+/// may be a password under a misspelt name.
+fn login(settings: &StoreSettings) -> Result<PgConnectOptions, StoreError> {
+    let (_, query) = settings.url.split_once('?').unwrap_or_default();
+    let names = query
+        .split('&')
+        .filter_map(|pair| pair.split('=').next())
+        .filter(|name| !name.is_empty());
+    for name in names {
+        if !PARAMETERS.contains(&name) && !name.starts_with("options[") {
+            let why = format!("it has no parameter {name}");
+            return Err(StoreError::Address(why));
+        }
+    }
+    let login: PgConnectOptions = settings.url.parse()?;
+    Ok(match settings.password.as_str() {
+        "" => login,
+        password => login.password(password),
+    })
+}
+
+/// Without the password, which the options hold.
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Store {
     /// Connects when first used, so that a service can start before its database.
     pub fn new(settings: &StoreSettings) -> Result<Self, StoreError> {
         let name = format!("stockyard {:08x}", rand::random::<u32>());
-        let login: PgConnectOptions = settings
-            .url
-            .parse::<PgConnectOptions>()?
-            .application_name(&name);
+        let login = login(settings)?.application_name(&name);
         let serving = match settings.role.as_str() {
             "" => login.clone(),
             role => login.clone().options([("role", role)]),
@@ -184,7 +234,7 @@ impl Store {
     /// Brings the schema up to date, as the owner.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         use sqlx::ConnectOptions;
-        let mut connection = self.login.connect().await?;
+        let mut connection = Box::pin(self.login.connect()).await?;
         MIGRATOR.run(&mut connection).await?;
         connection.close().await?;
         Ok(())

@@ -44,7 +44,7 @@ impl Store {
             ("max_parallel_workers_per_gather", "0"),
             ("tcp_user_timeout", TCP_USER_TIMEOUT_MS),
         ]);
-        let mut connection = in_step(options.connect()).await?;
+        let mut connection = in_step(Box::pin(options.connect())).await?;
         let mut steps = 0;
         while steps < STEPS && in_step(close_next(&mut connection, rows_between)).await? {
             steps += 1;

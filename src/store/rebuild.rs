@@ -227,7 +227,7 @@ impl Store {
             ("idle_in_transaction_session_timeout", WRITER_IDLE_MAX),
             ("tcp_user_timeout", TCP_USER_TIMEOUT_MS),
         ]);
-        let mut connection = options.connect().await?;
+        let mut connection = Box::pin(options.connect()).await?;
         let is_alone = sqlx::query_scalar!(
             r#"select pg_try_advisory_lock(hashtext('stock_rebuild')) as "is_alone!""#
         )

@@ -5,6 +5,8 @@
 //! Publishing, waking the followers and committing travel to the server in one message, so that no client can stop
 //! between them while it holds up the order of commits.
 
+use std::fmt;
+
 use futures_util::TryStreamExt;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Either, PgConnection, Row,
@@ -25,10 +27,18 @@ use crate::domain::{
 
 /// A connection that writes, one transaction at a time. It is made when it is needed and given up after a failure, so
 /// whatever state a failure left behind goes with it.
-#[derive(Debug)]
 pub struct Writer {
     options: PgConnectOptions,
     idle: Option<Idle>,
+}
+
+/// Without the password, which the options hold.
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer")
+            .field("idle", &self.idle)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A connection between two transactions.
@@ -96,7 +106,8 @@ impl Writer {
     }
 
     async fn connect(&self) -> Result<Idle, StoreError> {
-        let mut connection = self.options.connect().await?;
+        // Apart: it is seldom, and larger than all the rest.
+        let mut connection = Box::pin(self.options.connect()).await?;
         sqlx::raw_sql(PREPARE).execute(&mut connection).await?;
         Ok(Idle {
             connection,

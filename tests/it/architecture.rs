@@ -8,7 +8,7 @@ use std::{
 
 /// From the ground up. No two modules of one floor import each other.
 const FLOORS: [&[&str]; 7] = [
-    &["domain", "config", "metrics", "clock"],
+    &["domain", "config", "metrics", "clock", "tls"],
     &["event", "store", "cache", "kafka", "traces"],
     &["inventory", "access"],
     &["live"],
@@ -18,11 +18,12 @@ const FLOORS: [&[&str]; 7] = [
 ];
 
 /// Who may name a technology. `app` reports the errors of all of them.
-const TECHNOLOGIES: [(&str, &[&str]); 5] = [
+const TECHNOLOGIES: [(&str, &[&str]); 6] = [
     ("sqlx", &["store"]),
     ("axum", &["http", "load"]),
     ("redis", &["cache", "app"]),
     ("opentelemetry", &["traces"]),
+    ("tokio_rustls", &["tls", "http"]),
     (
         "rdkafka",
         &["kafka", "ingest", "produce", "dead_letters", "load", "app"],

@@ -58,7 +58,7 @@ async fn run_behind(world: &World, lie: Lie, profile: Profile, options: &Options
         ..world.config.clone()
     };
     let target = Target {
-        hosts: vec![lying.host.clone()],
+        hosts: vec![lying.host.clone()].into(),
         config: &config,
         store: Some(world.database.store("")),
         stack: None,
@@ -263,7 +263,7 @@ async fn a_page_shows_a_run_and_steers_it() {
         ..options
     };
     let target = Target {
-        hosts: vec![service.base.trim_start_matches("http://").to_owned()],
+        hosts: vec![service.base.trim_start_matches("http://").to_owned()].into(),
         config: &world.config,
         store: None,
         stack: None,

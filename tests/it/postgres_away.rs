@@ -115,6 +115,7 @@ async fn no_place_is_lost_to_a_silent_connection() {
 fn impatient_store(url: String) -> Store {
     Store::new(&StoreSettings {
         url,
+        password: String::new(),
         role: "stockyard_app".to_owned(),
         read_connections_max: 1,
         scan_connections_max: 1,

@@ -146,7 +146,7 @@ async fn nobody_is_turned_away_while_two_processes_are_restarted() {
         ..Options::default()
     };
     let target = Target {
-        hosts: vec![balancer.host.clone()],
+        hosts: vec![balancer.host.clone()].into(),
         config: &world.config,
         store: Some(world.database.store("")),
         stack: None,

@@ -19,7 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{LoadError, monitor::Monitor, run::Run, service};
+use super::{LoadError, hosts::Hosts, monitor::Monitor, run::Run, service};
 use crate::config::Config;
 use server::{Server, Serving};
 use way::{Proxy, Way};
@@ -104,7 +104,7 @@ pub struct Stack {
     parts: Mutex<Parts>,
     /// Straight to the servers.
     pub config: Config,
-    pub hosts: Vec<String>,
+    pub hosts: Hosts,
     folder: PathBuf,
 }
 
@@ -181,7 +181,11 @@ impl Stack {
         }
         let stack = Self {
             config,
-            hosts: services.iter().map(Serving::host).collect(),
+            hosts: services
+                .iter()
+                .map(Serving::host)
+                .collect::<Vec<_>>()
+                .into(),
             parts: Mutex::new(Parts {
                 postgres,
                 kafka,

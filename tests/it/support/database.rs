@@ -72,9 +72,13 @@ impl TestDatabase {
     }
 
     fn named(name: String, server: String) -> Self {
-        let (base, _) = server.rsplit_once('/').expect("a database URL");
+        let (address, how) = match server.split_once('?') {
+            Some((address, how)) => (address, format!("?{how}")),
+            None => (server.as_str(), String::new()),
+        };
+        let (base, _) = address.rsplit_once('/').expect("a database URL");
         Self {
-            url: format!("{base}/{name}"),
+            url: format!("{base}/{name}{how}"),
             name,
             server,
         }
@@ -84,6 +88,7 @@ impl TestDatabase {
     pub fn store(&self, role: &str) -> Store {
         Store::new(&StoreSettings {
             url: self.url.clone(),
+            password: String::new(),
             role: role.to_owned(),
             read_connections_max: 8,
             scan_connections_max: 8,

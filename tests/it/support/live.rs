@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use futures_util::StreamExt;
 use serde_json::Value;
 use sqlx::Row;
-use stockyard::domain::commit::WantedCommit;
-use tokio::{
-    net::{TcpSocket, TcpStream},
-    time::timeout,
+use stockyard::{
+    domain::commit::WantedCommit,
+    tls::{self, Stream},
 };
+use tokio::{net::TcpSocket, time::timeout};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, client_async, connect_async,
+    WebSocketStream, client_async,
     tungstenite::{Error, Message, client::IntoClientRequest, protocol::CloseFrame},
 };
 use uuid::Uuid;
@@ -36,7 +36,7 @@ pub type Model = BTreeMap<(String, String), State>;
 
 /// A client over a socket.
 pub struct LiveClient {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: WebSocketStream<Stream>,
     pub picture: Picture,
 }
 
@@ -124,7 +124,8 @@ impl LiveClient {
             let value = value.parse().expect("a header");
             request.headers_mut().insert(*name, value);
         }
-        let (socket, _) = connect_async(request).await?;
+        let stream = tls::connect(service.address(), service.tls()).await?;
+        let (socket, _) = client_async(request, stream).await?;
         Ok(Self {
             socket,
             picture: Picture::default(),
@@ -134,12 +135,15 @@ impl LiveClient {
     /// One whose kernel takes next to nothing while it does not read.
     pub async fn connect_narrowly(service: &Service) -> Self {
         const RECEIVE_BUFFER_BYTES: u32 = 4096;
-        let address = service.base.trim_start_matches("http://");
+        let address = service.address();
         let tcp = TcpSocket::new_v4().expect("a socket");
         tcp.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)
             .expect("a size");
-        let stream = tcp.connect(address.parse().expect("an address")).await;
-        let stream = MaybeTlsStream::Plain(stream.expect("a connection"));
+        let numbers = address.replace("localhost", "127.0.0.1");
+        let stream = tcp.connect(numbers.parse().expect("an address")).await;
+        let stream = tls::over(stream.expect("a connection"), service.tls())
+            .await
+            .expect("a handshake");
         let (socket, _) = client_async(format!("ws://{address}/ws"), stream)
             .await
             .expect("a connection");

@@ -13,6 +13,7 @@ pub mod receiver;
 pub mod reserved;
 mod service;
 pub mod stream;
+pub mod tls;
 
 use std::time::Duration;
 

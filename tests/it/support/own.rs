@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     eventually,
     process::{free_port, is_frozen, signal},
+    tls::Identity,
 };
 
 /// What `scripts/own-server.sh` ends with where nobody may make a disk.
@@ -58,6 +59,32 @@ impl OwnServer {
     pub async fn kafka(by_proxy: u16, proxy: u16) -> Self {
         let ports = [by_proxy.to_string(), proxy.to_string()];
         let server = Self::start("kafka", free_port(), &ports, None).await;
+        server.expect("a Kafka")
+    }
+
+    /// A `PostgreSQL` that is reached by TLS alone, as `localhost`, and wants passwords by SCRAM (`SCRAM` in its log-in, never in clear).
+    pub async fn postgres_by_tls(identity: &Identity) -> Self {
+        let rules = identity.beside(
+            "pg_hba.conf",
+            "hostssl all all 127.0.0.1/32 scram-sha-256\n",
+        );
+        let more = [
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", identity.certificate.display()),
+            format!("ssl_key_file={}", identity.key.display()),
+            format!("hba_file={}", rules.display()),
+        ];
+        let server = Self::start("postgres", free_port(), &more, None).await;
+        server.expect("a PostgreSQL")
+    }
+
+    /// A Kafka that is reached by TLS, as `localhost`, by who proves with SCRAM to be `user`.
+    pub async fn kafka_by_tls(identity: &Identity, user: &str, password: &str) -> Self {
+        let more = [
+            identity.both.display().to_string(),
+            format!("[name={user},password={password}]"),
+        ];
+        let server = Self::start("kafka", free_port(), &more, None).await;
         server.expect("a Kafka")
     }
 

@@ -9,8 +9,9 @@ use std::{
 
 use stockyard::config::Config;
 pub use stockyard::load::chaos::free_port;
+use tokio::net::TcpStream;
 
-use super::{eventually, server};
+use super::{eventually, server, tls::Identity};
 
 /// A process that ends with its owner.
 pub struct Process(Child);
@@ -167,7 +168,7 @@ pub fn said(output: &Output) -> String {
 
 /// A Redis of the test's own, to be lost.
 pub struct OwnRedis {
-    port: u16,
+    pub port: u16,
     directory: PathBuf,
     process: Option<Process>,
 }
@@ -182,6 +183,37 @@ impl OwnRedis {
             process: None,
         };
         redis.run().await;
+        redis
+    }
+
+    /// One that is reached by TLS alone, as `localhost`, by `user` with its password.
+    pub async fn start_by_tls(identity: &Identity, user: &str, password: &str) -> Self {
+        let mut redis = Self {
+            port: free_port(),
+            directory: std::env::temp_dir().join(super::unique("redis")),
+            process: None,
+        };
+        std::fs::create_dir(&redis.directory).expect("a directory");
+        let mut command = Command::new(server("STOCKYARD_TEST_REDIS_SERVER"));
+        command
+            .args(["--bind", "127.0.0.1", "--save", "", "--port", "0"])
+            .args(["--tls-port", &redis.port.to_string()])
+            .arg("--tls-cert-file")
+            .arg(&identity.certificate)
+            .arg("--tls-key-file")
+            .arg(&identity.key)
+            .arg("--tls-ca-cert-file")
+            .arg(&identity.certificate)
+            .args(["--tls-auth-clients", "no"])
+            .args(["--user", user, "on", &format!(">{password}")])
+            .args(["~*", "&*", "+@all", "--user", "default", "off"])
+            .arg("--dir")
+            .arg(&redis.directory);
+        redis.process = Some(Process::start(&mut command));
+        eventually("redis listens", async || {
+            TcpStream::connect(("127.0.0.1", redis.port)).await.ok()
+        })
+        .await;
         redis
     }
 

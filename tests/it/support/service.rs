@@ -16,7 +16,7 @@ use rdkafka::{
     message::{BorrowedMessage, Headers, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
-use reqwest::{Client, Method, RequestBuilder, StatusCode, header::HeaderMap};
+use reqwest::{Certificate, Client, Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use stockyard::{
     app::{self, Listeners, Parts},
@@ -26,6 +26,7 @@ use stockyard::{
     inventory::{Inventory, feed::Nobody},
     kafka,
     metrics::Metrics,
+    tls::{self, Trust},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +35,9 @@ use uuid::Uuid;
 use super::{
     TestDatabase, eventually,
     process::{self, Process, serve},
-    server, unique,
+    server,
+    tls::Authority,
+    unique,
 };
 
 /// Longest Kafka may take to answer a question.
@@ -51,6 +54,8 @@ pub struct World {
 pub struct Service {
     pub base: String,
     client: Client,
+    /// Whose certificates are good enough, where it is asked by HTTPS.
+    trust: Option<Trust>,
     stop: CancellationToken,
     ended: JoinHandle<Result<(), app::AppError>>,
 }
@@ -173,6 +178,17 @@ impl World {
         service
     }
 
+    /// Starts one that is asked by HTTPS, as the settings have it.
+    pub async fn start_encrypted(&self, authority: &Authority) -> Service {
+        let parts = Parts {
+            answers: true,
+            ingests: true,
+        };
+        let service = self.start_parts(parts).await.over_tls(&authority.ca);
+        service.is_ready().await;
+        service
+    }
+
     pub async fn start_parts(&self, parts: Parts) -> Service {
         self.start_on(0, parts).await
     }
@@ -199,6 +215,7 @@ impl World {
         Service {
             base,
             client: Client::new(),
+            trust: None,
             stop,
             ended,
         }
@@ -262,6 +279,17 @@ impl World {
     /// Runs a command on this world's servers to its end.
     pub fn stockyard(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("it runs")
+    }
+
+    /// Runs a command with all of this world's settings to its end.
+    pub fn command_as_configured(&self, arguments: &[&str]) -> Output {
+        let path = std::env::temp_dir().join(unique("settings"));
+        let settings = toml::to_string(&self.config).expect("settings");
+        std::fs::write(&path, settings).expect("a file");
+        let mut command = process::command(arguments, &[]);
+        let output = command.arg("--config").arg(&path).output();
+        std::fs::remove_file(path).expect("removed");
+        output.expect("it runs")
     }
 
     /// A command on this world's servers.
@@ -443,12 +471,36 @@ impl Service {
         Self {
             base: base.to_owned(),
             client: Client::new(),
+            trust: None,
             stop,
             ended: tokio::spawn(async move {
                 told.cancelled().await;
                 Ok(())
             }),
         }
+    }
+
+    /// Asks by HTTPS from here on, of `localhost`, and trusts whom this authority vouches for.
+    #[must_use]
+    pub fn over_tls(mut self, ca: &Path) -> Self {
+        let port = self.base.rsplit(':').next().expect("a port");
+        self.base = format!("https://localhost:{port}");
+        let pem = std::fs::read(ca).expect("a file");
+        let trusted = Certificate::from_pem_bundle(&pem).expect("certificates");
+        let client = Client::builder().tls_certs_only(trusted).build();
+        self.client = client.expect("a client");
+        self.trust = Some(tls::trust(Some(ca)).expect("certificates"));
+        self
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> &str {
+        self.base.split("://").nth(1).expect("an address")
+    }
+
+    /// Whose certificate of what name it has to show; `None`: plain HTTP.
+    pub fn tls(&self) -> Option<(&Trust, &str)> {
+        self.trust.as_ref().map(|trust| (trust, self.address()))
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -552,15 +604,16 @@ impl Service {
         .await
     }
 
+    /// The status, if there is an answer.
+    pub async fn try_get(&self, path: &str) -> Option<StatusCode> {
+        let asked = self.client.get(format!("{}{path}", self.base)).send();
+        Some(asked.await.ok()?.status())
+    }
+
     pub async fn is_ready(&self) {
         eventually("the service is ready", async || {
-            let ready = self
-                .client
-                .get(format!("{}/readyz", self.base))
-                .send()
-                .await
-                .ok()?;
-            ready.status().is_success().then_some(())
+            let ready = self.try_get("/readyz").await?;
+            ready.is_success().then_some(())
         })
         .await;
     }
