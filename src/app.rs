@@ -372,6 +372,7 @@ fn traces(config: &Config, metrics: &Metrics) -> Result<(Traces, Exporting), Tra
         endpoint: settings.endpoint.clone(),
         sample_ratio: settings.sample_ratio,
         service_name: settings.service_name.clone(),
+        scheme: config.http.scheme(),
         attributes: settings.attributes(),
         headers: settings.headers(),
     };

@@ -38,6 +38,8 @@ pub struct Settings {
     /// The share of what begins here that is recorded.
     pub sample_ratio: f64,
     pub service_name: String,
+    /// How requests come: http or https.
+    pub scheme: &'static str,
     /// What else the process is to be known by.
     pub attributes: Vec<(String, String)>,
     /// What the receiver is told with each request.
@@ -57,6 +59,7 @@ pub struct Traces(Option<Arc<Recording>>);
 struct Recording {
     tracer: SdkTracer,
     sample_ratio: f64,
+    scheme: &'static str,
 }
 
 tokio::task_local! {
@@ -95,6 +98,7 @@ impl Traces {
         let recording = Recording {
             tracer: provider.tracer("stockyard"),
             sample_ratio: settings.sample_ratio,
+            scheme: settings.scheme,
         };
         Ok((Self(Some(Arc::new(recording))), exporter))
     }

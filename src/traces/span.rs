@@ -191,7 +191,7 @@ impl Traces {
         let recording = self.recording(parent)?;
         let mut attributes = vec![
             KeyValue::new("http.request.method", method),
-            KeyValue::new("url.scheme", "http"),
+            KeyValue::new("url.scheme", recording.scheme),
         ];
         attributes.extend(route.map(|route| KeyValue::new("http.route", route.to_owned())));
         if let Some(host) = host {

@@ -87,9 +87,9 @@ async fn everything_is_served_by_https_and_nothing_in_clear() {
     let events = service.get("/events").await;
     assert_eq!(events.header("content-type"), "text/event-stream");
     // Nearly as large as a body may be.
-    let keys = vec![json!({"warehouse_id": warehouse, "product_id": product}); 1_000];
+    let keys = vec![json!({"warehouse": warehouse, "product": product}); 1_000];
     let asked = json!({ "keys": keys });
-    let many = service.post("/api/inventory/query", &asked).await;
+    let many = service.post("/api/stock/query", &asked).await;
     assert!(many.status != 413 && many.status != 503, "{many:?}");
     // What the library answers by itself gets its document here, too.
     let long = "x".repeat(20_000);
