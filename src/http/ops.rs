@@ -68,7 +68,7 @@ pub(super) struct Alive {
 ))]
 pub(super) async fn readyz(State(context): State<Context>) -> Response {
     if context.leaves.is_cancelled() {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "Not ready: it stops");
+        return unavailable(Cause("stopping"), "Not ready: it stops");
     }
     let health = check(&context).await;
     let failing = [("the database", health.database), ("ingest", health.ingest)]
@@ -93,13 +93,6 @@ pub(super) async fn health(State(context): State<Context>) -> Json<HealthBody> {
 pub(super) async fn metrics(State(context): State<Context>) -> Response {
     let metrics = context.inventory.metrics();
     context.inventory.measure();
-    let (all, idle) = context.inventory.store().read_connections();
-    for (state, connections) in [("idle", idle), ("used", all.saturating_sub(idle))] {
-        metrics
-            .database_connections
-            .with_label_values(&[state])
-            .set(i64::try_from(connections).unwrap_or(i64::MAX));
-    }
     match metrics.exposition() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => {

@@ -49,6 +49,8 @@ async fn who_leaves_says_so_first_and_answers_until_nobody_comes() {
         json!({"warehouse": WAREHOUSE, "product": PRODUCT, "kind": "restock", "change": 2});
     let written = service.post("/api/adjustments", &command).await;
     let alive = service.get("/livez").await;
+    let stopping = r#"warehouse_http_unavailable_total{cause="stopping"}"#;
+    assert!(service.count(stopping).await > 0);
     for (answer, status) in [(&read, 200), (&written, 201), (&alive, 200)] {
         assert_eq!(answer.status, status, "{answer:?}");
         assert_eq!(answer.header("connection"), "close", "{answer:?}");
