@@ -226,9 +226,6 @@ def look_at_service(document, base):
     adjust("restock", 30)
     ask(base, "POST", f"/api/reservations/{reservation['id']}/release", {})
     ask(base, "PUT", f"/api/products/{product}", {**words, "name": "Heard of again"})
-    # The first were told of a product that stood nowhere.
-    listening_late.start()
-    threads.append(listening_late)
     alerts = {"low_stock_alert", "stock_recovered", "reorder_needed", "reorder_recovered"}
     full = alerts | {"snapshot", "update", "reservation_at_risk", "reservation_healed", "catalogue", "heartbeat"}
     expected = {
@@ -240,6 +237,10 @@ def look_at_service(document, base):
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline and any(kinds - channels[name].kinds for name, kinds in expected.items()):
         time.sleep(0.1)
+    # The first were told of a product that stood nowhere. Who comes once they have heard of everything finds what stands there.
+    listening_late.start()
+    threads.append(listening_late)
+    deadline = time.monotonic() + 10
     while time.monotonic() < deadline and not joining.frames:
         time.sleep(0.1)
     stop.set()
