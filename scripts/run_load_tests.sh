@@ -6,15 +6,15 @@
 # Arguments go to `stockyard load` (--help lists them). Ends with 0 if every promise held and every floor was met; the reports are in
 # load_test_results/. PROFILE=quick builds the generator in less time, and then it is slower.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source-path=SCRIPTDIR source=servers.sh
+. "$(dirname "${BASH_SOURCE[0]}")/servers.sh"
 [ $# -gt 0 ] || {
     sed -n '4p' "${BASH_SOURCE[0]}" | tr -d '#' >&2
     exit 2
 }
+cd "$checkout"
 export PROFILE=${PROFILE:-release} SQLX_OFFLINE=true
-# As scripts/stack.sh builds it: another revision would be another build.
-STOCKYARD_REVISION=${STOCKYARD_REVISION:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
-export STOCKYARD_REVISION
+know_revision
 # Ten thousand sockets are as many files.
 ulimit -S -n "$(ulimit -H -n)" 2>/dev/null || true
 cargo build --locked --quiet --profile "$PROFILE" --bin stockyard

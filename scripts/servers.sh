@@ -25,6 +25,12 @@ die() {
 # pinned <name>: the version pom.xml gives.
 pinned() { sed -n "s:.*<$1\.version>\(.*\)</$1\.version>.*:\1:p" "$checkout/pom.xml"; }
 
+# know_revision: what `stockyard --version` and the metrics say it was built from. Whoever builds the same has to know the same.
+know_revision() {
+    STOCKYARD_REVISION=${STOCKYARD_REVISION:-$(git -C "$checkout" rev-parse --short HEAD 2>/dev/null || echo unknown)}
+    export STOCKYARD_REVISION
+}
+
 # --- processes -------------------------------------------------------------------------------------------------------
 
 # started_at <pid>: when a process began, empty if it is gone or only waits to be reaped. With the pid it is an identity: pids are

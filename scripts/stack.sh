@@ -27,9 +27,7 @@ export KAFKA_PORT=${KAFKA_PORT:-9092} POSTGRES_PORT=${POSTGRES_PORT:-5432} REDIS
 # What it was started with it goes on with, until it is said anew.
 PROFILE=${PROFILE:-$(cat "$base/run/profile" 2>/dev/null || echo quick)}
 export PROFILE
-# What `stockyard --version` and the metrics say it was built from.
-STOCKYARD_REVISION=${STOCKYARD_REVISION:-$(git -C "$checkout" rev-parse --short HEAD 2>/dev/null || echo unknown)}
-export STOCKYARD_REVISION
+know_revision
 case $PROFILE in dev | test) profile_folder=debug ;; *) profile_folder=$PROFILE ;; esac
 binary=${CARGO_TARGET_DIR:-$checkout/target}/$profile_folder/stockyard
 service=http://127.0.0.1:$STOCKYARD_PORT

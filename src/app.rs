@@ -21,8 +21,8 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
-    task::JoinHandle,
-    time::{MissedTickBehavior, interval, timeout},
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -32,7 +32,7 @@ use crate::{
         Cache, CacheError, CacheSettings, RedisSettings,
         rule::{Conditions, Rule},
     },
-    clock::Clock,
+    clock::{Beat, Clock},
     config::{Config, ConfigError, millis},
     demo::{self, DemoError, Loaded},
     domain::catalogue::Code,
@@ -114,23 +114,6 @@ const VERIFY_STATEMENT_MAX: Duration = Duration::from_mins(1);
 
 /// The inventory of a process and its follower, over the servers of the configuration.
 pub fn inventory(
-    config: &Config,
-    clock: &Clock,
-    metrics: Metrics,
-    conditions: Conditions,
-    audience: Arc<dyn Audience>,
-) -> Result<(Arc<Inventory>, Follower, Decider), AppError> {
-    inventory_recorded(
-        config,
-        clock,
-        metrics,
-        conditions,
-        audience,
-        Traces::default(),
-    )
-}
-
-fn inventory_recorded(
     config: &Config,
     clock: &Clock,
     metrics: Metrics,
@@ -255,7 +238,7 @@ pub async fn run(
     let hub = parts
         .answers
         .then(|| Arc::new(hub(config, &traces, &clock)));
-    let (inventory, follower, decider) = inventory_recorded(
+    let (inventory, follower, decider) = inventory(
         config,
         &clock,
         metrics.clone(),
@@ -504,7 +487,8 @@ fn identities(
             client_ca: (!client_ca.is_empty()).then(|| client_ca.into()),
         })?;
         let every = Duration::from_secs(tls.refresh_seconds);
-        tasks.spawn(identity.clone().keep_current(every, stop.clone()));
+        let beat = Beat::at_once(every, stop.clone());
+        tasks.spawn(keep_current(identity.clone(), beat));
         Ok::<_, TlsError>(identity)
     };
     let open = read("")?;
@@ -517,6 +501,13 @@ fn identities(
         open: Some(open),
         admin: Some(admin),
     })
+}
+
+async fn keep_current(identity: Identity, mut beat: Beat) {
+    while beat.next().await {
+        let identity = identity.clone();
+        drop(spawn_blocking(move || identity.read_again()).await);
+    }
 }
 
 /// Answers at every door until told to stop.
@@ -725,6 +716,7 @@ pub async fn seed_demo(config: &Config) -> Result<Loaded, AppError> {
         Metrics::new()?,
         Conditions::ALL,
         Arc::new(Nobody),
+        Traces::default(),
     )?;
     let stop = CancellationToken::new();
     let deciding = tokio::spawn(decider.run(stop.clone()));
@@ -823,13 +815,8 @@ async fn ended(
 }
 
 async fn keep_ledger_room(inventory: Arc<Inventory>, bytes_max: i64, stop: CancellationToken) {
-    let mut tick = interval(LEDGER_ROOM_INTERVAL);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
+    let mut beat = Beat::at_once(LEDGER_ROOM_INTERVAL, stop.clone());
+    while beat.next().await {
         // First what was left at the last look: whoever drew a number of it before has used it by now.
         tokio::select! {
             () = stop.cancelled() => return,

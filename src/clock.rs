@@ -8,6 +8,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use tokio::time::{Interval, MissedTickBehavior, interval, interval_at};
+use tokio_util::sync::CancellationToken;
+
 /// Where a process takes its time from.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
@@ -59,5 +62,40 @@ impl Clock {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX)
+    }
+}
+
+/// The beat of what is done every so often, until told to stop. What takes longer than the time between two is not made up for.
+#[derive(Debug)]
+pub struct Beat {
+    interval: Interval,
+    stop: CancellationToken,
+}
+
+impl Beat {
+    /// The first time at once.
+    pub fn at_once(every: Duration, stop: CancellationToken) -> Self {
+        Self::of(interval(every), stop)
+    }
+
+    /// The first time when as long has passed.
+    pub fn later(every: Duration, stop: CancellationToken) -> Self {
+        Self::of(
+            interval_at(tokio::time::Instant::now() + every, every),
+            stop,
+        )
+    }
+
+    fn of(mut interval: Interval, stop: CancellationToken) -> Self {
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { interval, stop }
+    }
+
+    /// Waits until it is time again; `false` once told to stop.
+    pub async fn next(&mut self) -> bool {
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            _ = self.interval.tick() => true,
+        }
     }
 }

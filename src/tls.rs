@@ -11,14 +11,10 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
-    time::Duration,
 };
 
 use sha2::{Digest, Sha256};
-use tokio::{
-    net::{TcpStream, ToSocketAddrs},
-    time::{MissedTickBehavior, interval},
-};
+use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio_rustls::{
     TlsAcceptor, TlsConnector,
     client::TlsStream,
@@ -29,7 +25,7 @@ use tokio_rustls::{
         server::{VerifierBuilderError, WebPkiClientVerifier},
     },
 };
-use tokio_util::{either::Either, sync::CancellationToken};
+use tokio_util::either::Either;
 
 /// Largest file that is read, in bytes: a chain has some kilobytes, all the roots of a system some hundreds.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -101,22 +97,9 @@ impl Identity {
         TlsAcceptor::from(Arc::clone(&shown))
     }
 
-    /// Looks at the files every so often until told to stop.
-    pub async fn keep_current(self, every: Duration, stop: CancellationToken) {
-        let mut tick = interval(every);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = tick.tick() => {}
-            }
-            let identity = self.clone();
-            drop(tokio::task::spawn_blocking(move || identity.look()).await);
-        }
-    }
-
-    /// Reads the files, and shows what is in them from now on if it is new and of use. What is wrong with them is told once.
-    fn look(&self) {
+    /// Reads the files again, and shows what is in them from now on if it is new and of use. What is wrong with them is told once.
+    /// Blocks.
+    pub fn read_again(&self) {
         let Inner { files, shown, last } = &*self.0;
         let contents = Contents::read(files);
         let found = match &contents {

@@ -16,7 +16,7 @@ use std::{
 
 use clap::ValueEnum;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
     time::sleep,
 };
@@ -256,20 +256,13 @@ impl<'a> Held<'a> {
 
     /// Takes what comes until the other side ends it.
     async fn drain(&mut self) -> io::Result<()> {
-        let mut taken = vec![0; READ_BYTES];
-        while self.stream.read(&mut taken).await? > 0 {}
-        Ok(())
+        take_all(&mut self.stream).await
     }
 
     /// Sends the same again and again until the other side ends it, and takes what comes.
     async fn pour(&mut self, bytes: &[u8], counts: usize) -> io::Result<()> {
         let did = self.did;
         let (mut reader, mut writer) = self.stream.split();
-        let reading = async {
-            let mut taken = vec![0; READ_BYTES];
-            while reader.read(&mut taken).await? > 0 {}
-            Ok(())
-        };
         let writing = async {
             loop {
                 writer.write_all(bytes).await?;
@@ -277,7 +270,7 @@ impl<'a> Held<'a> {
             }
         };
         tokio::select! {
-            ended = reading => ended,
+            ended = take_all(&mut reader) => ended,
             ended = writing => ended,
         }
     }
@@ -298,6 +291,12 @@ impl<'a> Held<'a> {
             sleep(DRIP).await;
         }
     }
+}
+
+async fn take_all(from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    let mut taken = vec![0; READ_BYTES];
+    while from.read(&mut taken).await? > 0 {}
+    Ok(())
 }
 
 /// Before a head says how long its body is.

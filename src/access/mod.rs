@@ -15,14 +15,11 @@ use std::{
 
 use prometheus::IntGauge;
 use sha2::{Digest, Sha256};
-use tokio::{
-    sync::Semaphore,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::Clock,
+    clock::{Beat, Clock},
     domain::{Timestamp, access::Principal},
     metrics::Metrics,
     store::{
@@ -148,14 +145,9 @@ impl Access {
     }
 
     async fn keep_keys(&self, stop: &CancellationToken) {
-        let mut tick = interval(self.refresh_every);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat = Beat::at_once(self.refresh_every, stop.clone());
         let mut has_failed = false;
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = tick.tick() => {}
-            }
+        while beat.next().await {
             match self.store.in_time(self.store.api_keys()).await {
                 Ok(read) => {
                     let keys = self.keys.write();

@@ -10,7 +10,6 @@ use jsonwebtoken::{Algorithm, Validation, decode, decode_header, errors::ErrorKi
 use moka::sync::Cache;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -19,7 +18,7 @@ use super::{
     jwks::{Jwks, PublicKey, Source},
 };
 use crate::{
-    clock::Clock,
+    clock::{Beat, Clock},
     domain::{
         Timestamp, WarehouseId,
         access::{Principal, Reach, Scope},
@@ -118,13 +117,8 @@ impl Tokens {
 
     /// Reads the issuer's keys now and then.
     pub(super) async fn run(&self, stop: &CancellationToken) {
-        let mut tick = interval(self.settings.refresh_every);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = tick.tick() => {}
-            }
+        let mut beat = Beat::at_once(self.settings.refresh_every, stop.clone());
+        while beat.next().await {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.jwks.refresh(Duration::ZERO) => {}

@@ -23,6 +23,7 @@ use tracing::Instrument;
 use super::{
     answer::weaken_etag,
     error::{Cause, as_problem},
+    rights::{METRICS, PROBES},
 };
 use crate::{
     metrics::Metrics,
@@ -31,9 +32,6 @@ use crate::{
 
 /// For requests that no route matches.
 const UNMATCHED: &str = "unmatched";
-
-/// Routes that are not recorded.
-const UNRECORDED: [&str; 4] = ["/livez", "/readyz", "/health", "/metrics"];
 
 /// Two stacks around the same routes: what a request did not ask for is not done for it.
 #[derive(Clone)]
@@ -146,7 +144,7 @@ fn record(
     method: &'static str,
     route: Option<&str>,
 ) -> Option<Span> {
-    if route.is_some_and(|route| UNRECORDED.contains(&route.trim_end_matches('/'))) {
+    if route.is_some_and(|route| PROBES.contains(&route) || METRICS.contains(&route)) {
         return None;
     }
     let text = |name: &str| {

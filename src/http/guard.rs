@@ -126,18 +126,13 @@ pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Ne
     }
     let right = guard.right(&parts.method, template);
     let proof = proof(&parts, right, template);
-    // A ticket is looked up in the database and used up by it: who brings one is counted first, by where they come from.
-    let is_ticket = matches!(proof, Proof::Ticket(_));
-    let (left, proved) = if is_ticket {
-        match guard.count(&parts, None) {
-            Ok(left) => (left, guard.prove(proof).await),
-            Err(refusal) => return rested(*refusal).await,
-        }
-    } else {
-        let proved = guard.prove(proof).await;
-        match guard.count(&parts, proved.as_ref().ok().and_then(Option::as_ref)) {
-            Ok(left) => (left, proved),
-            Err(refusal) => return rested(*refusal).await,
+    let (left, proved) = match guard.prove_and_count(&parts, proof).await {
+        Ok(counted) => counted,
+        Err(refusal) => {
+            // The next request of a connection is read once this one is answered, so whoever goes on regardless asks ten times a second
+            // over each, and not as often as all processors can refuse.
+            sleep(REFUSED_AFTER).await;
+            return *refusal;
         }
     };
     let mut response = match proved.and_then(|caller| permitted(right, caller)) {
@@ -151,13 +146,6 @@ pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Ne
         rates.tell(left, &mut response);
     }
     response
-}
-
-/// The answer to who asks too often, after a while. The next request of a connection is read once this one is answered, so whoever goes
-/// on regardless asks ten times a second over each, and not as often as all processors can refuse.
-async fn rested(refusal: Response) -> Response {
-    sleep(REFUSED_AFTER).await;
-    refusal
 }
 
 impl Guard {
@@ -194,6 +182,22 @@ impl Guard {
             };
             refusal.into()
         })
+    }
+
+    /// Who sent a request, and what they have left, or the answer to one that asks too often.
+    async fn prove_and_count(
+        &self,
+        parts: &Parts,
+        proof: Proof,
+    ) -> Result<(Option<u32>, Result<Option<Caller>, Box<Response>>), Box<Response>> {
+        // A ticket is looked up in the database and used up by it: who brings one is counted first, by where they come from.
+        if matches!(proof, Proof::Ticket(_)) {
+            let left = self.count(parts, None)?;
+            return Ok((left, self.prove(proof).await));
+        }
+        let proved = self.prove(proof).await;
+        let caller = proved.as_ref().ok().and_then(Option::as_ref);
+        Ok((self.count(parts, caller)?, proved))
     }
 
     /// Counts a request; what its sender has left, or the answer to one that asks too often.

@@ -2,11 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{Inventory, verify::Verifier};
-use crate::store::Store;
+use crate::{clock::Beat, store::Store};
 
 /// Differences of one check that the log names.
 const NAMED_MAX: u64 = 20;
@@ -14,13 +13,8 @@ const NAMED_MAX: u64 = 20;
 impl Inventory {
     /// Checks every so often, at leisure, until told to stop.
     pub async fn check(self: Arc<Self>, store: Store, every: Duration, stop: CancellationToken) {
-        let mut tick = interval_at(tokio::time::Instant::now() + every, every);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                _ = tick.tick() => {}
-            }
+        let mut beat = Beat::later(every, stop.clone());
+        while beat.next().await {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.check_once(&store) => {}

@@ -135,10 +135,18 @@ impl Inventory {
     pub fn measure(&self) {
         let metrics = &self.metrics;
         let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        let by_state = |(all, idle): (usize, usize)| {
+            let used = all.saturating_sub(idle);
+            [("idle", number(idle)), ("used", number(used))]
+        };
+        for (state, connections) in by_state(self.store.read_connections()) {
+            let shown = metrics.database_connections.with_label_values(&[state]);
+            shown.set(connections);
+        }
         for (pool, all, idle, most) in self.store.pools() {
-            for (state, count) in [("idle", idle), ("used", all.saturating_sub(idle))] {
-                let connections = metrics.pool_connections.with_label_values(&[pool, state]);
-                connections.set(number(count));
+            for (state, connections) in by_state((all, idle)) {
+                let shown = metrics.pool_connections.with_label_values(&[pool, state]);
+                shown.set(connections);
             }
             let max = metrics.pool_connections_max.with_label_values(&[pool]);
             max.set(i64::from(most));

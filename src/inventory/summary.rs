@@ -9,11 +9,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Inventory;
 use crate::{
+    clock::Beat,
     domain::{CommitPoint, Timestamp},
     metrics::Metrics,
     store::{StoreError, totals::Totals},
@@ -129,13 +130,8 @@ impl Inventory {
 
     /// Sums up every so often, for the metrics, until told to stop.
     pub async fn keep_summary(self: Arc<Self>, every: Duration, stop: CancellationToken) {
-        let mut tick = interval(every);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = tick.tick() => {}
-            }
+        let mut beat = Beat::at_once(every, stop);
+        while beat.next().await {
             if let Err(error) = self.summary().await {
                 tracing::debug!(%error, "the totals could not be summed up");
             }

@@ -4,14 +4,13 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Inventory,
     decide::{Command, CommandError, MORE_IS_DUE, Rendered},
 };
-use crate::{domain::command::Request, store::StoreError};
+use crate::{clock::Beat, domain::command::Request, store::StoreError};
 
 /// Most levels that are tidied up at once.
 const LEVELS_MAX: i64 = 500;
@@ -33,14 +32,9 @@ impl Inventory {
         if every.is_zero() {
             return;
         }
-        let mut tick = interval(every);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat = Beat::at_once(every, stop);
         let mut sweeps: u32 = 0;
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = tick.tick() => {}
-            }
+        while beat.next().await {
             if let Err(error) = self.sweep_due().await {
                 tracing::debug!(%error, "what is due could not be tidied up");
             }

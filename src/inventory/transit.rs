@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Inventory, catalogue::page_rows};
 use crate::{
+    clock::Beat,
     domain::transit::Usual,
     store::{
         AsOf, StoreError,
@@ -22,13 +22,8 @@ const LEARN_EVERY: Duration = Duration::from_secs(1);
 impl Inventory {
     /// Learns how long movements take, until told to stop. Of several processes, one learns from a commit.
     pub async fn learn(self: Arc<Self>, stop: CancellationToken) {
-        let mut tick = interval(LEARN_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = tick.tick() => {}
-            }
+        let mut beat = Beat::at_once(LEARN_EVERY, stop);
+        while beat.next().await {
             if let Err(error) = self.retried(|| self.learn_once()).await {
                 tracing::debug!(%error, "nothing was learned of how long movements take");
             }

@@ -22,6 +22,7 @@ use stockyard::{
         record::{Recorder, Taken},
     },
     metrics::Metrics,
+    traces::Traces,
 };
 
 use crate::{
@@ -212,6 +213,7 @@ impl Exploration {
             Metrics::new().unwrap(),
             self.conditions,
             Arc::new(Nobody),
+            Traces::default(),
         )
         .unwrap();
         follower.look().await.unwrap();

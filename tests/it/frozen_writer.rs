@@ -13,6 +13,7 @@ use stockyard::{
     },
     metrics::Metrics,
     store::writer::WriteTx,
+    traces::Traces,
 };
 
 use crate::{
@@ -54,6 +55,7 @@ async fn child_that_freezes() {
         Metrics::new().unwrap(),
         Conditions::ALL,
         Arc::new(Nobody),
+        Traces::default(),
     )
     .unwrap();
     let mut writer = inventory.store().writer();

@@ -457,24 +457,52 @@ fn refusals_of_postgres(servers: &Servers, world: &World) {
     }
 }
 
+/// A service of its own that is asked in clear, and its log.
+struct Logged {
+    service: Service,
+    _process: Process,
+    folder: PathBuf,
+}
+
+impl Logged {
+    const LOG: &str = "serve.log";
+
+    fn start(world: &World, name: &str, change: impl FnOnce(&mut Config)) -> Self {
+        let folder = std::env::temp_dir().join(crate::support::unique(name));
+        std::fs::create_dir(&folder).unwrap();
+        let (service, process) = world.start_process(&folder.join(Self::LOG), |config| {
+            config.http.tls.certificate.clear();
+            config.http.tls.key.clear();
+            change(config);
+        });
+        Self {
+            service,
+            _process: process,
+            folder,
+        }
+    }
+
+    fn says(&self, what: &str) -> bool {
+        let log = std::fs::read_to_string(self.folder.join(Self::LOG));
+        log.unwrap().contains(what)
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
 /// Starts a service with that Kafka: it is never ready, and its log says why.
 async fn refusal_of_kafka(world: &World, name: &str, told: &str, change: impl FnOnce(&mut Kafka)) {
-    let folder = std::env::temp_dir().join(crate::support::unique(name));
-    std::fs::create_dir(&folder).unwrap();
-    let log = folder.join("serve.log");
-    let (service, _process) = world.start_process(&log, |config| {
-        config.http.tls.certificate.clear();
-        config.http.tls.key.clear();
-        change(&mut config.kafka);
-    });
+    let logged = Logged::start(world, name, |config| change(&mut config.kafka));
     eventually(&format!("{name}: {told}"), async || {
-        let log = std::fs::read_to_string(&log).unwrap();
-        log.contains(told).then_some(())
+        logged.says(told).then_some(())
     })
     .await;
-    let ready = service.get("/readyz").await;
+    let ready = logged.service.get("/readyz").await;
     assert_eq!(ready.status, 503, "{name}: {ready:?}");
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 /// The service works without it, and its log says why.
@@ -518,24 +546,17 @@ async fn refusals_of_redis(servers: &Servers, world: &World) {
             &PathBuf::new(),
         ),
     ] {
-        let folder = std::env::temp_dir().join(crate::support::unique(name));
-        std::fs::create_dir(&folder).unwrap();
-        let log = folder.join("serve.log");
-        let (service, _process) = world.start_process(&log, |config| {
-            config.http.tls.certificate.clear();
-            config.http.tls.key.clear();
+        let logged = Logged::start(world, name, |config| {
             config.redis.url = format!("{url}:{port}");
             password.clone_into(&mut config.redis.password);
             config.redis.ca_certificate = ca.display().to_string();
         });
-        service.is_ready().await;
+        logged.service.is_ready().await;
         let wanted = if told.is_empty() { "ok" } else { "degraded" };
         eventually(&format!("{name}: {wanted}"), async || {
-            let health = service.get("/health").await.body;
-            let log = std::fs::read_to_string(&log).unwrap();
-            (health["redis"] == wanted && log.contains(told)).then_some(())
+            let health = logged.service.get("/health").await.body;
+            (health["redis"] == wanted && logged.says(told)).then_some(())
         })
         .await;
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -27,6 +27,7 @@ use stockyard::{
     kafka,
     metrics::Metrics,
     tls::{self, Trust},
+    traces::Traces,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -161,6 +162,7 @@ impl World {
             metrics,
             Conditions::ALL,
             Arc::new(Nobody),
+            Traces::default(),
         )
         .expect("an inventory");
         inventory
