@@ -26,7 +26,6 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, future::FutureExt, stream};
 use prometheus::IntGauge;
 use tokio::{
-    sync::watch,
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -53,7 +52,7 @@ use crate::{
     inventory::Inventory,
     live::{
         filter::Filter,
-        hub::Hub,
+        hub::{Hub, Listener},
         quantity::QuantityTeller,
         retry,
         session::{Dialect, Frame, Session, Step},
@@ -237,7 +236,7 @@ pub(super) async fn ws_stock(
     let filter = Filter::new(Vec::new(), vec![product.id], Vec::new(), false);
     let asked = Asked {
         dialect: Dialect::Full,
-        filter: Arc::new(filter),
+        filter,
         since: None,
         teller: Some(QuantityTeller::new(product.title())),
     };
@@ -379,7 +378,7 @@ fn check_origin(origin: Option<&HeaderValue>, allowed: &[String]) -> Result<(), 
 /// What a client asks for.
 struct Asked {
     dialect: Dialect,
-    filter: Arc<Filter>,
+    filter: Filter,
     since: Option<WantedCommit>,
     /// Where only a quantity is to be told.
     teller: Option<QuantityTeller>,
@@ -433,7 +432,7 @@ impl Asked {
         }
         Ok(Self {
             dialect: Dialect::Full,
-            filter: Arc::new(filter),
+            filter,
             since,
             teller: None,
         })
@@ -444,10 +443,9 @@ impl Asked {
 struct Reader {
     session: Session,
     teller: Option<QuantityTeller>,
-    hub: Arc<Hub>,
+    listener: Listener,
     inventory: Arc<Inventory>,
     clock: Clock,
-    changed: watch::Receiver<()>,
     /// A snapshot that is being read for it.
     fetching: Option<JoinHandle<Result<Arc<Snapshot>, Arc<StoreError>>>>,
     /// Up to where the client has been told.
@@ -468,17 +466,14 @@ enum Next {
 
 impl Reader {
     fn new(live: &Live, inventory: Arc<Inventory>, asked: Asked) -> Self {
-        // What is committed from here on is heard of.
-        let changed = live.hub.subscribe();
-        let session = live.hub.session(asked.dialect, asked.filter, asked.since);
+        let (session, listener) = live.hub.listen(asked.dialect, asked.filter, asked.since);
         Self {
             told_to: session.stands().map(|(_, at)| at.version),
             session,
             teller: asked.teller,
-            hub: Arc::clone(&live.hub),
+            listener,
             inventory,
             clock: live.clock.clone(),
-            changed,
             fetching: None,
             now: Duration::ZERO,
             until: Duration::ZERO,
@@ -490,7 +485,7 @@ impl Reader {
         if self.teller.is_some() {
             return None;
         }
-        let stretch = self.hub.stretch(&self.session)?;
+        let stretch = self.listener.hub().stretch(&self.session)?;
         self.session.was_told(&stretch, self.now);
         self.until = self.session.heartbeat_at();
         Some(stretch)
@@ -499,11 +494,12 @@ impl Reader {
     /// Begins to look: what time it is, is asked once for many frames.
     fn look(&mut self) {
         self.now = self.clock.elapsed();
+        self.session.pass(self.listener.quiet());
     }
 
     fn next(&mut self) -> Next {
         loop {
-            match self.session.next(&*self.hub, self.now) {
+            match self.session.next(&**self.listener.hub(), self.now) {
                 Step::Send(frame) => match &mut self.teller {
                     None => return Next::Frame(frame),
                     Some(teller) => {
@@ -524,7 +520,7 @@ impl Reader {
     /// Waits for the snapshot that is read. It may be given up: the reading goes on, and is waited for the next time.
     async fn fetch(&mut self) {
         let reading = self.fetching.get_or_insert_with(|| {
-            let (hub, inventory) = (Arc::clone(&self.hub), Arc::clone(&self.inventory));
+            let (hub, inventory) = (Arc::clone(self.listener.hub()), Arc::clone(&self.inventory));
             let filter = Arc::clone(self.session.filter());
             tokio::spawn(async move { hub.snapshot(&inventory, &filter).await })
         });
@@ -532,7 +528,7 @@ impl Reader {
         self.fetching = None;
         let now = self.clock.elapsed();
         match snapshot {
-            Ok(Ok(snapshot)) => return self.session.give(snapshot, &*self.hub, now),
+            Ok(Ok(snapshot)) => return self.session.give(snapshot, &**self.listener.hub(), now),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a snapshot for a live client could not be read");
             }
@@ -545,7 +541,7 @@ impl Reader {
     fn told(&mut self, to: CommitPoint, is_of_commits: bool) {
         let from = self.told_to.replace(to.version);
         if let Some(from) = from.filter(|_| is_of_commits) {
-            self.hub.told(from, to.version);
+            self.listener.hub().told(from, to.version);
         }
     }
 
@@ -570,8 +566,7 @@ impl Reader {
         match rest {
             Rest::More => {}
             Rest::Fetch => self.fetch().await,
-            // The hub lives as long as this.
-            Rest::Nothing => drop(self.changed.changed().await),
+            Rest::Nothing => self.listener.called().await,
         }
     }
 
@@ -584,8 +579,7 @@ impl Reader {
                 Next::Fetch => self.fetch().await,
                 Next::Nothing => {
                     let wait = self.until.saturating_sub(self.clock.elapsed());
-                    // The hub lives as long as this.
-                    drop(timeout(wait, self.changed.changed()).await);
+                    drop(timeout(wait, self.listener.called()).await);
                 }
             }
         }

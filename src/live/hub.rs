@@ -1,4 +1,4 @@
-//! What all clients of a process share: the ring, the snapshots, the stretches, and when they look.
+//! What all clients of a process share: the ring, the snapshots, the stretches, and who is called to look.
 
 use std::{
     collections::HashMap,
@@ -11,13 +11,14 @@ use moka::future::Cache;
 use tokio::{
     sync::{Notify, Semaphore, watch},
     task::spawn_blocking,
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     filter::Filter,
     pushes::Pushes,
+    quiet::{Group, Onward, Quiet},
     ring::{After, Ring, Shown},
     session::{Commits, Dialect, Session},
     snapshot::Snapshot,
@@ -40,6 +41,8 @@ const GATHER_PER_CLIENT: Duration = Duration::from_micros(25);
 /// The bounds of that time.
 const GATHER_MIN: Duration = Duration::from_millis(2);
 const GATHER_MAX: Duration = Duration::from_millis(25);
+/// How long a call looks for whom it can leave alone. The others are called, and look for themselves.
+const LOOK_MAX: Duration = Duration::from_millis(2);
 /// Stretches that are kept between two calls.
 const STRETCHES_MAX: usize = 256;
 /// How long a snapshot is kept for others. It is used for as long as the ring has what came after it.
@@ -75,6 +78,9 @@ struct StretchKey {
     from: CommitPoint,
 }
 
+/// Who is called together.
+type GroupKey = (Dialect, Arc<Filter>);
+
 /// The stretches that were worked out since clients were last called.
 #[derive(Debug, Default)]
 struct Stretches {
@@ -90,7 +96,7 @@ pub struct Hub {
     ring: RwLock<Ring>,
     /// There are commits that nobody was called for yet.
     news: Notify,
-    changed: watch::Sender<()>,
+    groups: Mutex<HashMap<GroupKey, Arc<Group>>>,
     stretches: Mutex<Stretches>,
     snapshots: Cache<SnapshotKey, Arc<Snapshot>>,
     reading: Semaphore,
@@ -108,7 +114,7 @@ impl Hub {
             ring: RwLock::new(Ring::new(settings.ring_items_max)),
             news: Notify::new(),
             stretches: Mutex::default(),
-            changed: watch::Sender::new(()),
+            groups: Mutex::default(),
             snapshots: Cache::builder()
                 .max_capacity(settings.snapshot_bytes_max)
                 .weigher(weigh)
@@ -136,18 +142,28 @@ impl Hub {
         }
     }
 
-    /// A client's side.
-    pub fn session(
-        &self,
+    /// A client's side, and what calls it. Whatever is committed from here on it is called for.
+    pub fn listen(
+        self: &Arc<Self>,
         dialect: Dialect,
-        filter: Arc<Filter>,
+        filter: Filter,
         since: Option<WantedCommit>,
-    ) -> Session {
+    ) -> (Session, Listener) {
+        // First it is somebody who looks, then what is there is linked.
+        let listener = Listener::join(self, dialect, filter);
         self.ring_to_change().link();
-        Session::new(dialect, filter, since, self.settings.heartbeat_every, self)
+        let filter = Arc::clone(&listener.group.filter);
+        let session = Session::new(
+            dialect,
+            filter,
+            since,
+            self.settings.heartbeat_every,
+            &**self,
+        );
+        (session, listener)
     }
 
-    /// Calls clients to look, at once where nothing happened for a while, until told to stop.
+    /// Calls clients to look who are told of what is new, at once where nothing happened for a while, until told to stop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             tokio::select! {
@@ -159,9 +175,28 @@ impl Hub {
                 }
             }
             self.forget_stretches();
-            self.changed.send_replace(());
-            sleep(self.gather()).await;
+            let called = self.call();
+            sleep(gather(called)).await;
         }
+    }
+
+    /// Calls everybody who may have something to be told; how many they are.
+    fn call(&self) -> usize {
+        let now = self.now();
+        let groups: Vec<_> = self.groups().values().map(Arc::clone).collect();
+        let until = Instant::now() + LOOK_MAX;
+        let mut called = 0;
+        for group in groups {
+            let quiet = group.quiet();
+            let stretch = (Instant::now() < until)
+                .then(|| self.stretch_of(&group, quiet))
+                .flatten();
+            match quiet.onward(stretch.as_deref(), now) {
+                Onward::Passed(on) => group.pass(on),
+                Onward::Called(from_here) => called += group.call(from_here),
+            }
+        }
+        called
     }
 
     async fn pushes_are_due(&self) {
@@ -179,12 +214,25 @@ impl Hub {
     /// together are told up to the same commit, so they stand together the next time as well.
     pub fn stretch(&self, session: &Session) -> Option<Arc<Stretch>> {
         let (life, from) = session.stands()?;
-        let key = StretchKey {
+        self.worked_out(StretchKey {
             dialect: session.dialect(),
             filter: Arc::clone(session.filter()),
             life,
             from,
-        };
+        })
+    }
+
+    /// What those are told who stand at the end of a quiet way.
+    fn stretch_of(&self, group: &Group, quiet: Quiet) -> Option<Arc<Stretch>> {
+        self.worked_out(StretchKey {
+            dialect: group.dialect,
+            filter: Arc::clone(&group.filter),
+            life: quiet.life,
+            from: quiet.to,
+        })
+    }
+
+    fn worked_out(&self, key: StretchKey) -> Option<Arc<Stretch>> {
         let call = {
             let stretches = self.stretches();
             if let Some(known) = stretches.known.get(&key) {
@@ -192,7 +240,7 @@ impl Hub {
             }
             stretches.call
         };
-        let found = Stretch::from(from, life, key.dialect, &key.filter, self).map(Arc::new);
+        let found = Stretch::from(key.from, key.life, key.dialect, &key.filter, self).map(Arc::new);
         let mut stretches = self.stretches();
         // One that was worked out before a call may lack what the call is about.
         if stretches.call == call && stretches.known.len() < STRETCHES_MAX {
@@ -213,16 +261,14 @@ impl Hub {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn gather(&self) -> Duration {
-        let clients = u32::try_from(self.changed.receiver_count()).unwrap_or(u32::MAX);
-        GATHER_PER_CLIENT
-            .saturating_mul(clients)
-            .clamp(GATHER_MIN, GATHER_MAX)
+    /// For who begins where the feed stands.
+    fn now(&self) -> Quiet {
+        let now = self.with_ring(|ring| Commits::position(ring).map(|at| (ring.life(), at)));
+        now.map_or_else(Quiet::unknown, |(life, at)| Quiet::at(life, at))
     }
 
-    /// Told whenever there are more commits. Who has this is somebody who looks.
-    pub fn subscribe(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+    fn groups(&self) -> MutexGuard<'_, HashMap<GroupKey, Arc<Group>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What stands where now, for that filter: one that was read for another client, if what came after it is at hand.
@@ -288,9 +334,64 @@ impl Hub {
         self.ring.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To be asked while the ring is held: who comes to look subscribes first, and then links what is there.
+    /// To be asked while the ring is held: who comes to look joins first, and then links what is there.
     fn is_looked_at(&self) -> bool {
-        self.changed.receiver_count() > 0
+        !self.groups().is_empty()
+    }
+}
+
+fn gather(called: usize) -> Duration {
+    let called = u32::try_from(called).unwrap_or(u32::MAX);
+    GATHER_PER_CLIENT
+        .saturating_mul(called)
+        .clamp(GATHER_MIN, GATHER_MAX)
+}
+
+/// What calls one client. Who has it is somebody who looks.
+#[derive(Debug)]
+pub struct Listener {
+    hub: Arc<Hub>,
+    group: Arc<Group>,
+    called: watch::Receiver<Quiet>,
+}
+
+impl Listener {
+    fn join(hub: &Arc<Hub>, dialect: Dialect, filter: Filter) -> Self {
+        let now = hub.now();
+        let mut groups = hub.groups();
+        let key = (dialect, Arc::new(filter));
+        let group = groups.entry(key).or_insert_with_key(|(_, filter)| {
+            Arc::new(Group::new(dialect, Arc::clone(filter), now))
+        });
+        Self {
+            hub: Arc::clone(hub),
+            group: Arc::clone(group),
+            called: group.join(),
+        }
+    }
+
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// A way on which this client is told nothing.
+    pub fn quiet(&self) -> Quiet {
+        self.group.quiet()
+    }
+
+    /// Until it is called. It may be given up at any time.
+    pub async fn called(&mut self) {
+        // The group is held here, so there is always somebody who may call.
+        drop(self.called.changed().await);
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut groups = self.hub.groups();
+        if self.group.leave() {
+            groups.remove(&(self.group.dialect, Arc::clone(&self.group.filter)));
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod hub;
 pub mod product;
 pub mod pushes;
 pub mod quantity;
+pub mod quiet;
 pub mod retry;
 pub mod ring;
 pub mod session;

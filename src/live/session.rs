@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::{
     filter::Filter,
     frames::{self, Told},
+    quiet::Quiet,
     ring::{After, Item, Ring, Shown, What},
     snapshot::Snapshot,
     stretch::Stretch,
@@ -249,6 +250,16 @@ impl Session {
             if !stretch.texts.is_empty() {
                 self.heartbeat_at = now.saturating_add(self.heartbeat_every);
             }
+        }
+    }
+
+    /// Nothing that the client is told happened on that way.
+    pub fn pass(&mut self, quiet: Quiet) {
+        if self
+            .stands()
+            .is_some_and(|(life, at)| quiet.holds(life, at))
+        {
+            self.state = State::At(quiet.to);
         }
     }
 

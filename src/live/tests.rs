@@ -17,7 +17,8 @@ use uuid::Uuid;
 
 use super::{
     filter::Filter,
-    hub::{Hub, LiveSettings},
+    hub::{Hub, Listener, LiveSettings},
+    quiet::{Onward, Quiet},
     ring::Ring,
     session::{Dialect, Frame, Session, Step},
     snapshot::Snapshot,
@@ -404,6 +405,8 @@ struct Client {
     /// Whether it is told what is worked out for all who stand where it does, and what was and is not told yet.
     is_in_company: bool,
     stretch: Option<Stretch>,
+    /// A way on which it is told nothing.
+    quiet: Quiet,
     /// A snapshot that was read and not given yet.
     fetched: Option<Arc<Snapshot>>,
     picture: Picture,
@@ -425,6 +428,7 @@ impl Client {
             is_by_kind,
             is_in_company,
             stretch: None,
+            quiet: Quiet::unknown(),
             fetched: None,
             picture: Picture::default(),
             cursor: None,
@@ -452,6 +456,14 @@ impl Client {
         );
         self.fetched = None;
         self.stretch = None;
+    }
+
+    /// Is called, or put further, as a hub does for all who look at the same.
+    fn call(&mut self, ring: &Ring) {
+        let (quiet, now) = (self.quiet, Quiet::at(ring.life(), ring.position()));
+        let stretch = Stretch::from(quiet.to, quiet.life, Dialect::Full, &self.filter, ring);
+        let (Onward::Passed(on) | Onward::Called(on)) = quiet.onward(stretch.as_ref(), now);
+        self.quiet = on;
     }
 
     /// Is told the stretch that begins where it stands; whether there was one. It is worked out at one step and told at a later one.
@@ -494,6 +506,7 @@ impl Client {
         database: &Database,
         now: Duration,
     ) -> Result<bool, TestCaseError> {
+        self.session.pass(self.quiet);
         if self.step_in_company(ring, database, now)? {
             return Ok(true);
         }
@@ -702,6 +715,8 @@ enum Event {
     /// A product's minimum and reorder point.
     Thresholds(usize, Option<i64>, Option<i64>),
     Follow,
+    /// Everybody is called who may have something to hear.
+    Call,
     Connect([bool; 4], bool),
     Step(Index),
     Drain(Index),
@@ -723,6 +738,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         2 => (0..3_usize, prop::option::of(0..6_i64), prop::option::of(0..9_i64))
             .prop_map(|(product, min, reorder)| Event::Thresholds(product, min, reorder)),
         6 => Just(Event::Follow),
+        4 => Just(Event::Call),
         1 => any::<([bool; 4], bool)>().prop_map(|(wants, company)| Event::Connect(wants, company)),
         8 => any::<Index>().prop_map(Event::Step),
         2 => any::<Index>().prop_map(Event::Drain),
@@ -757,6 +773,9 @@ fn live_through(events: &[Event]) -> Result<(), TestCaseError> {
                 database.set_thresholds(*product, *min, *reorder);
             }
             Event::Follow => process.follow(&database),
+            Event::Call => clients
+                .iter_mut()
+                .for_each(|client| client.call(&process.ring)),
             Event::Connect(wants, company) => {
                 let filter = filter(*wants);
                 clients.push(Client::new(filter, wants[2], *company, &process.ring));
@@ -808,21 +827,62 @@ fn cases() -> u32 {
     }
 }
 
+#[test]
+fn a_quiet_way_is_no_way_for_who_stands_at_a_commit_that_was_undone() {
+    let (mut database, mut process) = (Database::new(), Process::new());
+    process.follow(&database);
+    let undone = database.newest().followed.point;
+    let since = WantedCommit {
+        version: undone.version,
+        tag: Some(undone.tag),
+    };
+    let filter = Arc::new(filter([false, true, false, true]));
+    let mut session = Session::new(Dialect::Full, filter, Some(since), HEARTBEAT, &process.ring);
+    database.commits.pop();
+    for _ in 0..3 {
+        database.commit(&[(0, Act::Move(9))]);
+    }
+    process.follow(&database);
+    session.pass(Quiet {
+        life: process.ring.life(),
+        from: Version::ZERO,
+        to: process.ring.position(),
+    });
+    let step = session.next(&process.ring, Duration::ZERO);
+    let Step::Send(frame) = step else {
+        panic!("it is told that its picture is of no use, and not {step:?}")
+    };
+    let told: Value = serde_json::from_slice(&frame.text).unwrap();
+    assert_eq!(told["type"], "resync");
+}
+
+/// What one of those who listen has had: its place, how many frames, and how often it was called and had nothing to hear.
+#[derive(Clone, Copy, Debug, Default)]
+struct Had {
+    at: Option<CommitPoint>,
+    frames: usize,
+    calls_in_vain: usize,
+}
+
 /// Clients that only look when they are called, and are told nothing of heartbeats.
 async fn listen(
     hub: Arc<Hub>,
-    mut changed: watch::Receiver<()>,
-    mut session: Session,
-    at: watch::Sender<Option<CommitPoint>>,
+    (mut session, mut listener): (Session, Listener),
+    had: watch::Sender<Had>,
 ) {
+    let mut is_called = false;
     loop {
+        session.pass(listener.quiet());
         if let Some(stretch) = hub.stretch(&session) {
             session.was_told(&stretch, Duration::ZERO);
-            if !stretch.is_full {
-                at.send_replace(Some(stretch.to));
-                if changed.changed().await.is_err() {
-                    return;
-                }
+            had.send_modify(|had| {
+                had.at = Some(stretch.to);
+                had.frames += stretch.texts.len();
+                had.calls_in_vain += usize::from(is_called && stretch.texts.is_empty());
+            });
+            is_called = !stretch.is_full;
+            if is_called {
+                listener.called().await;
             }
         } else {
             session.next(&*hub, Duration::ZERO);
@@ -830,8 +890,30 @@ async fn listen(
     }
 }
 
+/// One that looks at every commit, called or not.
+struct Untiring {
+    session: Session,
+    frames: usize,
+}
+
+impl Untiring {
+    fn new(filter: &Filter, since: WantedCommit, hub: &Hub) -> Self {
+        let filter = Arc::new(filter.clone());
+        let mut session = Session::new(Dialect::Full, filter, Some(since), HEARTBEAT, hub);
+        session.hear_no_heartbeats();
+        Self { session, frames: 0 }
+    }
+
+    fn look(&mut self, hub: &Hub) {
+        while let Step::Send(_) = self.session.next(hub, Duration::ZERO) {
+            self.frames += 1;
+            self.session.hear_no_heartbeats();
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn whoever_is_called_hears_everything_without_asking() {
+async fn whoever_has_something_to_hear_is_called_and_nobody_else() {
     const CLIENTS: usize = 20;
     let settings = LiveSettings {
         ring_items_max: 100_000,
@@ -849,30 +931,45 @@ async fn whoever_is_called_hears_everything_without_asking() {
         version: base.version,
         tag: Some(base.tag),
     };
-    let clients: Vec<watch::Receiver<Option<CommitPoint>>> = (0..CLIENTS)
-        .map(|n| {
-            let filter = Arc::new(filter([n % 2 == 0, false, false, n % 5 == 0]));
-            // As a connection does: first it is somebody who looks, then it links what is there.
-            let changed = hub.subscribe();
-            let session = hub.session(Dialect::Full, filter, Some(since));
-            let (sender, receiver) = watch::channel(None);
-            tokio::spawn(listen(Arc::clone(&hub), changed, session, sender));
-            receiver
+    // The last one hears of nothing: that warehouse has none of that product.
+    let nothing = Filter::new(
+        vec![key(0).warehouse],
+        vec![ProductId::new(Uuid::from_u128(99)).unwrap()],
+        Vec::new(),
+        false,
+    );
+    let filters = (0..CLIENTS).map(|n| filter([n % 2 == 0, false, false, n % 5 == 0]));
+    let mut clients: Vec<(watch::Receiver<Had>, Untiring)> = filters
+        .chain([nothing])
+        .map(|filter| {
+            let untiring = Untiring::new(&filter, since, &hub);
+            let client = hub.listen(Dialect::Full, filter, Some(since));
+            let (sender, receiver) = watch::channel(Had::default());
+            tokio::spawn(listen(Arc::clone(&hub), client, sender));
+            (receiver, untiring)
         })
         .collect();
+    // They have looked for the first time, and wait.
+    sleep(Duration::from_millis(1)).await;
     for round in 0..500_u64 {
         database.commit(&[(usize::try_from(round).unwrap() % 6, Act::Move(1))]);
         hub.follow(database.newest().followed.clone());
+        for (_, untiring) in &mut clients {
+            untiring.look(&hub);
+        }
         // More often than clients are called, and less often; at times in the middle of it.
         sleep(Duration::from_micros(round * 7_919 % 9_000)).await;
         if round % 50 == 0 {
-            let newest = database.newest().followed.point;
             sleep(Duration::from_millis(100)).await;
-            for client in &clients {
-                assert_eq!(*client.borrow(), Some(newest), "nobody is left behind");
+            for (had, untiring) in &clients {
+                let had = *had.borrow();
+                assert_eq!(had.frames, untiring.frames, "nobody is left behind");
+                assert_eq!(had.calls_in_vain, 0, "nobody is called for nothing");
             }
         }
     }
+    let told_nothing = clients.iter().filter(|(had, _)| had.borrow().frames == 0);
+    assert_eq!(told_nothing.count(), 1);
     stop.cancel();
 }
 
