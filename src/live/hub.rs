@@ -38,6 +38,8 @@ const SNAPSHOTS_AT_ONCE: usize = 2;
 /// Shortest time between two calls to look, for each client that is called: under load, frames of several commits go out together.
 /// To call one and to send it something costs about 10 µs, whatever it is sent.
 const GATHER_PER_CLIENT: Duration = Duration::from_micros(25);
+/// And so many times as long as a call takes by itself.
+const GATHER_PER_LOOK: u32 = 4;
 /// The bounds of that time.
 const GATHER_MIN: Duration = Duration::from_millis(2);
 const GATHER_MAX: Duration = Duration::from_millis(25);
@@ -85,7 +87,7 @@ type GroupKey = (Dialect, Arc<Filter>);
 #[derive(Debug, Default)]
 struct Stretches {
     /// How often they were called.
-    call: u64,
+    call: usize,
     /// `None`: for these clients it cannot be.
     known: HashMap<StretchKey, Option<Arc<Stretch>>>,
 }
@@ -174,16 +176,22 @@ impl Hub {
                     continue;
                 }
             }
-            self.forget_stretches();
+            let began = Instant::now();
             let called = self.call();
-            sleep(gather(called)).await;
+            sleep(gather(called, began.elapsed())).await;
         }
     }
 
-    /// Calls everybody who may have something to be told; how many they are.
+    /// Calls everybody who may have something to be told; how many will look.
     fn call(&self) -> usize {
         let now = self.now();
-        let groups: Vec<_> = self.groups().values().map(Arc::clone).collect();
+        let nth = self.forget_stretches();
+        let mut groups: Vec<_> = self.groups().values().map(Arc::clone).collect();
+        if !groups.is_empty() {
+            // Where the time is not enough for all, it is not always for the same.
+            let first = nth % groups.len();
+            groups.rotate_left(first);
+        }
         let until = Instant::now() + LOOK_MAX;
         let mut called = 0;
         for group in groups {
@@ -193,7 +201,7 @@ impl Hub {
                 .flatten();
             match quiet.onward(stretch.as_deref(), now) {
                 Onward::Passed(on) => group.pass(on),
-                Onward::Called(from_here) => called += group.call(from_here),
+                Onward::Called(on) => called += group.call(on),
             }
         }
         called
@@ -214,25 +222,34 @@ impl Hub {
     /// together are told up to the same commit, so they stand together the next time as well.
     pub fn stretch(&self, session: &Session) -> Option<Arc<Stretch>> {
         let (life, from) = session.stands()?;
-        self.worked_out(StretchKey {
+        let key = StretchKey {
             dialect: session.dialect(),
             filter: Arc::clone(session.filter()),
             life,
             from,
-        })
+        };
+        self.worked_out(key, |_| true)
     }
 
-    /// What those are told who stand at the end of a quiet way.
+    /// What those are told who are looked on for.
     fn stretch_of(&self, group: &Group, quiet: Quiet) -> Option<Arc<Stretch>> {
-        self.worked_out(StretchKey {
+        let key = StretchKey {
             dialect: group.dialect,
             filter: Arc::clone(&group.filter),
             life: quiet.life,
-            from: quiet.to,
+            from: quiet.next,
+        };
+        // Nobody asks for one without texts again, and who is alone asks once.
+        self.worked_out(key, |stretch| {
+            group.members() > 1 && stretch.is_some_and(|stretch| !stretch.texts.is_empty())
         })
     }
 
-    fn worked_out(&self, key: StretchKey) -> Option<Arc<Stretch>> {
+    fn worked_out(
+        &self,
+        key: StretchKey,
+        is_to_be_kept: impl Fn(Option<&Stretch>) -> bool,
+    ) -> Option<Arc<Stretch>> {
         let call = {
             let stretches = self.stretches();
             if let Some(known) = stretches.known.get(&key) {
@@ -243,16 +260,21 @@ impl Hub {
         let found = Stretch::from(key.from, key.life, key.dialect, &key.filter, self).map(Arc::new);
         let mut stretches = self.stretches();
         // One that was worked out before a call may lack what the call is about.
-        if stretches.call == call && stretches.known.len() < STRETCHES_MAX {
+        if stretches.call == call
+            && stretches.known.len() < STRETCHES_MAX
+            && is_to_be_kept(found.as_deref())
+        {
             stretches.known.insert(key, found.clone());
         }
         found
     }
 
-    fn forget_stretches(&self) {
+    /// Before a call; which one it is.
+    fn forget_stretches(&self) -> usize {
         let mut stretches = self.stretches();
         stretches.call += 1;
         stretches.known.clear();
+        stretches.call
     }
 
     fn stretches(&self) -> MutexGuard<'_, Stretches> {
@@ -340,10 +362,12 @@ impl Hub {
     }
 }
 
-fn gather(called: usize) -> Duration {
+/// How long after a call that took so long the next one comes.
+fn gather(called: usize, took: Duration) -> Duration {
     let called = u32::try_from(called).unwrap_or(u32::MAX);
     GATHER_PER_CLIENT
         .saturating_mul(called)
+        .max(GATHER_PER_LOOK * took)
         .clamp(GATHER_MIN, GATHER_MAX)
 }
 
@@ -381,8 +405,7 @@ impl Listener {
 
     /// Until it is called. It may be given up at any time.
     pub async fn called(&mut self) {
-        // The group is held here, so there is always somebody who may call.
-        drop(self.called.changed().await);
+        self.group.wait(&mut self.called).await;
     }
 }
 

@@ -18,7 +18,7 @@ use crate::domain::{CommitPoint, Tag, Version};
 pub enum Onward {
     /// They are told nothing: they are put further.
     Passed(Quiet),
-    /// They have to look, and begin there.
+    /// They have to look.
     Called(Quiet),
 }
 
@@ -29,6 +29,8 @@ pub struct Quiet {
     pub life: u64,
     pub from: Version,
     pub to: CommitPoint,
+    /// Where it is to be looked on from: its end, or, once what came after that was told, where those stand who were.
+    pub next: CommitPoint,
 }
 
 impl Quiet {
@@ -38,6 +40,7 @@ impl Quiet {
             life,
             from: at.version,
             to: at,
+            next: at,
         }
     }
 
@@ -50,24 +53,39 @@ impl Quiet {
         Self::at(0, nowhere)
     }
 
-    /// With the stretch that begins at its end, if it is known.
+    /// With the stretch that begins where it is to be looked on from, if that is known. `now` is from before any stretch of this call
+    /// was worked out.
     pub fn onward(self, stretch: Option<&Stretch>, now: Self) -> Onward {
-        let Some(stretch) = stretch.filter(|_| self.life == now.life) else {
+        if self.life != now.life {
             return Onward::Called(now);
+        }
+        let Some(stretch) = stretch else {
+            return Onward::Called(Self {
+                next: now.next,
+                ..self
+            });
         };
         // Where commits are told as one, what they did may be undone at the end, and who stands between has seen only a part of it.
         if stretch.texts.is_empty() && !stretch.is_full && stretch.conflations == 0 {
+            let from = if self.next == self.to {
+                self.from
+            } else {
+                self.next.version
+            };
             return Onward::Passed(Self {
+                from,
                 to: stretch.to,
+                next: stretch.to,
                 ..self
             });
         }
-        // Who is told the stretch stands at its end, unless there is more.
-        Onward::Called(if stretch.is_full {
-            now
+        // Who was told a stretch that another of them worked out sooner stands at `now` at least, and not always further.
+        let next = if stretch.is_full || stretch.to.version > now.next.version {
+            now.next
         } else {
-            Self::at(now.life, stretch.to)
-        })
+            stretch.to
+        };
+        Onward::Called(Self { next, ..self })
     }
 
     /// Whether somebody who stands there stands on it, before its end.
@@ -83,6 +101,9 @@ pub struct Group {
     pub filter: Arc<Filter>,
     called: watch::Sender<Quiet>,
     members: AtomicUsize,
+    /// Those who wait to be called, and those who came since they were called last. Who takes nothing is neither.
+    waiting: AtomicUsize,
+    came: AtomicUsize,
 }
 
 impl Group {
@@ -92,6 +113,8 @@ impl Group {
             filter,
             called: watch::Sender::new(quiet),
             members: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            came: AtomicUsize::new(0),
         }
     }
 
@@ -107,9 +130,24 @@ impl Group {
         });
     }
 
-    /// Calls everybody to look; how many they are.
-    pub fn call(&self, from_here: Quiet) -> usize {
-        self.called.send_replace(from_here);
+    /// Calls everybody to look; how many will.
+    pub fn call(&self, quiet: Quiet) -> usize {
+        let came = self.came.swap(0, Ordering::Relaxed);
+        let listen = self.waiting.load(Ordering::Relaxed) + came;
+        self.called.send_replace(quiet);
+        listen.min(self.members())
+    }
+
+    /// One of them waits to be called. It may be given up at any time.
+    pub async fn wait(&self, called: &mut watch::Receiver<Quiet>) {
+        let waits = Waits::new(&self.waiting);
+        // Whoever waits holds the group, so there is always somebody who may call.
+        drop(called.changed().await);
+        drop(waits);
+        self.came.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn members(&self) -> usize {
         self.members.load(Ordering::Relaxed)
     }
 
@@ -121,5 +159,21 @@ impl Group {
     /// Whether it was the last one.
     pub fn leave(&self) -> bool {
         self.members.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+}
+
+/// One that waits, for as long as this is held.
+struct Waits<'g>(&'g AtomicUsize);
+
+impl<'g> Waits<'g> {
+    fn new(waiting: &'g AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -246,6 +246,7 @@ impl Session {
     pub fn was_told(&mut self, stretch: &Stretch, now: Duration) {
         if self.stands() == Some((stretch.life, stretch.from)) {
             self.state = State::At(stretch.to);
+            self.ahead_until = None;
             self.conflations += stretch.conflations;
             if !stretch.texts.is_empty() {
                 self.heartbeat_at = now.saturating_add(self.heartbeat_every);
@@ -255,10 +256,9 @@ impl Session {
 
     /// Nothing that the client is told happened on that way.
     pub fn pass(&mut self, quiet: Quiet) {
-        if self
-            .stands()
-            .is_some_and(|(life, at)| quiet.holds(life, at))
-        {
+        // One that was not followed yet may never have been a commit of this feed.
+        let stands = self.stands().filter(|_| self.ahead_until.is_none());
+        if stands.is_some_and(|(life, at)| quiet.holds(life, at)) {
             self.state = State::At(quiet.to);
         }
     }

@@ -89,7 +89,12 @@ impl Stretch {
                 }
                 // Without a frame it may have gone further.
                 Step::Wait(_) => {
-                    stretch.to = client.stands()?.1;
+                    let (its_life, to) = client.stands()?;
+                    // Another has begun meanwhile, and the commit where this stretch begins is in both.
+                    if its_life != life {
+                        return None;
+                    }
+                    stretch.to = to;
                     break;
                 }
                 Step::Fetch => return None,

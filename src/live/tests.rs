@@ -461,7 +461,7 @@ impl Client {
     /// Is called, or put further, as a hub does for all who look at the same.
     fn call(&mut self, ring: &Ring) {
         let (quiet, now) = (self.quiet, Quiet::at(ring.life(), ring.position()));
-        let stretch = Stretch::from(quiet.to, quiet.life, Dialect::Full, &self.filter, ring);
+        let stretch = Stretch::from(quiet.next, quiet.life, Dialect::Full, &self.filter, ring);
         let (Onward::Passed(on) | Onward::Called(on)) = quiet.onward(stretch.as_ref(), now);
         self.quiet = on;
     }
@@ -847,6 +847,7 @@ fn a_quiet_way_is_no_way_for_who_stands_at_a_commit_that_was_undone() {
         life: process.ring.life(),
         from: Version::ZERO,
         to: process.ring.position(),
+        next: process.ring.position(),
     });
     let step = session.next(&process.ring, Duration::ZERO);
     let Step::Send(frame) = step else {
@@ -862,6 +863,7 @@ struct Had {
     at: Option<CommitPoint>,
     frames: usize,
     calls_in_vain: usize,
+    conflations: u64,
 }
 
 /// Clients that only look when they are called, and are told nothing of heartbeats.
@@ -878,6 +880,7 @@ async fn listen(
             had.send_modify(|had| {
                 had.at = Some(stretch.to);
                 had.frames += stretch.texts.len();
+                had.conflations += stretch.conflations;
                 had.calls_in_vain += usize::from(is_called && stretch.texts.is_empty());
             });
             is_called = !stretch.is_full;
@@ -885,9 +888,54 @@ async fn listen(
                 listener.called().await;
             }
         } else {
-            session.next(&*hub, Duration::ZERO);
+            match session.next(&*hub, Duration::ZERO) {
+                Step::Send(_) => had.send_modify(|had| had.frames += 1),
+                Step::Wait(_) => {}
+                // There is no database to fetch from.
+                Step::Fetch => return,
+            }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_told_nothing_for_longer_than_the_ring_reaches_is_told_the_next_thing() {
+    let settings = LiveSettings {
+        ring_items_max: 100,
+        snapshot_bytes_max: 0,
+        part_bytes_max: 400,
+        heartbeat_every: Duration::from_hours(1),
+    };
+    let hub = Arc::new(Hub::new(settings));
+    let stop = CancellationToken::new();
+    tokio::spawn(Arc::clone(&hub).run(stop.clone()));
+    let mut database = Database::new();
+    let base = database.newest().followed.point;
+    hub.begin(base, Vec::new());
+    let since = WantedCommit {
+        version: base.version,
+        tag: Some(base.tag),
+    };
+    let filter = filter([false, true, false, false]);
+    let client = hub.listen(Dialect::Full, filter, Some(since));
+    let (sender, had) = watch::channel(Had::default());
+    tokio::spawn(listen(Arc::clone(&hub), client, sender));
+    for _ in 0..2 {
+        for _ in 0..500 {
+            database.commit(&[(0, Act::Move(1))]);
+            hub.follow(database.newest().followed.clone());
+            sleep(Duration::from_millis(5)).await;
+        }
+        // The product of the filter.
+        database.commit(&[(3, Act::Move(9))]);
+        hub.follow(database.newest().followed.clone());
+        sleep(Duration::from_millis(100)).await;
+    }
+    let had = *had.borrow();
+    assert_eq!(had.at, Some(database.newest().followed.point));
+    assert_eq!(had.frames, 2, "two updates, and nothing else");
+    assert_eq!(had.conflations, 0);
+    stop.cancel();
 }
 
 /// One that looks at every commit, called or not.
