@@ -34,6 +34,7 @@ mod dead_letter_tools;
 mod decoder;
 mod demo;
 mod due;
+mod following;
 mod frozen_writer;
 mod full_disk;
 mod generator;
