@@ -213,6 +213,7 @@ pub struct Ingest {
     pub max_batch_events: usize,
     pub max_batch_bytes: usize,
     pub max_batch_wait_ms: u64,
+    pub max_batch_rest_ms: u64,
     pub max_message_bytes: usize,
     pub offset_commit_interval_ms: u64,
     pub position_check_interval_ms: u64,
@@ -220,6 +221,34 @@ pub struct Ingest {
     pub on_gap: OnGap,
     pub retry_min_ms: u64,
     pub retry_max_ms: u64,
+}
+
+impl Ingest {
+    fn rules(&self) -> [(bool, &'static str, &'static str); 5] {
+        [
+            ((1..=4).contains(&self.lanes), "ingest.lanes", "from 1 to 4"),
+            (
+                (1..=100_000).contains(&self.max_batch_events),
+                "ingest.max_batch_events",
+                "from 1 to 100000",
+            ),
+            (
+                self.max_batch_wait_ms <= 10_000,
+                "ingest.max_batch_wait_ms",
+                "at most 10000",
+            ),
+            (
+                self.max_batch_rest_ms <= 1_000,
+                "ingest.max_batch_rest_ms",
+                "at most 1000",
+            ),
+            (
+                (1..=self.retry_max_ms).contains(&self.retry_min_ms),
+                "ingest.retry_min_ms",
+                "from 1 to ingest.retry_max_ms",
+            ),
+        ]
+    }
 }
 
 /// What to do about facts that Kafka no longer has.
@@ -412,7 +441,7 @@ impl Config {
     }
 
     /// What has to be at least 1.
-    fn at_least_one(&self) -> [(bool, &'static str); 9] {
+    fn at_least_one(&self) -> [(bool, &'static str); 10] {
         [
             (self.http.requests_burst > 0, "http.requests_burst"),
             (self.http.connections_max > 0, "http.connections_max"),
@@ -424,6 +453,7 @@ impl Config {
                 self.database.scan_connections_max > 0,
                 "database.scan_connections_max",
             ),
+            (self.redis.retry_after_ms > 0, "redis.retry_after_ms"),
             (self.ingest.max_batch_bytes > 0, "ingest.max_batch_bytes"),
             (self.summary.refresh_seconds > 0, "summary.refresh_seconds"),
             (self.commands.wait_max_ms > 0, "commands.wait_max_ms"),
@@ -540,21 +570,6 @@ impl Config {
                 "at least 1000",
             ),
             (
-                (1..=4).contains(&self.ingest.lanes),
-                "ingest.lanes",
-                "from 1 to 4",
-            ),
-            (
-                (1..=100_000).contains(&self.ingest.max_batch_events),
-                "ingest.max_batch_events",
-                "from 1 to 100000",
-            ),
-            (
-                self.ingest.max_batch_wait_ms <= 10_000,
-                "ingest.max_batch_wait_ms",
-                "at most 10000",
-            ),
-            (
                 (1..=900).contains(&self.follow.poll_interval_ms),
                 "follow.poll_interval_ms",
                 "from 1 to 900: the cache trusts a look that began within the last second",
@@ -570,17 +585,13 @@ impl Config {
                 "a topic's name",
             ),
             (
-                (1..=self.ingest.retry_max_ms).contains(&self.ingest.retry_min_ms),
-                "ingest.retry_min_ms",
-                "from 1 to ingest.retry_max_ms",
-            ),
-            (
                 (1..=100_000).contains(&self.transit.late_after_hours),
                 "transit.late_after_hours",
                 "from 1 to 100000",
             ),
         ];
         let rules = rules.into_iter().chain(self.access_rules());
+        let rules = rules.chain(self.ingest.rules());
         let rules = rules.chain(self.traces.rules());
         let rules = rules.chain(self.tls_rules());
         let mut rules = rules.chain(at_least_one);

@@ -1,4 +1,8 @@
-//! Natural batching: what came while a lane was busy is its next batch, up to a bound; an idle lane takes what is there.
+//! Natural batching: what came while a lane was busy, and while it rests from that, is its next batch, up to a bound; an idle lane takes
+//! what is there.
+//!
+//! In small batches a message costs the database more than in large ones. Where batches followed each other without a rest, they would
+//! be as small and as many as the processors allow, and leave nothing of those to others.
 //!
 //! Invariants: the buffer holds at most its limits and one message; a batch that is out for work is counted as such
 //! until the lane comes for the next; a partition's position is beyond nothing that is here or out.
@@ -9,13 +13,19 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     batch::{Batch, Received},
     progress::Progress,
 };
 use crate::store::positions::Advance;
+
+/// So many times as long as it worked on a batch a lane rests after it: then it takes a third of what a writer can at most.
+const REST: u32 = 2;
 
 /// The bounds of one batch.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +34,8 @@ pub(super) struct Limits {
     pub(super) bytes: usize,
     /// How long an idle lane waits for company for what has come.
     pub(super) wait: Duration,
+    /// Longest a lane rests between two batches.
+    pub(super) rest: Duration,
 }
 
 /// Between the polling thread, which blocks, and one lane, which does not.
@@ -50,6 +62,8 @@ struct State {
     progress: Progress,
     /// What the lane works on: by partition, when the first message was sent. Empty: it is idle.
     out: BTreeMap<i32, Option<i64>>,
+    /// When it was last given something.
+    given_at: Option<Instant>,
     /// The lane is to go on over other lanes' messages although it has none itself.
     is_nudged: bool,
     /// Partitions of which something did not get done: to be begun anew.
@@ -90,7 +104,9 @@ impl Buffer {
     pub(super) fn push(&self, received: Received<'_>) {
         let mut state = self.state();
         state.pending.push(received);
-        let is_awaited = state.out.is_empty();
+        // One that rests, or waits for company, looks when it is full.
+        let is_awaited =
+            state.out.is_empty() && (state.pending.messages.len() == 1 || self.is_full(&state));
         drop(state);
         if is_awaited {
             self.filled.notify_one();
@@ -202,21 +218,27 @@ impl Buffer {
 
     // --- the lane's side ---
 
-    /// The next batch, at once if there is something; `None` after the end. The last batch counts as over with.
+    /// The next batch, at once if there is something and the lane has rested; `None` after the end. The last batch counts as over
+    /// with.
     pub(super) async fn take(&self) -> Option<Work> {
-        self.state().out.clear();
+        let rested_at = {
+            let mut state = self.state();
+            state.out.clear();
+            let now = Instant::now();
+            let rest = |given_at: Instant| REST * (now - given_at);
+            now + state
+                .given_at
+                .map_or(Duration::ZERO, rest)
+                .min(self.limits.rest)
+        };
         self.eased.notify_all();
         loop {
             self.filled_until(State::has_work).await;
-            if !self.limits.wait.is_zero() {
-                // Company or not, after the wait it is taken.
-                drop(
-                    timeout(
-                        self.limits.wait,
-                        self.filled_until(|state| self.is_full(state)),
-                    )
-                    .await,
-                );
+            let now = Instant::now();
+            let until = rested_at.max(now + self.limits.wait);
+            if until > now {
+                // Full or not, then it is taken.
+                drop(timeout_at(until, self.filled_until(|state| self.is_full(state))).await);
             }
             let mut state = self.state();
             if state.is_closed {
@@ -230,6 +252,7 @@ impl Buffer {
                     .map(|advance| (advance.partition, batch.first_ms(advance.partition)));
                 state.out = out.collect();
                 state.is_nudged = false;
+                state.given_at = Some(Instant::now());
                 drop(state);
                 self.eased.notify_all();
                 return Some(Work { batch, advances });
@@ -273,6 +296,8 @@ impl Buffer {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
     use crate::event::{BadMessage, dead_letter::Reason};
 
@@ -280,6 +305,7 @@ mod tests {
         events: 3,
         bytes: 1_000,
         wait: Duration::ZERO,
+        rest: Duration::from_millis(20),
     };
 
     fn push(buffer: &Buffer, offset: i64, value: &[u8]) {
@@ -304,6 +330,44 @@ mod tests {
         let buffer = Buffer::new(LIMITS);
         buffer.begin(0, 0);
         buffer
+    }
+
+    /// From now on.
+    async fn takes(buffer: &Buffer) -> Duration {
+        let from = Instant::now();
+        buffer.take().await.unwrap();
+        from.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_rests_for_longer_than_it_worked_but_not_for_a_full_batch() {
+        let buffer = buffer();
+        push(&buffer, 0, b"a");
+        assert_eq!(takes(&buffer).await, Duration::ZERO, "it has done nothing");
+        for (worked, rests) in [(3, 6), (9, 18), (100, 20), (0, 0)] {
+            sleep(Duration::from_millis(worked)).await;
+            push(&buffer, 1, b"a");
+            assert_eq!(takes(&buffer).await, Duration::from_millis(rests));
+        }
+        sleep(Duration::from_millis(100)).await;
+        for offset in 2..5 {
+            push(&buffer, offset, b"a");
+        }
+        assert_eq!(takes(&buffer).await, Duration::ZERO, "it is full");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_has_rested_takes_what_comes_at_once() {
+        let buffer = buffer();
+        push(&buffer, 0, b"a");
+        buffer.take().await.unwrap();
+        sleep(Duration::from_millis(5)).await;
+        let later = async {
+            sleep(Duration::from_millis(10)).await;
+            push(&buffer, 1, b"b");
+        };
+        let (took, ()) = tokio::join!(takes(&buffer), later);
+        assert_eq!(took, Duration::from_millis(10));
     }
 
     #[tokio::test]

@@ -149,6 +149,7 @@ impl Ingest {
             events: config.ingest.max_batch_events,
             bytes: config.ingest.max_batch_bytes,
             wait: millis(config.ingest.max_batch_wait_ms),
+            rest: millis(config.ingest.max_batch_rest_ms),
         };
         let dead_letters = DeadLetters::new(&config.kafka, settings.backoff, metrics.clone())?;
         for status in MESSAGE_STATUSES {
