@@ -137,7 +137,7 @@ pub fn inventory(
             ttl: Duration::from_secs(config.cache.redis_ttl_seconds),
         }),
     };
-    let cache = Cache::new(settings, rule, clock.clone(), metrics.clone())?;
+    let cache = Cache::new(settings, rule, metrics.clone())?;
     let settings = inventory::Settings {
         follow: FollowSettings {
             poll_interval: millis(config.follow.poll_interval_ms),

@@ -165,7 +165,8 @@ pub struct Metrics {
     /// Requests that wait to be decided, and the most that may.
     pub command_queue: IntGauge,
     pub command_queue_max: IntGauge,
-    /// Whether a server that is not always asked (redis, kafka) answered when it was last needed: 1 or 0. No series: it is not used.
+    /// Whether a server that is not always asked is there (redis: is used; kafka: answered when it was last needed): 1 or 0. No series:
+    /// there is none.
     pub server_up: IntGaugeVec,
     /// Answers 503, by their cause: one of [`UNAVAILABLE`].
     pub http_unavailable_total: IntCounterVec,

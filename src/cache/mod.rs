@@ -15,7 +15,6 @@ use moka::sync::Cache as MokaCache;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    clock::Clock,
     domain::{CommitPoint, MovementId, StockKey, Timestamp},
     metrics::Metrics,
 };
@@ -113,7 +112,6 @@ impl Cache {
     pub fn new(
         settings: CacheSettings,
         rule: Arc<Rule>,
-        clock: Clock,
         metrics: Metrics,
     ) -> Result<Self, CacheError> {
         let memory = MokaCache::builder()
@@ -126,7 +124,7 @@ impl Cache {
             .build();
         let redis = settings
             .redis
-            .map(|redis| RedisTier::new(&redis, clock, metrics.clone()))
+            .map(|redis| RedisTier::new(&redis, metrics.clone()))
             .transpose()?;
         Ok(Self {
             rule,

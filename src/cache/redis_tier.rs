@@ -4,8 +4,8 @@
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -16,11 +16,14 @@ use redis::{
     AsyncCommands, Client, IntoConnectionInfo, RedisError, SetExpiry, SetOptions, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 
 use super::{CacheKey, Entry};
 use crate::{
-    clock::Clock,
     domain::{CommitPoint, Tag, Timestamp, Version},
     metrics::Metrics,
     tls::{self, TlsError},
@@ -36,6 +39,7 @@ pub struct RedisSettings {
     pub ca_certificate: String,
     pub prefix: String,
     pub timeout: Duration,
+    /// Longest time between two looks whether one that is left aside answers again.
     pub retry_after: Duration,
     pub ttl: Duration,
 }
@@ -60,6 +64,7 @@ pub enum CacheError {
 
 /// Most writes under way at once; what comes beyond is not cached in Redis.
 const WRITES_MAX: usize = 256;
+const PROBE_TTL_MS: u64 = 1_000;
 /// Of the stored form: another form of entry gets another number, and the old ones are never read.
 const FORM: u8 = 2;
 /// Form, version, tag, until when it is true, whether there is a body.
@@ -77,13 +82,15 @@ struct Inner {
     connection: Mutex<ConnectionManager>,
     prefix: String,
     ttl: Duration,
+    timeout: Duration,
     retry_after: Duration,
-    /// Until then Redis is left aside, in nanoseconds of the clock.
-    aside_until: AtomicU64,
+    /// When it was used again, and how long before it had been looked at in vain.
+    came_back: Mutex<Option<(Instant, Duration)>>,
+    /// Nobody asks it but who looks whether it answers again.
+    is_aside: AtomicBool,
     writes: Arc<Semaphore>,
-    clock: Clock,
     metrics: Metrics,
-    /// Whether it answered the last time.
+    /// Whether it is used.
     up: IntGauge,
     /// Where what nobody waits for is done, whoever asks for it: the connection lives there.
     runtime: Handle,
@@ -102,11 +109,7 @@ impl std::fmt::Debug for Inner {
 pub(super) struct Away;
 
 impl RedisTier {
-    pub(super) fn new(
-        settings: &RedisSettings,
-        clock: Clock,
-        metrics: Metrics,
-    ) -> Result<Self, CacheError> {
+    pub(super) fn new(settings: &RedisSettings, metrics: Metrics) -> Result<Self, CacheError> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(settings.timeout))
             .set_response_timeout(Some(settings.timeout))
@@ -122,11 +125,12 @@ impl RedisTier {
             connection: Mutex::new(connection),
             prefix: settings.prefix.clone(),
             ttl: settings.ttl,
+            timeout: settings.timeout,
             retry_after: settings.retry_after,
-            aside_until: AtomicU64::new(0),
+            came_back: Mutex::new(None),
+            is_aside: AtomicBool::new(false),
             writes: Arc::new(Semaphore::new(WRITES_MAX)),
             runtime: Handle::current(),
-            clock,
             up,
             metrics,
         })))
@@ -138,13 +142,8 @@ impl RedisTier {
         let mut connection = inner.connection();
         let stored: Result<Option<Vec<u8>>, RedisError> = connection.get(inner.key(key)).await;
         match stored {
-            Ok(bytes) => {
-                if inner.up.get() == 0 {
-                    inner.up.set(1);
-                }
-                Ok(bytes.and_then(decode))
-            }
-            Err(error) => Err(inner.leave_aside(&error)),
+            Ok(bytes) => Ok(bytes.and_then(decode)),
+            Err(error) => Err(leave_aside(inner, &error)),
         }
     }
 
@@ -170,7 +169,7 @@ impl RedisTier {
                     .cache_lookups_total
                     .with_label_values(&["redis", "error"])
                     .inc();
-                inner.leave_aside(&error);
+                leave_aside(&inner, &error);
             }
             drop(permit);
         });
@@ -191,17 +190,17 @@ impl RedisTier {
             let mut connection = inner.connection();
             let dropped: Result<(), RedisError> = connection.unlink(keys).await;
             if let Err(error) = dropped {
-                inner.leave_aside(&error);
+                leave_aside(&inner, &error);
             }
             drop(permit);
         });
     }
 
+    /// Whether it answers, and is used.
     pub(super) async fn answers(&self) -> bool {
-        let mut connection = self.0.connection();
-        let answer: Result<String, RedisError> =
-            redis::cmd("PING").query_async(&mut connection).await;
-        answer.map_err(|error| self.0.leave_aside(&error)).is_ok()
+        let answer = self.0.ping().await;
+        let answer = answer.map_err(|error| leave_aside(&self.0, &error));
+        answer.and_then(|()| self.0.in_use()).is_ok()
     }
 }
 
@@ -229,30 +228,60 @@ impl Inner {
     }
 
     fn in_use(&self) -> Result<(), Away> {
-        let now = self.now();
-        if now < self.aside_until.load(Ordering::Relaxed) {
+        if self.is_aside.load(Ordering::Relaxed) {
             Err(Away)
         } else {
             Ok(())
         }
     }
 
-    fn leave_aside(&self, error: &RedisError) -> Away {
-        let retry_after = u64::try_from(self.retry_after.as_nanos()).unwrap_or(u64::MAX);
-        let until = self.now().saturating_add(retry_after);
-        let before = self.aside_until.swap(until, Ordering::Relaxed);
-        self.up.set(0);
-        // One line per fault, not one per request that met it.
-        if before <= self.now() {
-            tracing::warn!(%error, "redis is left aside for a moment");
-            if error.is_timeout() {
-                self.connect_anew();
-            }
-        }
-        Away
+    async fn ping(&self) -> Result<(), RedisError> {
+        let mut connection = self.connection();
+        redis::cmd("PING").query_async(&mut connection).await
     }
 
-    /// A connection that answers nothing may be dead without anybody having been told, and then it never answers again.
+    /// Whether it takes what it is given: one that only answers (full, or it cannot save) is of no use.
+    async fn takes(&self) -> Result<(), RedisError> {
+        let mut connection = self.connection();
+        let options = SetOptions::default().with_expiration(SetExpiry::PX(PROBE_TTL_MS));
+        let key = format!("{}probe", self.prefix);
+        connection.set_options(key, "", options).await
+    }
+
+    /// Looks until it takes things again. No request waits for that.
+    async fn come_back(&self, first: Duration) {
+        let mut pause = first;
+        loop {
+            sleep(pause).await;
+            if self.takes().await.is_ok() {
+                break;
+            }
+            // A connection keeps a refusal for good, and one that is dead may never say so.
+            self.connect_anew();
+            pause = (2 * pause).min(self.retry_after);
+        }
+        *self.last_return() = Some((Instant::now(), pause));
+        self.up.set(1);
+        self.is_aside.store(false, Ordering::Relaxed);
+    }
+
+    /// How long after it was left aside it is looked at for the first time. What was asked before has failed by then, too; and one that
+    /// is left aside again and again is looked at less and less often.
+    fn first_pause(&self) -> (Duration, bool) {
+        let longer = |(at, pause): (Instant, Duration)| {
+            (at.elapsed() < self.retry_after).then_some(2 * pause)
+        };
+        let again = self.last_return().and_then(longer);
+        let pause = again.unwrap_or(self.timeout).min(self.retry_after);
+        (pause, again.is_some())
+    }
+
+    fn last_return(&self) -> MutexGuard<'_, Option<(Instant, Duration)>> {
+        self.came_back
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn connect_anew(&self) {
         let anew =
             ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone());
@@ -263,10 +292,28 @@ impl Inner {
                 .unwrap_or_else(PoisonError::into_inner) = anew;
         }
     }
+}
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.clock.elapsed().as_nanos()).unwrap_or(u64::MAX)
+fn leave_aside(inner: &Arc<Inner>, error: &RedisError) -> Away {
+    // One line and one who looks per fault, not one per request that met it.
+    if !inner.is_aside.swap(true, Ordering::Relaxed) {
+        inner.up.set(0);
+        let (pause, is_again) = inner.first_pause();
+        if is_again {
+            tracing::debug!(%error, "redis is left aside again");
+        } else {
+            tracing::warn!(%error, "redis is left aside for a moment");
+        }
+        // One that answers nothing may be dead without anybody having been told.
+        if error.is_timeout() {
+            inner.connect_anew();
+        }
+        let left = Arc::clone(inner);
+        inner
+            .runtime
+            .spawn(async move { left.come_back(pause).await });
     }
+    Away
 }
 
 fn client(settings: &RedisSettings) -> Result<Client, CacheError> {
