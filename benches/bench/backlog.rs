@@ -1,5 +1,6 @@
 //! Stockyard from a backlog to lag 0, as its own process.
 
+use sqlx::PgConnection;
 use stockyard::clock::Clock;
 
 use super::{
@@ -58,17 +59,22 @@ async fn run(service: Service, backlog: &Backlog, database: &Database) -> Outcom
 pub async fn lag_is_zero(topic: &str, messages: u64, database: &Database) -> Outcome<()> {
     let mut connection = database.connect().await?;
     until("everything is taken", async || {
-        let taken: i64 = sqlx::query_scalar(
-            "select coalesce(sum(next_offset), 0)::bigint from (
-                select min(next_offset) as next_offset from ingest_progress where topic = $1 group by partition
-            ) p",
-        )
-        .bind(topic)
-        .fetch_one(&mut connection)
-        .await?;
-        Ok((taken.unsigned_abs() >= messages).then_some(()))
+        Ok((taken(topic, &mut connection).await? >= messages).then_some(()))
     })
     .await
+}
+
+/// Messages of the topic of which the effects are committed.
+pub async fn taken(topic: &str, connection: &mut PgConnection) -> Outcome<u64> {
+    let taken: i64 = sqlx::query_scalar(
+        "select coalesce(sum(next_offset), 0)::bigint from (
+            select min(next_offset) as next_offset from ingest_progress where topic = $1 group by partition
+        ) p",
+    )
+    .bind(topic)
+    .fetch_one(connection)
+    .await?;
+    Ok(taken.unsigned_abs())
 }
 
 async fn stages(service: &Service, millions: f64) -> Outcome<Vec<(String, f64)>> {

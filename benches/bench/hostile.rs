@@ -46,6 +46,9 @@ const SHARE_MORE: f64 = 1.2;
 const MORE_MS: f64 = 2.0;
 /// What the process may grow by on its own meanwhile, in MiB: its caches and its ring are being filled.
 const OWN_MIB: f64 = 24.0;
+/// And where sockets come anew, which get snapshots: as many as are kept (`live.snapshot_bytes_max`), and two that are being read, about
+/// 40 each here, rows and text.
+const SNAPSHOTS_MIB: f64 = 64.0 + 2.0 * 40.0;
 
 impl Attack {
     /// What each of its connections may take of memory at most, in KiB.
@@ -60,7 +63,24 @@ impl Attack {
     }
 
     fn most_mib(self) -> f64 {
-        OWN_MIB + length(self.connections()) * self.kib_each() / 1024.0
+        let snapshots = if self.is_of_sockets() {
+            SNAPSHOTS_MIB
+        } else {
+            0.0
+        };
+        OWN_MIB + snapshots + length(self.connections()) * self.kib_each() / 1024.0
+    }
+
+    fn is_of_sockets(self) -> bool {
+        matches!(
+            self,
+            Self::SlowSockets
+                | Self::Resumes
+                | Self::Messages
+                | Self::Frames
+                | Self::Fragments
+                | Self::IdleSockets
+        )
     }
 
     /// Whether it is up to the rate limit to hold it.

@@ -71,7 +71,7 @@ struct Options {
     events: u64,
     #[arg(long, default_value_t = 3)]
     repetitions: usize,
-    /// Events a second that the shares of freshness, reads and roles are of; measured first if it is not given. Of the live clients, the
+    /// Events a second that the shares of freshness and reads are of; measured first if it is not given. Of the live clients, the
     /// only rate that is tried.
     #[arg(long)]
     rate: Option<u64>,
@@ -126,10 +126,7 @@ async fn main() -> Outcome<()> {
     if measured(Part::Stages) {
         stages(&even, options.repetitions).await?;
     }
-    if [Part::Freshness, Part::Reads, Part::Roles]
-        .into_iter()
-        .any(measured)
-    {
+    if [Part::Freshness, Part::Reads].into_iter().any(measured) {
         let rate = match options.rate {
             Some(rate) => rate,
             None => rate_of(&even).await?,
@@ -140,9 +137,9 @@ async fn main() -> Outcome<()> {
         if measured(Part::Reads) {
             reads::measure(&even, rate, options.repetitions).await?;
         }
-        if measured(Part::Roles) {
-            roles::measure(&even, rate, options.repetitions).await?;
-        }
+    }
+    if measured(Part::Roles) {
+        roles::measure(&even, options.repetitions).await?;
     }
     if measured(Part::Growth) {
         growth::grown(&even, options.repetitions).await?;

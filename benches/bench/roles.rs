@@ -1,36 +1,45 @@
 //! Two roles, each a process of its own over the same servers: what the load of one does to the other.
 //!
-//! One is loaded with 70 % of what it reaches alone, the other with a smaller share, and only that one is measured. Machine, servers
-//! and generator are shared, so the shares together have to leave something over: at more than the whole, whoever is behind stays
-//! behind, whatever the service does.
+//! One is loaded with 70 % of what it reaches alone, the other with 10 or 20 %, and only that one is measured. Machine, servers and generator
+//! are shared, so the shares together have to leave something over: at more than the whole, whoever is behind stays behind, whatever
+//! the service does.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use stockyard::produce::plan::PlanOptions;
+use stockyard::{clock::Clock, produce::plan::PlanOptions};
 
 use super::{
-    backlog::lag_is_zero,
+    backlog::{self, lag_is_zero},
     freshness::{Prober, committed},
     load::{Answered, Manner, get, post, send},
     reads::{Keys, path},
     stream::Stream,
     table::{Figures, Row, as_f64, percentile, print, progress, remark, row},
-    world::{Backlog, Database, Outcome, Service},
+    world::{Backlog, Database, Outcome, Service, until},
 };
 
 /// How long each load is measured, after it has run for a while.
 const MEASURED: Duration = Duration::from_secs(10);
 const WARM_UP: Duration = Duration::from_secs(2);
-/// How long the maximum of requests is measured.
+/// How long the maximum of requests is measured, and over how many messages that of ingest.
 const MAXIMUM: Duration = Duration::from_secs(5);
+const MESSAGES: u64 = 300_000;
+/// As many requests are under way at most, and as many messages: for each of two lanes a full batch, and as much that comes meanwhile.
 const CONNECTIONS: usize = 100;
+const UNDER_WAY: u64 = 32_000;
 /// One of so many requests is a command.
 const COMMAND_EVERY: usize = 20;
 /// What is there before.
 const BEHIND: u64 = 200_000;
 /// The load of who disturbs, and those of who is measured, in percent of what each reaches alone.
 const DISTURBS: u64 = 70;
-const SHARES: [u64; 2] = [20, 50];
+const SHARES: [u64; 2] = [10, 20];
 /// What the other's load may make of a p99: so many times as much, and so many milliseconds.
 const TIMES: f64 = 2.0;
 const PLUS_MS: f64 = 50.0;
@@ -55,28 +64,33 @@ struct Pair {
     beside: Figures,
 }
 
-/// With ingest's own maximum in events a second.
-pub async fn measure(plan: &PlanOptions, rate: u64, repetitions: usize) -> Outcome<()> {
+pub async fn measure(plan: &PlanOptions, repetitions: usize) -> Outcome<()> {
     progress("roles: filling");
     let mut roles = Roles::start(plan).await?;
-    let mut maximum = Figures::default();
+    let (mut requests_max, mut messages_max) = (Figures::default(), Figures::default());
     let mut fresh = SHARES.map(|_| Pair::default());
     let mut answered = SHARES.map(|_| Pair::default());
+    progress("roles: warming up");
+    roles.most_messages().await?;
+    roles.most_requests().await?;
     for _ in 0..repetitions {
+        let rate = roles.most_messages().await?;
         let most = roles.most_requests().await?;
-        progress(&format!("roles: at most {most:.0} requests/s"));
-        maximum.push(most);
-        for ((share, fresh), answered) in SHARES.iter().zip(&mut fresh).zip(&mut answered) {
-            let (messages, requests) = (rate * share / 100, most * as_f64(*share) / 100.0);
-            let (much, many) = (rate * DISTURBS / 100, most * as_f64(DISTURBS) / 100.0);
+        progress(&format!(
+            "roles: at most {rate} messages/s, {most:.0} requests/s"
+        ));
+        messages_max.push(as_f64(rate));
+        requests_max.push(most);
+        let of_most = |percent| most * as_f64(percent) / 100.0;
+        let (much, many) = (rate * DISTURBS / 100, of_most(DISTURBS));
+        for (share, fresh, answered) in by_share(&mut fresh, &mut answered) {
+            let (messages, requests) = (rate * share / 100, of_most(share));
             fresh.alone.push(roles.freshness(messages, None).await?);
-            fresh
-                .beside
-                .push(roles.freshness(messages, Some(many)).await?);
+            let beside = roles.freshness(messages, Some(many)).await?;
+            fresh.beside.push(beside);
             answered.alone.push(roles.answers(requests, None).await?);
-            answered
-                .beside
-                .push(roles.answers(requests, Some(much)).await?);
+            let beside = roles.answers(requests, Some(much)).await?;
+            answered.beside.push(beside);
             for (name, pair) in [("fresh", &*fresh), ("answered", &*answered)] {
                 let (alone, beside) = (pair.alone.show(1), pair.beside.show(1));
                 progress(&format!(
@@ -85,29 +99,38 @@ pub async fn measure(plan: &PlanOptions, rate: u64, repetitions: usize) -> Outco
             }
         }
     }
-    let rows = SHARES.iter().zip(fresh.iter().zip(&answered));
-    let rows: Vec<Row> = rows
-        .flat_map(|(share, (fresh, answered))| {
-            [
-                fresh.row(&format!(
-                    "ingest at {share} %, requests at {DISTURBS} %: committed"
-                )),
-                answered.row(&format!(
-                    "requests at {share} %, ingest at {DISTURBS} %: answered"
-                )),
-            ]
-        })
-        .collect();
+    let mut rows = Vec::new();
+    for (share, fresh, answered) in by_share(&mut fresh, &mut answered) {
+        rows.push(fresh.row(&format!(
+            "ingest at {share} %, requests at {DISTURBS} %: committed"
+        )));
+        rows.push(answered.row(&format!(
+            "requests at {share} %, ingest at {DISTURBS} %: answered"
+        )));
+    }
     print(
         "Roles in processes of their own: p99 alone and beside the other's load, ms",
         &["alone", "beside", "ratio", "reach"],
         &rows,
     );
     remark(&format!(
-        "Of {rate} events/s and {} requests/s over {CONNECTIONS} connections, one of {COMMAND_EVERY} a command.",
-        maximum.show(0)
+        "Of {} messages/s, {UNDER_WAY} under way, and {} requests/s over {CONNECTIONS} connections, one of {COMMAND_EVERY} a command.",
+        messages_max.show(0),
+        requests_max.show(0)
     ));
     roles.end().await
+}
+
+/// What belongs to each share.
+fn by_share<'p>(
+    fresh: &'p mut [Pair],
+    answered: &'p mut [Pair],
+) -> impl Iterator<Item = (u64, &'p mut Pair, &'p mut Pair)> {
+    let pairs = fresh.iter_mut().zip(answered);
+    SHARES
+        .into_iter()
+        .zip(pairs)
+        .map(|(share, (fresh, answered))| (share, fresh, answered))
 }
 
 impl Pair {
@@ -174,21 +197,40 @@ impl Roles {
         Ok(self.send(manner).await?.per_second)
     }
 
+    /// Messages a second as fast as they are taken: sent meanwhile, as requests are.
+    async fn most_messages(&mut self) -> Outcome<u64> {
+        let before = self.published;
+        let taken = Arc::new(AtomicU64::new(0));
+        let stream = self.stream(MESSAGES, Duration::from_secs(1));
+        let clock = Clock::system();
+        let sending = stream.keeping(UNDER_WAY, Arc::clone(&taken)).start();
+        let mut connection = self.database.connect().await?;
+        let topic = &self.ingest.config.kafka.topic;
+        until("everything is taken", async || {
+            let so_far = backlog::taken(topic, &mut connection).await? - before;
+            taken.store(so_far, Ordering::Relaxed);
+            Ok((so_far >= MESSAGES).then_some(()))
+        })
+        .await?;
+        let took = clock.elapsed();
+        sending.await??;
+        Ok(MESSAGES * 1_000 / u64::try_from(took.as_millis())?)
+    }
+
     /// So many messages a second, from now on.
-    fn stream(&mut self, per_second: u64) -> Stream {
+    fn stream(&mut self, per_second: u64, lasts: Duration) -> Stream {
         self.seed += 1;
         let options = PlanOptions {
             seed: self.seed,
             ..self.plan.clone()
         };
-        let lasts = WARM_UP + MEASURED;
         self.published += per_second * lasts.as_secs();
         Stream::prepare(&self.ingest.config.kafka, &options, per_second, lasts)
     }
 
     /// The p99 from Kafka's acknowledgement to the commit at that rate of messages, beside so many requests a second.
     async fn freshness(&mut self, per_second: u64, requests: Option<f64>) -> Outcome<f64> {
-        let stream = self.stream(per_second).start();
+        let stream = self.stream(per_second, WARM_UP + MEASURED).start();
         let sender = Prober::new(&self.ingest.config.kafka)?;
         let measured = async {
             tokio::time::sleep(WARM_UP).await;
@@ -221,7 +263,10 @@ impl Roles {
 
     /// The p99 of answers at that rate of requests, beside so many messages a second.
     async fn answers(&mut self, per_second: f64, messages: Option<u64>) -> Outcome<f64> {
-        let stream = messages.map(|messages| self.stream(messages).start());
+        let stream = messages.map(|messages| {
+            let lasts = WARM_UP + MEASURED;
+            self.stream(messages, lasts).start()
+        });
         tokio::time::sleep(WARM_UP).await;
         let manner = Manner::open(CONNECTIONS, MEASURED, per_second);
         let answered = self.send(manner).await?;
