@@ -898,24 +898,29 @@ async fn listen(
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn who_was_told_nothing_for_longer_than_the_ring_reaches_is_told_the_next_thing() {
-    let settings = LiveSettings {
-        ring_items_max: 100,
+/// One that calls, with a ring of so many items, and where it begins.
+fn calling_hub(ring_items_max: usize, database: &Database) -> (Arc<Hub>, WantedCommit) {
+    let hub = Arc::new(Hub::new(LiveSettings {
+        ring_items_max,
         snapshot_bytes_max: 0,
         part_bytes_max: 400,
         heartbeat_every: Duration::from_hours(1),
-    };
-    let hub = Arc::new(Hub::new(settings));
-    let stop = CancellationToken::new();
-    tokio::spawn(Arc::clone(&hub).run(stop.clone()));
-    let mut database = Database::new();
+    }));
+    // It ends with the test's runtime.
+    tokio::spawn(Arc::clone(&hub).run(CancellationToken::new()));
     let base = database.newest().followed.point;
     hub.begin(base, Vec::new());
     let since = WantedCommit {
         version: base.version,
         tag: Some(base.tag),
     };
+    (hub, since)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_told_nothing_for_longer_than_the_ring_reaches_is_told_the_next_thing() {
+    let mut database = Database::new();
+    let (hub, since) = calling_hub(100, &database);
     let filter = filter([false, true, false, false]);
     let client = hub.listen(Dialect::Full, filter, Some(since));
     let (sender, had) = watch::channel(Had::default());
@@ -935,7 +940,6 @@ async fn who_was_told_nothing_for_longer_than_the_ring_reaches_is_told_the_next_
     assert_eq!(had.at, Some(database.newest().followed.point));
     assert_eq!(had.frames, 2, "two updates, and nothing else");
     assert_eq!(had.conflations, 0);
-    stop.cancel();
 }
 
 /// One that looks at every commit, called or not.
@@ -963,22 +967,8 @@ impl Untiring {
 #[tokio::test(start_paused = true)]
 async fn whoever_has_something_to_hear_is_called_and_nobody_else() {
     const CLIENTS: usize = 20;
-    let settings = LiveSettings {
-        ring_items_max: 100_000,
-        snapshot_bytes_max: 0,
-        part_bytes_max: 400,
-        heartbeat_every: Duration::from_hours(1),
-    };
-    let hub = Arc::new(Hub::new(settings));
-    let stop = CancellationToken::new();
-    tokio::spawn(Arc::clone(&hub).run(stop.clone()));
     let mut database = Database::new();
-    let base = database.newest().followed.point;
-    hub.begin(base, Vec::new());
-    let since = WantedCommit {
-        version: base.version,
-        tag: Some(base.tag),
-    };
+    let (hub, since) = calling_hub(100_000, &database);
     // The last one hears of nothing: that warehouse has none of that product.
     let nothing = Filter::new(
         vec![key(0).warehouse],
@@ -1018,7 +1008,6 @@ async fn whoever_has_something_to_hear_is_called_and_nobody_else() {
     }
     let told_nothing = clients.iter().filter(|(had, _)| had.borrow().frames == 0);
     assert_eq!(told_nothing.count(), 1);
-    stop.cancel();
 }
 
 proptest! {
