@@ -57,6 +57,13 @@ struct Roles {
     seed: u64,
 }
 
+/// Who is measured at one share of what they reach.
+struct Measured {
+    share: u64,
+    fresh: Pair,
+    answered: Pair,
+}
+
 /// A p99 alone and beside the other's load, in milliseconds.
 #[derive(Default)]
 struct Pair {
@@ -68,8 +75,11 @@ pub async fn measure(plan: &PlanOptions, repetitions: usize) -> Outcome<()> {
     progress("roles: filling");
     let mut roles = Roles::start(plan).await?;
     let (mut requests_max, mut messages_max) = (Figures::default(), Figures::default());
-    let mut fresh = SHARES.map(|_| Pair::default());
-    let mut answered = SHARES.map(|_| Pair::default());
+    let mut measured = SHARES.map(|share| Measured {
+        share,
+        fresh: Pair::default(),
+        answered: Pair::default(),
+    });
     progress("roles: warming up");
     roles.most_messages().await?;
     roles.most_requests().await?;
@@ -83,8 +93,13 @@ pub async fn measure(plan: &PlanOptions, repetitions: usize) -> Outcome<()> {
         requests_max.push(most);
         let of_most = |percent| most * as_f64(percent) / 100.0;
         let (much, many) = (rate * DISTURBS / 100, of_most(DISTURBS));
-        for (share, fresh, answered) in by_share(&mut fresh, &mut answered) {
-            let (messages, requests) = (rate * share / 100, of_most(share));
+        for Measured {
+            share,
+            fresh,
+            answered,
+        } in &mut measured
+        {
+            let (messages, requests) = (rate * *share / 100, of_most(*share));
             fresh.alone.push(roles.freshness(messages, None).await?);
             let beside = roles.freshness(messages, Some(many)).await?;
             fresh.beside.push(beside);
@@ -100,7 +115,12 @@ pub async fn measure(plan: &PlanOptions, repetitions: usize) -> Outcome<()> {
         }
     }
     let mut rows = Vec::new();
-    for (share, fresh, answered) in by_share(&mut fresh, &mut answered) {
+    for Measured {
+        share,
+        fresh,
+        answered,
+    } in &measured
+    {
         rows.push(fresh.row(&format!(
             "ingest at {share} %, requests at {DISTURBS} %: committed"
         )));
@@ -119,18 +139,6 @@ pub async fn measure(plan: &PlanOptions, repetitions: usize) -> Outcome<()> {
         requests_max.show(0)
     ));
     roles.end().await
-}
-
-/// What belongs to each share.
-fn by_share<'p>(
-    fresh: &'p mut [Pair],
-    answered: &'p mut [Pair],
-) -> impl Iterator<Item = (u64, &'p mut Pair, &'p mut Pair)> {
-    let pairs = fresh.iter_mut().zip(answered);
-    SHARES
-        .into_iter()
-        .zip(pairs)
-        .map(|(share, (fresh, answered))| (share, fresh, answered))
 }
 
 impl Pair {

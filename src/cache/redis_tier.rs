@@ -198,9 +198,11 @@ impl RedisTier {
 
     /// Whether it answers, and is used.
     pub(super) async fn answers(&self) -> bool {
-        let answer = self.0.ping().await;
+        let mut connection = self.0.connection();
+        let answer: Result<String, RedisError> =
+            redis::cmd("PING").query_async(&mut connection).await;
         let answer = answer.map_err(|error| leave_aside(&self.0, &error));
-        answer.and_then(|()| self.0.in_use()).is_ok()
+        answer.and_then(|_| self.0.in_use()).is_ok()
     }
 }
 
@@ -233,11 +235,6 @@ impl Inner {
         } else {
             Ok(())
         }
-    }
-
-    async fn ping(&self) -> Result<(), RedisError> {
-        let mut connection = self.connection();
-        redis::cmd("PING").query_async(&mut connection).await
     }
 
     /// Whether it takes what it is given: one that only answers (full, or it cannot save) is of no use.

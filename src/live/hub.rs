@@ -285,8 +285,7 @@ impl Hub {
 
     /// For who begins where the feed stands.
     fn now(&self) -> Quiet {
-        let now = self.with_ring(|ring| Commits::position(ring).map(|at| (ring.life(), at)));
-        now.map_or_else(Quiet::unknown, |(life, at)| Quiet::at(life, at))
+        self.with_ring(|ring| Quiet::at(ring.life(), ring.position()))
     }
 
     fn groups(&self) -> MutexGuard<'_, HashMap<GroupKey, Arc<Group>>> {

@@ -11,7 +11,7 @@ use std::sync::{
 use tokio::sync::watch;
 
 use super::{filter::Filter, session::Dialect, stretch::Stretch};
-use crate::domain::{CommitPoint, Tag, Version};
+use crate::domain::{CommitPoint, Version};
 
 /// What becomes of those who look at the same when there are more commits.
 #[derive(Clone, Copy, Debug)]
@@ -42,15 +42,6 @@ impl Quiet {
             to: at,
             next: at,
         }
-    }
-
-    /// Before following has begun.
-    pub fn unknown() -> Self {
-        let nowhere = CommitPoint {
-            version: Version::ZERO,
-            tag: Tag(0),
-        };
-        Self::at(0, nowhere)
     }
 
     /// With the stretch that begins where it is to be looked on from, if that is known. `now` is from before any stretch of this call

@@ -428,7 +428,7 @@ impl Client {
             is_by_kind,
             is_in_company,
             stretch: None,
-            quiet: Quiet::unknown(),
+            quiet: Quiet::at(ring.life(), ring.position()),
             fetched: None,
             picture: Picture::default(),
             cursor: None,
