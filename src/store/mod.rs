@@ -33,7 +33,7 @@ pub mod totals;
 pub mod transit;
 pub mod writer;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use sqlx::{Connection, migrate::Migrator, postgres::PgConnectOptions};
 use tokio::time::timeout;
@@ -47,20 +47,17 @@ pub use reads::AsOf;
 pub static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// For statements about few rows that are found by their keys: planned once, for that, and not for each transaction. Planning one takes
-/// longer than it does, and so would compiling it, for the many rows that a plan for any values expects.
-const PLANNED_ONCE: [(&str, &str); 3] = [
+/// longer than it does, and so would compiling it, or starting other processes for it, for the many rows that a plan for any values expects.
+const PLANNED_ONCE: [(&str, &str); 4] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("jit", "off"),
+    ("max_parallel_workers_per_gather", "0"),
 ];
 /// Above that for the follower, which joins a few commits to what stands under their numbers: always a look by a key for each. The tables
 /// grow so fast that their statistics are old, and a planner that goes by them reads the whole ledger for ten commits (measured: 270 ms
 /// on three processors at 0.8 million rows, where looks take 20).
-const LOOKED_UP: [(&str, &str); 3] = [
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("max_parallel_workers_per_gather", "0"),
-];
+const LOOKED_UP: [(&str, &str); 2] = [("enable_hashjoin", "off"), ("enable_mergejoin", "off")];
 /// How often the server looks whether who asked is still there: a question that was given up ends with its connection.
 const STILL_THERE_EVERY: &str = "250ms";
 /// The one that looks; the one that listens is beside the pools.
@@ -128,6 +125,8 @@ pub struct Store {
     scans: Connections,
     /// The follower's own: a flood of reads must not keep it from vouching for the cache.
     follow: Connections,
+    /// What the follower knows of levels.
+    keys: Arc<feed::Keys>,
     login: PgConnectOptions,
     serving: PgConnectOptions,
     reading: PgConnectOptions,
@@ -192,6 +191,7 @@ impl Store {
             reads,
             scans,
             follow,
+            keys: Arc::default(),
             login,
             serving,
             reading,

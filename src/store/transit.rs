@@ -49,11 +49,16 @@ impl Store {
         let versions = Version::new(progress.from).zip(Version::new(progress.to));
         let (from, to) = versions.ok_or(StoreError::Inconsistent("a version"))?;
         // From the row of the side that completed the line: a line has one, so it is counted once, in whichever order its sides
-        // were heard of. Look-ups one by one, because there are few beside what the tables hold.
+        // were heard of. Look-ups one by one, over a connection that plans for nothing else: there are few beside what the tables hold, and
+        // a planner whose statistics are old reads all of the ledger for them, each time.
         let rows = sqlx::query!(
             r#"select m.departure_warehouse_id as "from!", (extract(epoch from m.arrival_at - m.departure_at) * 1000000)::bigint as "micros!"
             from (
-                select inventory_id, cause_id, kind from stock_ledger where kind in (1, 2) and batch = any($1) limit $2
+                select g.* from unnest($1::bigint[]) as of (batch)
+                cross join lateral (
+                    select inventory_id, cause_id, kind from stock_ledger where batch = of.batch and kind in (1, 2) limit $2
+                ) g
+                limit $2
             ) g
             cross join lateral (select product_id from stock_levels where inventory_id = g.inventory_id limit 1) l
             cross join lateral (
@@ -64,7 +69,7 @@ impl Store {
             &progress.batches,
             SIDES_MAX
         )
-        .fetch_all(&self.scans)
+        .fetch_all(&self.reads)
         .await?;
         let mut times = Times::new();
         for row in rows {

@@ -1,6 +1,11 @@
-//! What it costs the database to follow what is committed.
+//! What it costs the database to follow what is committed, and to learn from it.
 
-use stockyard::domain::Version;
+use stockyard::{
+    clock::Clock,
+    domain::{Timestamp, Version},
+    inventory::Inventory,
+    store::feed::FeedRow,
+};
 use uuid::Uuid;
 
 use crate::support::{World, eventually, messages::Move};
@@ -15,13 +20,16 @@ const READS: i64 = 5;
 async fn a_few_commits_are_looked_up_however_much_the_ledger_holds() {
     let world = World::new().await;
     let service = world.start().await;
-    let warehouse = Uuid::new_v4();
-    for _ in 0..MESSAGES {
+    let (warehouse, now) = (Uuid::new_v4(), Clock::system().unix_micros());
+    let minutes_ago = |minutes: i64| Timestamp::from_micros(now - minutes * 60_000_000);
+    for _ in 0..MESSAGES / 2 {
         let fact = Move::new(warehouse, Uuid::new_v4(), 1);
-        world.send(&fact.arrival()).await;
+        world.send(&fact.at("departure", minutes_ago(9))).await;
+        world.send(&fact.at("arrival", minutes_ago(3))).await;
     }
     world.is_caught_up(MESSAGES).await;
     service.stop().await;
+    nobody_is_connected(&world).await;
     // What the planner knows then: a commit has many rows, and the ledger few pages.
     world.database.run("analyze").await;
     let newest = "select max(version) from stock_commits";
@@ -33,20 +41,76 @@ async fn a_few_commits_are_looked_up_however_much_the_ledger_holds() {
         world.database.number(looked_up).await,
     );
     let inventory = world.inventory();
-    let version = |number| Version::new(number).expect("a version");
     for _ in 0..READS {
-        let after = version((newest - COMMITS).max(0));
-        let did = inventory.store().did(after, version(newest)).await;
-        assert!(!did.expect("an answer").rows.is_empty());
+        assert!(!rows(&inventory, newest).await.is_empty());
+        // What was learned while they came is as if it was not.
+        world
+            .database
+            .run("update transit_progress set version = 0")
+            .await;
+        let learned = inventory.store().completed().await.expect("an answer");
+        assert!(!learned.expect("something new").times.is_empty());
     }
     inventory.store().close().await;
-    // Connections say what they did when they end.
-    let told = eventually("what was read", async || {
-        let told = world.database.number(looked_up).await;
-        let whole = world.database.number(read).await - before.0;
-        (told > before.1 || whole > 0).then_some(whole)
+    nobody_is_connected(&world).await;
+    let whole = world.database.number(read).await - before.0;
+    assert_eq!(whole, 0, "rows that were read one after the other");
+    let looks = world.database.number(looked_up).await - before.1;
+    assert!(looks > 0, "it is told what was read");
+    world.database.remove().await;
+}
+
+/// A connection says what it did before it is gone.
+async fn nobody_is_connected(world: &World) {
+    let connected = "select count(*) from pg_stat_activity
+        where datname = current_database() and application_name like 'stockyard %'";
+    eventually("nobody is connected", async || {
+        (world.database.number(connected).await == 0).then_some(())
     })
     .await;
-    assert_eq!(told, 0, "rows that were read one after the other");
+}
+
+/// What the newest commits did.
+async fn rows(inventory: &Inventory, newest: i64) -> Vec<FeedRow> {
+    let version = |number| Version::new(number).expect("a version");
+    let after = version((newest - COMMITS).max(0));
+    let did = inventory.store().did(after, version(newest)).await;
+    did.expect("an answer").rows
+}
+
+#[tokio::test]
+async fn a_level_is_looked_up_once_and_again_in_another_database() {
+    let world = World::new().await;
+    let service = world.start().await;
+    let (warehouse, product) = (Uuid::new_v4(), Uuid::new_v4());
+    world
+        .send(&Move::new(warehouse, product, 1).arrival())
+        .await;
+    world.is_caught_up(1).await;
+    service.stop().await;
+    let newest = world
+        .database
+        .number("select max(version) from stock_commits")
+        .await;
+    let inventory = world.inventory();
+    let read = async || {
+        let rows = rows(&inventory, newest).await;
+        let of_levels = rows.iter().map(|row| row.row.key.product.uuid());
+        of_levels.collect::<Vec<_>>()
+    };
+    assert_eq!(read().await, [product]);
+    // Whoever asks again would see it.
+    let other = Uuid::new_v4();
+    world
+        .database
+        .run(&format!("update stock_levels set product_id = '{other}'"))
+        .await;
+    assert_eq!(read().await, [product]);
+    let beginning = inventory.store().beginning().await.expect("an answer");
+    let of_history = beginning.did.rows.iter();
+    let of_history: Vec<Uuid> = of_history.map(|row| row.row.key.product.uuid()).collect();
+    assert_eq!(of_history, [other], "it may be another database");
+    assert_eq!(read().await, [other]);
+    inventory.store().close().await;
     world.database.remove().await;
 }
