@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     io,
+    net::IpAddr,
     num::NonZeroU32,
     path::Path,
     sync::{
@@ -519,7 +520,8 @@ fn serve_http(
     metrics: Metrics,
     leave: &Leave,
 ) -> impl Future<Output = ()> + use<> {
-    let (limits, settings) = (http_limits(config), http_settings(config));
+    let limits = http_limits(config, &context.clock);
+    let settings = http_settings(config);
     let Listeners { open, admin } = listeners;
     for (listeners, is_admin) in [(&open, false), (&admin, true)] {
         for address in listeners.iter().filter_map(|l| l.local_addr().ok()) {
@@ -536,7 +538,7 @@ fn serve_http(
         open,
         identities.open,
         routes,
-        limits,
+        limits.clone(),
         metrics.clone(),
         leave.clone(),
     );
@@ -544,6 +546,7 @@ fn serve_http(
     let limits = http::Limits {
         connections_max: ADMIN_CONNECTIONS_MAX,
         connections_per_address_max: 0,
+        newcomers: None,
         ..limits
     };
     let operators = http::run(
@@ -635,22 +638,33 @@ fn http_settings(config: &Config) -> http::Settings {
         allowed_origins: config.http.allowed_origins.clone(),
         body_bytes_max: config.http.body_bytes_max,
         request_timeout: millis(config.http.request_timeout_ms),
-        rate: rate(config),
+        rate: rate(
+            config,
+            config.http.requests_per_second,
+            config.http.requests_burst,
+        ),
     }
 }
 
-fn rate(config: &Config) -> Option<Rate> {
-    let http = &config.http;
+/// `None` where one of them is 0: then there is no limit.
+fn rate(config: &Config, per_second: u32, burst: u32) -> Option<Rate> {
+    let proxies = config.http.trusted_proxies.iter();
     Some(Rate {
-        requests_per_second: NonZeroU32::new(http.requests_per_second)?,
-        burst: NonZeroU32::new(http.requests_burst)?,
-        trusted_proxies: http.trusted_proxies.clone(),
+        per_second: NonZeroU32::new(per_second)?,
+        burst: NonZeroU32::new(burst)?,
+        trusted_proxies: proxies.map(IpAddr::to_canonical).collect(),
     })
 }
 
-fn http_limits(config: &Config) -> http::Limits {
+fn http_limits(config: &Config, clock: &Clock) -> http::Limits {
+    let newcomers = rate(
+        config,
+        config.http.connections_per_second,
+        config.http.connections_burst,
+    );
     http::Limits {
         connections_max: config.http.connections_max,
+        newcomers: newcomers.map(|rate| (rate, clock.clone())),
         connections_per_address_max: config.http.connections_per_address_max,
         tells_peers: config.http.requests_per_second > 0,
         header_timeout: millis(config.http.header_timeout_ms),

@@ -54,6 +54,8 @@ pub struct Http {
     pub allowed_origins: Vec<String>,
     pub connections_max: usize,
     pub connections_per_address_max: usize,
+    pub connections_per_second: u32,
+    pub connections_burst: u32,
     pub requests_per_second: u32,
     pub requests_burst: u32,
     pub trusted_proxies: Vec<IpAddr>,
@@ -70,7 +72,35 @@ impl Http {
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_on() { "https" } else { "http" }
     }
+
+    fn rules(&self) -> [(bool, &'static str, &'static str); 4] {
+        [
+            (
+                !self.listen.is_empty(),
+                "http.listen",
+                "at least one address",
+            ),
+            (
+                self.lame_duck_ms <= 4_000,
+                "http.lame_duck_ms",
+                "at most 4000: a process has 10 s to stop",
+            ),
+            (
+                self.requests_per_second <= RATE_MAX,
+                "http.requests_per_second",
+                "at most 1000000, or 0 for no limit",
+            ),
+            (
+                self.connections_per_second <= RATE_MAX,
+                "http.connections_per_second",
+                "at most 1000000, or 0 for no limit",
+            ),
+        ]
+    }
 }
+
+/// How often a second something may be that is counted one by one.
+const RATE_MAX: u32 = 1_000_000;
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -441,9 +471,10 @@ impl Config {
     }
 
     /// What has to be at least 1.
-    fn at_least_one(&self) -> [(bool, &'static str); 10] {
+    fn at_least_one(&self) -> [(bool, &'static str); 11] {
         [
             (self.http.requests_burst > 0, "http.requests_burst"),
+            (self.http.connections_burst > 0, "http.connections_burst"),
             (self.http.connections_max > 0, "http.connections_max"),
             (
                 self.database.read_connections_max > 0,
@@ -555,16 +586,6 @@ impl Config {
         let at_least_one = at_least_one.map(|(holds, key)| (holds, key, "at least 1"));
         let rules = [
             (
-                !self.http.listen.is_empty(),
-                "http.listen",
-                "at least one address",
-            ),
-            (
-                self.http.lame_duck_ms <= 4_000,
-                "http.lame_duck_ms",
-                "at most 4000: a process has 10 s to stop",
-            ),
-            (
                 self.database.write_timeout_ms >= 1_000,
                 "database.write_timeout_ms",
                 "at least 1000",
@@ -590,7 +611,8 @@ impl Config {
                 "from 1 to 100000",
             ),
         ];
-        let rules = rules.into_iter().chain(self.access_rules());
+        let rules = rules.into_iter().chain(self.http.rules());
+        let rules = rules.chain(self.access_rules());
         let rules = rules.chain(self.ingest.rules());
         let rules = rules.chain(self.traces.rules());
         let rules = rules.chain(self.tls_rules());

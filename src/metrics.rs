@@ -104,7 +104,7 @@ pub struct Metrics {
     pub http_request_seconds: HistogramVec,
     /// Connections open now.
     pub http_connections: IntGauge,
-    /// Connections that were closed at once because their address had as many as it may.
+    /// Connections that were closed at once because their address had as many as it may, or came too often.
     pub http_connections_refused_total: IntCounter,
     /// Looks into the cache by tier and result.
     pub cache_lookups_total: IntCounterVec,
@@ -258,7 +258,7 @@ impl Metrics {
             http_connections: make.gauge("http_connections", "Connections open now")?,
             http_connections_refused_total: make.counter(
                 "http_connections_refused_total",
-                "Connections closed at once because their address had as many as it may",
+                "Connections closed at once because their address had as many as it may, or came too often",
             )?,
             cache_lookups_total: make.counters(
                 "cache_lookups_total",

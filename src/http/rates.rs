@@ -1,10 +1,11 @@
-//! How often somebody may ask: the generic cell rate algorithm, a bucket for each caller, told in `RateLimit` fields
-//! (draft-ietf-httpapi-ratelimit-headers-10).
+//! How often somebody may ask, and connect: the generic cell rate algorithm, a bucket for each of them. Of requests, what is left is told in
+//! `RateLimit` fields (draft-ietf-httpapi-ratelimit-headers-10).
 //!
 //! A caller is who proved to be one, else the network that the request comes from. Invariant: whoever fails to prove who they are is
 //! counted by where they come from, so making credentials up helps nobody.
 
 use std::{
+    hash::Hash,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
     sync::{
@@ -33,7 +34,7 @@ pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("rateli
 const FORWARDED_FOR: &str = "x-forwarded-for";
 /// A second brings at least one more.
 const MORE_AFTER_SECONDS: u64 = 1;
-/// So often it is looked which callers have not asked for so long that nothing has to be known of them.
+/// So often it is looked which of them have not come for so long that nothing has to be known of them.
 const FORGET_EVERY: u32 = 4_096;
 /// A customer's network in IPv6: whoever has one address of it has all of them.
 const NETWORK_BITS: u32 = 64;
@@ -41,10 +42,10 @@ const NETWORK_BITS: u32 = 64;
 /// How often.
 #[derive(Clone, Debug)]
 pub struct Rate {
-    pub requests_per_second: NonZeroU32,
+    pub per_second: NonZeroU32,
     /// At once, after a pause.
     pub burst: NonZeroU32,
-    /// Whose word is taken for where a request comes from.
+    /// Whose word is taken for where a request comes from, and who connects for others.
     pub trusted_proxies: Vec<IpAddr>,
 }
 
@@ -70,41 +71,79 @@ impl Ticking for Elapsed {
     }
 }
 
-type Buckets = RateLimiter<Asker, DashMapStateStore<Asker>, Elapsed, StateInformationMiddleware>;
+type Limiter<K> = RateLimiter<K, DashMapStateStore<K>, Elapsed, StateInformationMiddleware>;
 
-type Unwatched = RateLimiter<Asker, DashMapStateStore<Asker>, Elapsed, NoOpMiddleware<Duration>>;
+type Unwatched<K> = RateLimiter<K, DashMapStateStore<K>, Elapsed, NoOpMiddleware<Duration>>;
+
+/// Who has come how often.
+struct Buckets<K: Hash + Eq + Clone> {
+    limiter: Limiter<K>,
+    counted: AtomicU32,
+}
+
+impl<K: Hash + Eq + Clone> Buckets<K> {
+    fn new(rate: &Rate, clock: Clock) -> Self {
+        let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
+        let limiter = Unwatched::new(quota, DashMapStateStore::default(), Elapsed(clock));
+        Self {
+            limiter: limiter.with_middleware(),
+            counted: AtomicU32::new(0),
+        }
+    }
+
+    /// Counts one time more: how many are left after it, or `None` if it is too early.
+    fn count(&self, who: &K) -> Option<u32> {
+        let before = self.counted.fetch_add(1, Ordering::Relaxed);
+        if before.is_multiple_of(FORGET_EVERY) {
+            self.limiter.retain_recent();
+        }
+        let state = self.limiter.check_key(who).ok()?;
+        Some(state.remaining_burst_capacity())
+    }
+}
+
+/// Who has connected how often.
+pub(super) struct Newcomers {
+    buckets: Buckets<IpAddr>,
+    trusted_proxies: Vec<IpAddr>,
+}
+
+impl Newcomers {
+    pub(super) fn new(rate: Rate, clock: Clock) -> Self {
+        Self {
+            buckets: Buckets::new(&rate, clock),
+            trusted_proxies: rate.trusted_proxies,
+        }
+    }
+
+    /// Counts a connection from this address: whether it may be.
+    pub(super) fn may_come(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.contains(&address) || self.buckets.count(&network(address)).is_some()
+    }
+}
 
 /// Who has asked how often.
 pub(super) struct Rates {
-    buckets: Buckets,
+    buckets: Buckets<Asker>,
     rate: Rate,
     policy: HeaderValue,
-    counted: AtomicU32,
 }
 
 impl Rates {
     pub(super) fn new(rate: Rate, clock: Clock) -> Self {
-        let quota = Quota::per_second(rate.requests_per_second).allow_burst(rate.burst);
-        let window = rate.burst.get().div_ceil(rate.requests_per_second.get());
+        let window = rate.burst.get().div_ceil(rate.per_second.get());
         let policy = format!("\"caller\";q={};w={window}", rate.burst);
-        let clock = Elapsed(clock);
         Self {
-            buckets: Unwatched::new(quota, DashMapStateStore::default(), clock).with_middleware(),
+            buckets: Buckets::new(&rate, clock),
             rate,
             // Text and numbers.
             policy: HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("")),
-            counted: AtomicU32::new(0),
         }
     }
 
     /// Counts a request: how many are left after it, or `None` if it is too early.
     pub(super) fn count(&self, asker: &Asker) -> Option<u32> {
-        let before = self.counted.fetch_add(1, Ordering::Relaxed);
-        if before.is_multiple_of(FORGET_EVERY) {
-            self.buckets.retain_recent();
-        }
-        let state = self.buckets.check_key(asker).ok()?;
-        Some(state.remaining_burst_capacity())
+        self.buckets.count(asker)
     }
 
     /// Where a request comes from that nobody proved to be theirs: what the last proxy says that is trusted, else the peer.
@@ -167,13 +206,35 @@ pub(super) fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn rates(clock: &Clock) -> Rates {
-        let rate = Rate {
-            requests_per_second: NonZeroU32::new(2).unwrap(),
+    fn rate() -> Rate {
+        Rate {
+            per_second: NonZeroU32::new(2).unwrap(),
             burst: NonZeroU32::new(3).unwrap(),
             trusted_proxies: vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()],
-        };
-        Rates::new(rate, clock.clone())
+        }
+    }
+
+    fn rates(clock: &Clock) -> Rates {
+        Rates::new(rate(), clock.clone())
+    }
+
+    #[test]
+    fn each_network_may_connect_so_often_and_a_proxy_for_all() {
+        let clock = Clock::manual();
+        let newcomers = Newcomers::new(rate(), clock.clone());
+        let come = |address: &str| newcomers.may_come(address.parse().unwrap());
+        assert_eq!(
+            [(); 4].map(|()| come("10.0.0.9")),
+            [true, true, true, false]
+        );
+        assert!(come("10.0.0.8"), "another address");
+        assert_eq!([(); 5].map(|()| come("10.0.0.1")), [true; 5], "a proxy");
+        for last in 1..4 {
+            assert!(come(&format!("2001:db8::{last}")));
+        }
+        assert!(!come("2001:db8::4"), "the same network");
+        clock.advance(Duration::from_millis(500));
+        assert_eq!([(); 2].map(|()| come("10.0.0.9")), [true, false]);
     }
 
     #[test]
@@ -239,12 +300,16 @@ mod tests {
             let address = IpAddr::from(number.to_be_bytes());
             let _ = rates.count(&Asker::Network(address));
         }
-        assert!(rates.buckets.len() >= 100);
+        assert!(rates.buckets.limiter.len() >= 100);
         clock.advance(Duration::from_secs(10));
         let shop = Asker::Principal("shop".into());
         for _ in 0..FORGET_EVERY {
             let _ = rates.count(&shop);
         }
-        assert!(rates.buckets.len() < 10, "{}", rates.buckets.len());
+        assert!(
+            rates.buckets.limiter.len() < 10,
+            "{}",
+            rates.buckets.limiter.len()
+        );
     }
 }

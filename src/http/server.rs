@@ -20,6 +20,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -29,15 +30,17 @@ use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::{
-    rates::{Peer, network},
+    rates::{Newcomers, Peer, Rate, network},
     wire::{Line, Room, Way, Wire},
 };
-use crate::{metrics::Metrics, tls::Identity};
+use crate::{clock::Clock, metrics::Metrics, tls::Identity};
 
 /// Bounds of serving.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     pub connections_max: usize,
+    /// How often one address may connect, and by which clock; `None`: as often as it likes.
+    pub newcomers: Option<(Rate, Clock)>,
     /// Most connections of one address; 0: as many as all.
     pub connections_per_address_max: usize,
     /// Whether requests are told where they come from.
@@ -109,10 +112,14 @@ pub async fn run(
     let acceptor = Acceptor {
         identity,
         routes,
-        limits,
-        metrics,
         permits: Arc::new(Semaphore::new(limits.connections_max)),
+        newcomers: limits
+            .newcomers
+            .clone()
+            .map(|(rate, clock)| Newcomers::new(rate, clock)),
         addresses: Addresses::default(),
+        metrics,
+        limits,
         open: open.clone(),
         leave: leave.clone(),
     };
@@ -123,7 +130,7 @@ pub async fn run(
     }
     drop(listeners);
     open.close();
-    drop(timeout(limits.drain_timeout, open.wait()).await);
+    drop(timeout(acceptor.limits.drain_timeout, open.wait()).await);
 }
 
 /// How many connections each network has.
@@ -173,6 +180,7 @@ struct Acceptor {
     limits: Limits,
     metrics: Metrics,
     permits: Arc<Semaphore>,
+    newcomers: Option<Newcomers>,
     addresses: Addresses,
     open: TaskTracker,
     leave: Leave,
@@ -185,12 +193,10 @@ impl Acceptor {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let address = peer.ip().to_canonical();
-                    let most = self.limits.connections_per_address_max;
-                    // Who has too many finds it closed, and nobody else notices.
-                    if let Some(place) = self.addresses.place(network(address), most) {
+                    if let Some(place) = self.place(address) {
                         self.serve(stream, address, place, permit);
                     } else {
-                        self.metrics.http_connections_refused_total.inc();
+                        self.refuse(&stream);
                     }
                 }
                 Err(error) => {
@@ -199,6 +205,22 @@ impl Acceptor {
                 }
             }
         }
+    }
+
+    /// `None` if the address has too many connections, or came too often.
+    fn place(&self, address: IpAddr) -> Option<Place> {
+        let is_early = |newcomers: &Newcomers| !newcomers.may_come(address);
+        if self.newcomers.as_ref().is_some_and(is_early) {
+            return None;
+        }
+        let most = self.limits.connections_per_address_max;
+        self.addresses.place(network(address), most)
+    }
+
+    /// The client finds it closed, and nobody else notices: nothing of it is kept, in the kernel neither.
+    fn refuse(&self, stream: &TcpStream) {
+        drop(SockRef::from(stream).set_linger(Some(Duration::ZERO)));
+        self.metrics.http_connections_refused_total.inc();
     }
 
     fn serve(

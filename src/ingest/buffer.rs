@@ -1,8 +1,8 @@
-//! Natural batching: what came while a lane was busy, and while it rests from that, is its next batch, up to a bound; an idle lane takes
-//! what is there.
+//! Natural batching: what came while a lane was busy is its next batch, up to a bound; an idle lane takes what is there.
 //!
-//! In small batches a message costs the database more than in large ones. Where batches followed each other without a rest, they would
-//! be as small and as many as the processors allow, and leave nothing of those to others.
+//! What a batch costs beside its messages is as much for one as for a thousand. Where batches of a few followed each other without a rest,
+//! they would be as small and as many as the processors allow, and leave nothing of those to others: so a lane rests for a moment, unless
+//! enough has come meanwhile.
 //!
 //! Invariants: the buffer holds at most its limits and one message; a batch that is out for work is counted as such
 //! until the lane comes for the next; a partition's position is beyond nothing that is here or out.
@@ -24,8 +24,10 @@ use super::{
 };
 use crate::store::positions::Advance;
 
-/// So many times as long as it worked on a batch a lane rests after it: then it takes a third of what a writer can at most.
+/// So many times as long as it worked on a batch a lane rests after it, up to a bound.
 const REST: u32 = 2;
+/// For so many messages a lane does not rest: a batch itself costs about as much as 40 of them.
+const ENOUGH: usize = 128;
 
 /// The bounds of one batch.
 #[derive(Clone, Copy, Debug)]
@@ -104,9 +106,9 @@ impl Buffer {
     pub(super) fn push(&self, received: Received<'_>) {
         let mut state = self.state();
         state.pending.push(received);
-        // One that rests, or waits for company, looks when it is full.
+        let count = state.pending.messages.len();
         let is_awaited =
-            state.out.is_empty() && (state.pending.messages.len() == 1 || self.is_full(&state));
+            state.out.is_empty() && (count == 1 || count == ENOUGH || self.is_full(&state));
         drop(state);
         if is_awaited {
             self.filled.notify_one();
@@ -234,12 +236,12 @@ impl Buffer {
         self.eased.notify_all();
         loop {
             self.filled_until(State::has_work).await;
-            let now = Instant::now();
-            let until = rested_at.max(now + self.limits.wait);
-            if until > now {
-                // Full or not, then it is taken.
-                drop(timeout_at(until, self.filled_until(|state| self.is_full(state))).await);
-            }
+            let company_until = Instant::now() + self.limits.wait;
+            // Enough or not, full or not, then it is taken.
+            self.rest_until(rested_at, |state| self.has_enough(state))
+                .await;
+            self.rest_until(company_until, |state| self.is_full(state))
+                .await;
             let mut state = self.state();
             if state.is_closed {
                 return None;
@@ -270,6 +272,13 @@ impl Buffer {
         !self.state().is_closed
     }
 
+    /// Waits until then, unless it holds before.
+    async fn rest_until(&self, until: Instant, unless: impl Fn(&State) -> bool) {
+        if until > Instant::now() {
+            drop(timeout_at(until, self.filled_until(unless)).await);
+        }
+    }
+
     /// Waits until it holds, or until the end.
     async fn filled_until(&self, holds: impl Fn(&State) -> bool) {
         loop {
@@ -281,6 +290,11 @@ impl Buffer {
             }
             self.filled.notified().await;
         }
+    }
+
+    /// Whether nothing is gained by waiting for more.
+    fn has_enough(&self, state: &State) -> bool {
+        state.pending.messages.len() >= ENOUGH || self.is_full(state)
     }
 
     fn is_full(&self, state: &State) -> bool {
@@ -354,6 +368,29 @@ mod tests {
             push(&buffer, offset, b"a");
         }
         assert_eq!(takes(&buffer).await, Duration::ZERO, "it is full");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_does_not_rest_once_it_has_enough() {
+        let buffer = Buffer::new(Limits {
+            events: 10 * ENOUGH,
+            bytes: 1_000_000,
+            ..LIMITS
+        });
+        buffer.begin(0, 0);
+        push(&buffer, 0, b"a");
+        buffer.take().await.unwrap();
+        sleep(Duration::from_millis(9)).await;
+        let enough = i64::try_from(ENOUGH).unwrap();
+        let later = async {
+            for offset in 1..enough {
+                push(&buffer, offset, b"b");
+            }
+            sleep(Duration::from_millis(4)).await;
+            push(&buffer, enough, b"c");
+        };
+        let (took, ()) = tokio::join!(takes(&buffer), later);
+        assert_eq!(took, Duration::from_millis(4));
     }
 
     #[tokio::test(start_paused = true)]

@@ -42,7 +42,7 @@ use crate::{
 
 /// Most of its own commits a process holds for the follower; what does not fit is found by looking.
 pub const HANDED_MAX: usize = 64;
-/// Commits whose changes are read at once: a large batch is 8,000 rows.
+/// Commits whose changes are read at once: a large batch is 4,000 rows.
 const COMMITS_PER_READ: usize = 32;
 /// Longest one look may take before it counts as failed: a frozen server answers nothing.
 const LOOK_MAX: Duration = Duration::from_secs(5);

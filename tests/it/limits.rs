@@ -14,6 +14,9 @@ use crate::support::{Answer, Service, World, eventually, live::LiveClient};
 
 /// Connections of one address.
 const MOST: usize = 3;
+/// How many of them may come at once where one may a second, and how often it is tried. Those that asked until it was ready are among them.
+const BURST: u32 = 500;
+const TRIES: u32 = 2_000;
 
 /// Asks until that is too often.
 async fn too_often(service: &Service, credential: &str) -> Answer {
@@ -133,6 +136,36 @@ async fn one_address_holds_so_many_connections() {
     assert!(answered(&address).await.is_none());
     drop(sockets);
     eventually("there is room again", async || answered(&address).await).await;
+    service.stop().await;
+    world.database.remove().await;
+}
+
+#[tokio::test]
+async fn who_connects_too_often_finds_it_closed_and_is_heard_again_later() {
+    let world = World::with(|config| {
+        config.http.connections_per_second = 1;
+        config.http.connections_burst = BURST;
+    })
+    .await;
+    let service = world.start().await;
+    let address = service.base.trim_start_matches("http://").to_owned();
+    let (mut tries, mut last) = (0, None);
+    while let Some(connection) = answered(&address).await {
+        tries += 1;
+        assert!(tries < TRIES, "nobody minds");
+        last = Some(connection);
+    }
+    // Whoever is connected may go on.
+    let mut last = last.expect("a burst may come");
+    let ask = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    last.write_all(ask).await.expect("a connection");
+    let mut told = String::new();
+    last.read_to_string(&mut told).await.expect("an answer");
+    let refused = told
+        .lines()
+        .find_map(|line| line.strip_prefix("warehouse_http_connections_refused_total "));
+    assert_ne!(refused.expect("a series"), "0");
+    eventually("it is heard again", async || answered(&address).await).await;
     service.stop().await;
     world.database.remove().await;
 }
