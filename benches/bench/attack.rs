@@ -93,7 +93,7 @@ impl Attack {
     }
 
     /// Whether they are there once they are connected, and stay.
-    fn holds(self) -> bool {
+    pub fn holds(self) -> bool {
         self.connections() > FEW
     }
 

@@ -35,7 +35,7 @@ const COMMANDS: (f64, usize) = (100.0, 10);
 /// Those who listen, and what each of them gets.
 const LISTENERS: usize = 50;
 const FRAMES: u64 = 100;
-/// Requests a second of one address where somebody floods with them: above what each of the others asks.
+/// Requests and new connections a second of one address where somebody floods with something: above what each of the others has.
 const RATE: &str = "100";
 /// Products in the catalogue, for answers that are long.
 const PRODUCTS: usize = 1_000;
@@ -81,11 +81,6 @@ impl Attack {
                 | Self::Fragments
                 | Self::IdleSockets
         )
-    }
-
-    /// Whether it is up to the rate limit to hold it.
-    fn is_limited(self) -> bool {
-        matches!(self, Self::Requests | Self::Resumes)
     }
 }
 
@@ -161,7 +156,7 @@ pub async fn measure(plan: &PlanOptions, attacks: &[Attack], pairs: Option<usize
     );
     remark(&format!(
         "Others: {} reads/s over {} connections, {} over new ones, {} commands/s, {LISTENERS} listeners of {FRAMES} frames/s. Reach: at most \
-        {SHARE_MORE} times or {MORE_MS} ms more, whichever is larger. Floods of requests and resumed sockets under http.requests_per_second = {RATE}.",
+        {SHARE_MORE} times or {MORE_MS} ms more, whichever is larger. Floods under http.requests_per_second and http.connections_per_second = {RATE}.",
         READS.0, READS.1, NEWCOMERS.0, COMMANDS.0
     ));
     Ok(())
@@ -255,10 +250,13 @@ impl Victims {
             &backlog.topic,
             &database,
             "all",
-            if attack.is_limited() {
-                &[("STOCKYARD__HTTP__REQUESTS_PER_SECOND", RATE)]
-            } else {
+            if attack.holds() {
                 &[]
+            } else {
+                &[
+                    ("STOCKYARD__HTTP__REQUESTS_PER_SECOND", RATE),
+                    ("STOCKYARD__HTTP__CONNECTIONS_PER_SECOND", RATE),
+                ]
             },
         )?;
         service.ready().await?;

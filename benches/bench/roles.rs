@@ -12,6 +12,9 @@ use std::{
     time::Duration,
 };
 
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Zipf};
 use stockyard::{clock::Clock, produce::plan::PlanOptions};
 
 use super::{
@@ -30,10 +33,12 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// How long the maximum of requests is measured, and over how many messages that of ingest.
 const MAXIMUM: Duration = Duration::from_secs(5);
 const MESSAGES: u64 = 300_000;
-/// As many requests are under way at most, and as many messages: for each of two lanes a full batch, and as much that comes meanwhile.
+/// As many requests are under way at most, and as many messages: for each of two lanes two full batches, and as many that come meanwhile.
 const CONNECTIONS: usize = 100;
 const UNDER_WAY: u64 = 32_000;
-/// One of so many requests is a command.
+/// Requests, before the same come again; how unevenly keys are asked for (the exponent of Zipf's law), and that one of so many is a command.
+const REQUESTS: usize = 50_000;
+const SKEW: f64 = 0.8;
 const COMMAND_EVERY: usize = 20;
 /// What is there before.
 const BEHIND: u64 = 200_000;
@@ -174,17 +179,8 @@ impl Roles {
         ingest.ready().await?;
         api.ready().await?;
         lag_is_zero(&backlog.topic, BEHIND, &database).await?;
-        let keys = Keys::of(plan).0;
-        let request = |(number, key): (usize, &(uuid::Uuid, uuid::Uuid))| {
-            if number % COMMAND_EVERY > 0 {
-                return get(&path(key));
-            }
-            let (warehouse, product) = key;
-            let restock = serde_json::json!({"warehouse": warehouse, "product": product, "change": 1, "kind": "restock"});
-            post("/api/adjustments", &restock.to_string())
-        };
         Ok(Self {
-            requests: keys.iter().enumerate().map(request).collect(),
+            requests: requests(&Keys::of(plan))?,
             database,
             ingest,
             api,
@@ -300,4 +296,26 @@ impl Roles {
         self.ingest.end();
         self.database.remove().await
     }
+}
+
+/// What is asked, of some keys more often than of others.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "ranks are from 1 to the number of keys"
+)]
+fn requests(keys: &Keys) -> Outcome<Vec<Vec<u8>>> {
+    let ranks = Zipf::new(as_f64(keys.0.len() as u64), SKEW)?;
+    let random = ChaCha8Rng::seed_from_u64(1);
+    let drawn = ranks.sample_iter(random).take(REQUESTS).enumerate();
+    let request = |(number, rank): (usize, f64)| {
+        let key = &keys.0[rank as usize - 1];
+        if number % COMMAND_EVERY > 0 {
+            return get(&path(key));
+        }
+        let (warehouse, product) = key;
+        let restock = serde_json::json!({"warehouse": warehouse, "product": product, "change": 1, "kind": "restock"});
+        post("/api/adjustments", &restock.to_string())
+    };
+    Ok(drawn.map(request).collect())
 }

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use super::table::as_f64;
 
 /// How long a message waits for others to go with.
-const LINGER_MS: &str = "20";
+const LINGER_MS: &str = "100";
 /// Messages between two looks at the clock.
 const STEP: usize = 50;
 /// How often it is looked how many are under way.
