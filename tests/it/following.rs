@@ -1,5 +1,6 @@
 //! What it costs the database to follow what is committed, and to learn from it.
 
+use futures_util::future::join_all;
 use stockyard::{
     clock::Clock,
     domain::{Timestamp, Version},
@@ -10,8 +11,9 @@ use uuid::Uuid;
 
 use crate::support::{World, eventually, messages::Move};
 
-/// Messages of so many different products.
+/// Messages of so many different products, taken in a few batches, and movements whose sides come one after the other.
 const MESSAGES: i64 = 1_500;
+const MOVES: i64 = 150;
 /// Commits that are read together, and how often.
 const COMMITS: i64 = 64;
 const READS: i64 = 5;
@@ -19,19 +21,28 @@ const READS: i64 = 5;
 #[tokio::test]
 async fn a_few_commits_are_looked_up_however_much_the_ledger_holds() {
     let world = World::new().await;
+    let warehouse = Uuid::new_v4();
+    let some = (0..MESSAGES).map(|_| Move::new(warehouse, Uuid::new_v4(), 1).arrival());
+    let some: Vec<String> = some.collect();
+    join_all(some.iter().map(|message| world.send(message))).await;
     let service = world.start().await;
-    let (warehouse, now) = (Uuid::new_v4(), Clock::system().unix_micros());
+    world.is_caught_up(MESSAGES).await;
+    service.stop().await;
+    // What the planner knows from then on: a commit has many rows, and the ledger few pages.
+    let keep = "alter table stock_ledger_0 set (autovacuum_enabled = off)";
+    world.database.run(keep).await;
+    world.database.run("analyze").await;
+    let service = world.start().await;
+    let now = Clock::system().unix_micros();
     let minutes_ago = |minutes: i64| Timestamp::from_micros(now - minutes * 60_000_000);
-    for _ in 0..MESSAGES / 2 {
+    for _ in 0..MOVES {
         let fact = Move::new(warehouse, Uuid::new_v4(), 1);
         world.send(&fact.at("departure", minutes_ago(9))).await;
         world.send(&fact.at("arrival", minutes_ago(3))).await;
     }
-    world.is_caught_up(MESSAGES).await;
+    world.is_caught_up(MESSAGES + 2 * MOVES).await;
     service.stop().await;
     nobody_is_connected(&world).await;
-    // What the planner knows then: a commit has many rows, and the ledger few pages.
-    world.database.run("analyze").await;
     let newest = "select max(version) from stock_commits";
     let newest = world.database.number(newest).await;
     let read = "select coalesce(sum(seq_tup_read), 0)::bigint from pg_stat_user_tables where relname like 'stock_ledger%'";
