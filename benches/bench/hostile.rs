@@ -13,9 +13,9 @@ use super::{
     backlog::lag_is_zero,
     crowd::Crowd,
     fanout::{self, arrivals},
-    load::{Answered, Manner, get, post, send},
+    load::{Answered, Manner, get, send},
     machine::{peak_mib, processor_seconds, resident_kib},
-    reads::{Keys, path},
+    reads::{Keys, path, restock},
     stream::Stream,
     table::{Figures, Row, as_f64, length, print, progress, remark, row},
     world::{Backlog, Database, Outcome, Service},
@@ -262,13 +262,9 @@ impl Victims {
         service.ready().await?;
         lag_is_zero(&backlog.topic, BEHIND, &database).await?;
         let keys = Keys::of(plan).0;
-        let command = |(warehouse, product): &(uuid::Uuid, uuid::Uuid)| {
-            let restock = serde_json::json!({"warehouse": warehouse, "product": product, "change": 1, "kind": "restock"});
-            post("/api/adjustments", &restock.to_string())
-        };
         Ok(Self {
             reads: keys.iter().map(|key| get(&path(key))).collect(),
-            commands: keys.iter().take(PRODUCTS).map(command).collect(),
+            commands: keys.iter().take(PRODUCTS).map(restock).collect(),
             crowd: Crowd::connect(service.port, &fanout::path(), LISTENERS).await?,
             database,
             service,

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{
     backlog::lag_is_zero,
     bare::Bare,
-    load::{Answered, ask, micros},
+    load::{Answered, ask, micros, post},
     stream::Stream,
     table::{Figures, Row, against, print, progress, row},
     world::{Backlog, Database, Outcome, Service},
@@ -240,6 +240,12 @@ impl Keys {
 
 pub fn path((warehouse, product): &(Uuid, Uuid)) -> String {
     format!("/api/warehouses/{warehouse}/products/{product}")
+}
+
+/// The request that puts one unit more there.
+pub fn restock((warehouse, product): &(Uuid, Uuid)) -> Vec<u8> {
+    let restock = serde_json::json!({"warehouse": warehouse, "product": product, "change": 1, "kind": "restock"});
+    post("/api/adjustments", &restock.to_string())
 }
 
 /// A bare handler that answers what the service does.

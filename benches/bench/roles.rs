@@ -15,13 +15,16 @@ use std::{
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Zipf};
-use stockyard::{clock::Clock, produce::plan::PlanOptions};
+use stockyard::{
+    clock::Clock,
+    produce::plan::{PlanOptions, rank_to_place},
+};
 
 use super::{
     backlog::{self, lag_is_zero},
     freshness::{Prober, committed},
-    load::{Answered, Manner, get, post, send},
-    reads::{Keys, path},
+    load::{Answered, Manner, get, send},
+    reads::{Keys, path, restock},
     stream::Stream,
     table::{Figures, Row, as_f64, percentile, print, progress, remark, row},
     world::{Backlog, Database, Outcome, Service, until},
@@ -299,23 +302,17 @@ impl Roles {
 }
 
 /// What is asked, of some keys more often than of others.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "ranks are from 1 to the number of keys"
-)]
 fn requests(keys: &Keys) -> Outcome<Vec<Vec<u8>>> {
     let ranks = Zipf::new(as_f64(keys.0.len() as u64), SKEW)?;
     let random = ChaCha8Rng::seed_from_u64(1);
     let drawn = ranks.sample_iter(random).take(REQUESTS).enumerate();
     let request = |(number, rank): (usize, f64)| {
-        let key = &keys.0[rank as usize - 1];
+        let key = &keys.0[rank_to_place(rank, keys.0.len())];
         if number % COMMAND_EVERY > 0 {
-            return get(&path(key));
+            get(&path(key))
+        } else {
+            restock(key)
         }
-        let (warehouse, product) = key;
-        let restock = serde_json::json!({"warehouse": warehouse, "product": product, "change": 1, "kind": "restock"});
-        post("/api/adjustments", &restock.to_string())
     };
     Ok(drawn.map(request).collect())
 }

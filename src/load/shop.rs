@@ -20,6 +20,7 @@ use super::{
     run::Run,
     users::User,
 };
+use crate::produce::plan::rank_to_place;
 
 /// Orders and reservations a user holds at most before only steps with them are left.
 const HELD_MAX: usize = 12;
@@ -132,13 +133,7 @@ impl Shopper {
         let rank = self
             .popularity
             .map_or(1.0, |popularity| popularity.sample(&mut self.random));
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "ranks are from 1 to the number of products"
-        )]
-        let place = (rank as usize).clamp(1, products.len()) - 1;
-        products[place].clone()
+        products[rank_to_place(rank, products.len())].clone()
     }
 
     fn wish(&mut self) -> Wish {

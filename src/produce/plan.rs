@@ -313,13 +313,13 @@ fn random_id(random: &mut impl Rng) -> MovementId {
     MovementId::new(id).unwrap_or_else(|| random_id(random))
 }
 
-/// Zipf's ranks are whole numbers from 1 to the number of products.
+/// The place of what Zipf's law has drawn: its ranks are whole numbers from 1 to the length.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "from 1 to the length"
 )]
-fn rank_to_place(rank: f64, length: usize) -> usize {
+pub fn rank_to_place(rank: f64, length: usize) -> usize {
     (rank as usize).clamp(1, length) - 1
 }
 

@@ -75,10 +75,11 @@ impl Keys {
         )
         .fetch_all(connection)
         .await?;
-        let key =
-            |(level, warehouse, product)| Ok((InventoryId(level), stock_key(warehouse, product)?));
         rows.into_iter()
-            .map(|row| key((row.inventory_id, row.warehouse_id, row.product_id)))
+            .map(|row| {
+                let key = stock_key(row.warehouse_id, row.product_id)?;
+                Ok((InventoryId(row.inventory_id), key))
+            })
             .collect()
     }
 
