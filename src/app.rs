@@ -378,7 +378,7 @@ fn hub(config: &Config, traces: &Traces, clock: &Clock) -> Hub {
 /// Decides until everything taken is decided. Without it the process is of no use: it ends if this does.
 ///
 /// On a thread of its own, so that what the database answers does not wait behind the requests that are being read and answered:
-/// one transaction at a time is what all of them wait for.
+/// one transaction at a time is what nearly all of them wait for.
 async fn decide(
     decider: Decider,
     drained: CancellationToken,

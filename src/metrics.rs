@@ -138,6 +138,8 @@ pub struct Metrics {
     pub verify_finished_seconds: IntGauge,
     /// Requests that were decided, by what became of them: done, refused, failed.
     pub commands_total: IntCounterVec,
+    /// Requests that were put off because somebody else held a level they are about, or because it had to be made.
+    pub commands_held_up_total: IntCounter,
     /// Commits of decided requests whose end was not heard, by whether they turned out to be there: yes, no.
     pub command_lost_commits_total: IntCounterVec,
     /// Requests decided in one transaction.
@@ -326,6 +328,10 @@ impl Metrics {
                 "commands_total",
                 "Requests by what became of them: done, refused, failed",
                 &["result"],
+            )?,
+            commands_held_up_total: make.counter(
+                "commands_held_up_total",
+                "Requests that were put off: a batch of facts or another request held a level they are about, or it had to be made",
             )?,
             command_lost_commits_total: make.counters(
                 "command_lost_commits_total",

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use rand::SeedableRng;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Zipf};
 use stockyard::{
@@ -42,7 +42,7 @@ const UNDER_WAY: u64 = 32_000;
 /// Requests, before the same come again; how unevenly keys are asked for (the exponent of Zipf's law), and that one of so many is a command.
 const REQUESTS: usize = 50_000;
 const SKEW: f64 = 0.8;
-const COMMAND_EVERY: usize = 20;
+const COMMAND_EVERY: u32 = 20;
 /// What is there before.
 const BEHIND: u64 = 200_000;
 /// The load of who disturbs, and those of who is measured, in percent of what each reaches alone.
@@ -301,18 +301,18 @@ impl Roles {
     }
 }
 
-/// What is asked, of some keys more often than of others.
+/// What is asked, of some keys more often than of others. Which of them are commands is drawn as well: each connection goes through these
+/// from a place of its own, and with one at each so many of them, all connections would send their commands at once.
 fn requests(keys: &Keys) -> Outcome<Vec<Vec<u8>>> {
     let ranks = Zipf::new(as_f64(keys.0.len() as u64), SKEW)?;
-    let random = ChaCha8Rng::seed_from_u64(1);
-    let drawn = ranks.sample_iter(random).take(REQUESTS).enumerate();
-    let request = |(number, rank): (usize, f64)| {
-        let key = &keys.0[rank_to_place(rank, keys.0.len())];
-        if number % COMMAND_EVERY > 0 {
-            get(&path(key))
-        } else {
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let request = |_| {
+        let key = &keys.0[rank_to_place(ranks.sample(&mut random), keys.0.len())];
+        if random.random_ratio(1, COMMAND_EVERY) {
             restock(key)
+        } else {
+            get(&path(key))
         }
     };
-    Ok(drawn.map(request).collect())
+    Ok((0..REQUESTS).map(request).collect())
 }

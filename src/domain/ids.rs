@@ -63,7 +63,7 @@ pub struct StockKey {
 
 /// A warehouse's short name as an event's source gives it: `WH-` and 1 to [`WarehouseCode::TAIL_MAX`] ASCII letters,
 /// digits or dashes. Kept in place, because nearly every event carries one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WarehouseCode {
     bytes: [u8; Self::LENGTH_MAX],
     length: u8,

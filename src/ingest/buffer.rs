@@ -218,6 +218,11 @@ impl Buffer {
         self.filled.notify_one();
     }
 
+    /// Whether the lane will take something at once, but for its rest.
+    pub(super) fn has_pending(&self) -> bool {
+        self.limits.wait.is_zero() && !self.state().pending.is_empty()
+    }
+
     // --- the lane's side ---
 
     /// The next batch, at once if there is something and the lane has rested; `None` after the end. The last batch counts as over

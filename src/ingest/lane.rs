@@ -87,6 +87,7 @@ impl Lane {
             .batch_stage_seconds
             .with_label_values(&["dead_letters"])
             .start_timer();
+        self.recorder.rest().await;
         let goes_on = || self.buffer.is_open();
         if !self.dead_letters.write(batch, &letters, goes_on).await {
             return Err(GivenUp);
@@ -181,7 +182,7 @@ impl Lane {
                 Err(StoreError::DataRefused { code, message }) => {
                     return Ok(Err(format!("{message} (SQLSTATE {code})")));
                 }
-                Err(StoreError::PositionMoved { .. }) => {
+                Err(StoreError::PositionMoved(_)) => {
                     return Err(GivenUp);
                 }
                 Err(_) if !self.buffer.is_open() => return Err(GivenUp),

@@ -164,11 +164,13 @@ impl Ingest {
         for number in 0..i16::try_from(config.ingest.lanes).unwrap_or(i16::MAX) {
             let buffer = Arc::new(Buffer::new(limits));
             buffers.push(Arc::clone(&buffer));
+            let pending = Arc::clone(&buffer);
+            let recorder = Recorder::new(Arc::clone(inventory));
             let lane = Lane {
                 topic: settings.topic.clone(),
                 number: LaneNumber(number),
                 buffer,
-                recorder: Recorder::new(Arc::clone(inventory)),
+                recorder: recorder.while_there_comes_more(move || pending.has_pending()),
                 dead_letters: dead_letters.clone(),
                 backoff: settings.backoff,
                 clock: clock.clone(),

@@ -86,7 +86,7 @@ impl Inventory {
         audience: Arc<dyn Audience>,
     ) -> (Arc<Self>, Follower, Decider) {
         let (handed, receiver) = mpsc::channel(HANDED_MAX);
-        let (desk, requests) = Desk::new();
+        let (desk, queues) = Desk::new();
         let inventory = Arc::new(Self {
             catalogue_writer: Mutex::new(store.writer()),
             void_writer: Mutex::new(store.writer()),
@@ -104,7 +104,7 @@ impl Inventory {
             desk,
         });
         let wait_max = settings.decide_wait_max;
-        let decider = Decider::new(Arc::clone(&inventory), requests, wait_max);
+        let decider = Decider::new(&inventory, queues, wait_max);
         let follower = Follower::new(
             Arc::clone(&inventory),
             receiver,

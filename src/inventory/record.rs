@@ -3,9 +3,15 @@
 //! Invariants: ledger, levels, movements, positions and the published version change in one transaction or not at all;
 //! a batch in which nothing was new publishes nothing; no fact is refused, a conflicting one changes nothing.
 
-use std::{collections::HashMap, future::Future, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::{
@@ -27,11 +33,36 @@ use crate::{
     traces::Traces,
 };
 
+/// How long codes that were offered are not offered again. That a code is free again, or that a warehouse has none any more, is noticed by
+/// the next fact after that.
+const OFFERED_FOR: Duration = Duration::from_secs(10);
+/// Most offers that are remembered.
+const OFFERS_MAX: usize = 10_000;
+
 /// Records one batch at a time, over a connection of its own.
-#[derive(Debug)]
 pub struct Recorder {
     inventory: Arc<Inventory>,
     writer: Writer,
+    offers: Offers,
+    comes_more: ComesMore,
+}
+
+/// Whether there is something for the next batch.
+type ComesMore = Box<dyn Fn() -> bool + Send + Sync>;
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").finish_non_exhaustive()
+    }
+}
+
+/// The codes that this recorder has offered lately to warehouses that are there, in transactions that were committed or go on: what came of
+/// it is in the database, and nearly every fact brings one. One that is lost takes all of it along, so that another database is offered them
+/// anew.
+#[derive(Debug)]
+struct Offers {
+    since: Instant,
+    made: HashSet<(WarehouseId, WarehouseCode)>,
 }
 
 /// The stretch of a topic that a batch takes.
@@ -67,7 +98,33 @@ struct Written {
 impl Recorder {
     pub fn new(inventory: Arc<Inventory>) -> Self {
         let writer = inventory.store.writer();
-        Self { inventory, writer }
+        Self {
+            inventory,
+            writer,
+            offers: Offers::new(),
+            comes_more: Box::new(|| false),
+        }
+    }
+
+    /// A transaction begins with the end of the one before it if that says so then.
+    #[must_use]
+    pub fn while_there_comes_more(
+        self,
+        comes_more: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            comes_more: Box::new(comes_more),
+            ..self
+        }
+    }
+
+    /// Leaves no transaction open while something else is waited for.
+    pub async fn rest(&mut self) {
+        let limit = self.inventory.store.write_timeout();
+        let rested = timeout(limit, self.writer.rest()).await;
+        if let Err(error) = rested.unwrap_or(Err(StoreError::NoAnswer(limit))) {
+            tracing::debug!(%error, "a transaction that was begun ahead was lost");
+        }
     }
 
     /// Applies what is new of `facts` and moves the positions on. Sending the same again is safe, also when the answer
@@ -79,10 +136,12 @@ impl Recorder {
     ) -> Result<Recorded, StoreError> {
         // The connection goes with the transaction that is given up.
         let limit = self.inventory.store.write_timeout();
-        match timeout(limit, self.transact(facts, taken)).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::NoAnswer(limit)),
+        let recorded = timeout(limit, self.transact(facts, taken)).await;
+        let recorded = recorded.unwrap_or(Err(StoreError::NoAnswer(limit)));
+        if recorded.is_err() {
+            self.offers = Offers::new();
         }
+        recorded
     }
 
     async fn transact(&mut self, facts: &[Fact], taken: Taken<'_>) -> Result<Recorded, StoreError> {
@@ -96,14 +155,18 @@ impl Recorder {
         let mut merged = batch::merge(facts);
         let mut tx = staged(stages, "begin", self.writer.begin()).await?;
         tx.record(stages.transaction);
-        let written = match write(&mut tx, stages, facts, &mut merged, taken).await {
+        let written = write(&mut tx, stages, facts, &mut merged, &mut self.offers).await;
+        let written = match written {
             Ok(written) => written,
-            Err(error @ (StoreError::DataRefused { .. } | StoreError::PositionMoved { .. })) => {
+            Err(error @ StoreError::DataRefused { .. }) => {
                 tx.rollback().await?;
                 return Err(error);
             }
             Err(error) => return Err(error),
         };
+        if !taken.advances.is_empty() {
+            tx.advance(taken.topic, taken.lane, taken.advances);
+        }
         if written.changes.is_empty() && written.codes_given.is_empty() {
             staged(stages, "publish", tx.commit_silently()).await?;
             span.silent();
@@ -113,7 +176,11 @@ impl Recorder {
                 trace: stages.transaction,
             });
         }
-        let published = staged(stages, "publish", tx.publish()).await?;
+        let published = if (self.comes_more)() {
+            staged(stages, "publish", tx.publish_and_begin()).await?
+        } else {
+            staged(stages, "publish", tx.publish()).await?
+        };
         let (commit, trace) = (Some(published.point), stages.transaction);
         span.published(published.point);
         self.inventory.announce(Handed {
@@ -138,7 +205,7 @@ async fn write(
     stages: Stages<'_>,
     facts: &[Fact],
     merged: &mut Merged,
-    taken: Taken<'_>,
+    offers: &mut Offers,
 ) -> Result<Written, StoreError> {
     let set = staged(stages, "movements", tx.upsert_movements(merged.lines())).await?;
     let mut new = merged
@@ -167,10 +234,7 @@ async fn write(
         let rows = rows.iter().map(|(change, level)| (*change, level));
         staged(stages, "ledger", tx.append_ledger(rows)).await?;
     }
-    let codes_given = staged(stages, "catalogue", offer_codes(tx, facts)).await?;
-    if !taken.advances.is_empty() {
-        tx.advance(taken.topic, taken.lane, taken.advances).await?;
-    }
+    let codes_given = staged(stages, "catalogue", offers.make(tx, facts, &outcomes)).await?;
     Ok(Written {
         outcomes,
         changes,
@@ -196,21 +260,44 @@ async fn ensure_catalogue(tx: &mut WriteTx<'_>, levels: &[LevelAfter]) -> Result
         .await
 }
 
-/// Gives warehouses the codes that come with the facts; returns what was given.
-async fn offer_codes(
-    tx: &mut WriteTx<'_>,
-    facts: &[Fact],
-) -> Result<Vec<CatalogueChange>, StoreError> {
-    let mut codes: Vec<(WarehouseId, WarehouseCode)> = facts
-        .iter()
-        .filter_map(|fact| Some((fact.report.warehouse, fact.code?)))
-        .collect();
-    codes.sort_by(|a, b| (a.0, a.1.as_str()).cmp(&(b.0, b.1.as_str())));
-    codes.dedup_by(|a, b| a == b);
-    if codes.is_empty() {
-        return Ok(Vec::new());
+impl Offers {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            made: HashSet::new(),
+        }
     }
-    tx.offer_codes(&codes).await
+
+    /// Gives warehouses the codes that come with the facts; returns what was given.
+    async fn make(
+        &mut self,
+        tx: &mut WriteTx<'_>,
+        facts: &[Fact],
+        outcomes: &[Outcome],
+    ) -> Result<Vec<CatalogueChange>, StoreError> {
+        if self.since.elapsed() > OFFERED_FOR || self.made.len() > OFFERS_MAX {
+            *self = Self::new();
+        }
+        let mut codes: Vec<(WarehouseId, WarehouseCode)> = Vec::new();
+        for (fact, outcome) in facts.iter().zip(outcomes) {
+            let Some(code) = fact.code else { continue };
+            let offer = (fact.report.warehouse, code);
+            let is_new = match outcome {
+                // Its warehouse may not be there yet.
+                Outcome::Conflict => !self.made.contains(&offer),
+                Outcome::Applied | Outcome::Duplicate => self.made.insert(offer),
+            };
+            if is_new {
+                codes.push(offer);
+            }
+        }
+        if codes.is_empty() {
+            return Ok(Vec::new());
+        }
+        codes.sort_by(|a, b| (a.0, a.1.as_str()).cmp(&(b.0, b.1.as_str())));
+        codes.dedup();
+        tx.offer_codes(&codes).await
+    }
 }
 
 fn sorted(ids: impl Iterator<Item = Uuid>) -> Vec<Uuid> {

@@ -1,7 +1,8 @@
-//! What deciding reads and writes, in the order of its steps: levels are locked (and made) by one statement, then what is due is
+//! What deciding reads and writes, in the order of its steps: levels are locked (and made) by one statement, which waits for those that
+//! somebody else holds or passes over them, then what is due is
 //! expired, then reservations are read again, then everything that was decided is written.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -34,6 +35,8 @@ pub struct Locked {
     pub may_have_due: bool,
     /// Products of them that are archived.
     pub archived: Vec<Uuid>,
+    /// Levels that are not locked, because somebody else holds them or because they would have to be made.
+    pub passed_over: HashSet<StockKey>,
 }
 
 /// The same as it is read.
@@ -51,6 +54,8 @@ struct LockedColumns {
     /// When the next of their reservations expires.
     expires_next: Option<PgTime>,
     archived: Vec<Uuid>,
+    passed_over_in: Vec<Uuid>,
+    passed_over_of: Vec<Uuid>,
 }
 
 /// A reservation's line beside its level's key.
@@ -62,6 +67,35 @@ struct LineRow {
     state: i16,
     created_at: PgTime,
     expires_at: Option<PgTime>,
+}
+
+impl LockedColumns {
+    fn locked(self) -> Result<Locked, StoreError> {
+        let mut levels = Vec::with_capacity(self.inventory_ids.len());
+        for (place, inventory_id) in self.inventory_ids.into_iter().enumerate() {
+            let key = stock_key(self.warehouses[place], self.products[place])?;
+            let revision = Revision(self.revisions[place]);
+            let level = StockLevel {
+                on_hand: self.on_hand[place],
+                reserved: self.reserved[place],
+                revision,
+                // One that was just made was never updated.
+                updated_at: (revision.0 > 0).then_some(self.updated_at[place].0),
+            };
+            levels.push((InventoryId(inventory_id), Standing { key, level }));
+        }
+        let now = self.now.0;
+        let passed_over = self.passed_over_in.into_iter().zip(self.passed_over_of);
+        Ok(Locked {
+            levels,
+            now,
+            may_have_due: self.is_old || self.expires_next.is_some_and(|next| next.0 <= now),
+            archived: self.archived,
+            passed_over: passed_over
+                .map(|(warehouse, product)| stock_key(warehouse, product))
+                .collect::<Result<_, StoreError>>()?,
+        })
+    }
 }
 
 impl WriteTx<'_> {
@@ -81,26 +115,30 @@ impl WriteTx<'_> {
         } else {
             self.lock_what_is_there(wanted, everywhere).await?
         };
-        let mut levels = Vec::with_capacity(read.inventory_ids.len());
-        for (place, inventory_id) in read.inventory_ids.into_iter().enumerate() {
-            let key = stock_key(read.warehouses[place], read.products[place])?;
-            let revision = Revision(read.revisions[place]);
-            let level = StockLevel {
-                on_hand: read.on_hand[place],
-                reserved: read.reserved[place],
-                revision,
-                // One that was just made was never updated.
-                updated_at: (revision.0 > 0).then_some(read.updated_at[place].0),
-            };
-            levels.push((InventoryId(inventory_id), Standing { key, level }));
-        }
-        let now = read.now.0;
-        Ok(Locked {
-            levels,
-            now,
-            may_have_due: read.is_old || read.expires_next.is_some_and(|next| next.0 <= now),
-            archived: read.archived,
-        })
+        read.locked()
+    }
+
+    /// Locks what nobody else holds of these levels, and waits for nobody.
+    ///
+    /// Nothing is made either: who makes a level may wait for somebody who makes the same, and while others are locked that ends in
+    /// deadlocks.
+    pub async fn lock_at_hand(
+        &mut self,
+        wanted: &[Wanted],
+        everywhere: &[Uuid],
+    ) -> Result<Locked, StoreError> {
+        let (warehouses, products) = ids(wanted);
+        let read = self
+            .lock_free_ones(&warehouses, &products, everywhere)
+            .await?;
+        let mut locked = read.locked()?;
+        let there: HashSet<StockKey> = locked.levels.iter().map(|(_, at)| at.key).collect();
+        let to_be_made = wanted
+            .iter()
+            .filter(|wanted| wanted.may_make && !there.contains(&wanted.key))
+            .map(|wanted| wanted.key);
+        locked.passed_over.extend(to_be_made);
+        Ok(locked)
     }
 
     async fn lock_or_make(
@@ -131,7 +169,8 @@ impl WriteTx<'_> {
                 coalesce(array_agg(l.updated_at), '{}') as "updated_at!: Vec<PgTime>", clock_timestamp() as "now!: PgTime",
                 coalesce(bool_or(l.revision <> coalesce(seen.revision, 0)), false) as "is_old!",
                 min(due.expires_at) as "expires_next: PgTime",
-                stock_archived($2 || $4) as "archived!"
+                stock_archived($2 || $4) as "archived!",
+                '{}'::uuid[] as "passed_over_in!", '{}'::uuid[] as "passed_over_of!"
             from locked l
             left join stock_levels seen on seen.inventory_id = l.inventory_id
             left join lateral (
@@ -175,7 +214,8 @@ impl WriteTx<'_> {
                 coalesce(array_agg(l.updated_at), '{}') as "updated_at!: Vec<PgTime>", clock_timestamp() as "now!: PgTime",
                 coalesce(bool_or(l.revision <> coalesce(seen.revision, 0)), false) as "is_old!",
                 min(due.expires_at) as "expires_next: PgTime",
-                stock_archived($2 || $3) as "archived!"
+                stock_archived($2 || $3) as "archived!",
+                '{}'::uuid[] as "passed_over_in!", '{}'::uuid[] as "passed_over_of!"
             from locked l
             left join stock_levels seen on seen.inventory_id = l.inventory_id
             left join lateral (
@@ -185,6 +225,53 @@ impl WriteTx<'_> {
             ) due on due.inventory_id = l.inventory_id"#,
             &warehouses,
             &products,
+            everywhere
+        )
+        .fetch_one(self.connection())
+        .await
+        .map_err(StoreError::of_data)
+    }
+
+    async fn lock_free_ones(
+        &mut self,
+        warehouses: &[Uuid],
+        products: &[Uuid],
+        everywhere: &[Uuid],
+    ) -> Result<LockedColumns, StoreError> {
+        sqlx::query_as!(
+            LockedColumns,
+            r#"with there as materialized (
+                select l.inventory_id, l.warehouse_id, l.product_id from unnest($1::uuid[], $2::uuid[]) as k (w, p)
+                join stock_levels l on l.warehouse_id = k.w and l.product_id = k.p
+                union
+                select inventory_id, warehouse_id, product_id from stock_levels where product_id = any($3) and on_hand > 0
+            ), locked as materialized (
+                select inventory_id, warehouse_id, product_id, on_hand, reserved, revision, updated_at from stock_levels
+                where inventory_id = any(array(select inventory_id from there))
+                order by warehouse_id, product_id
+                for no key update skip locked
+            ), passed_over as materialized (
+                select warehouse_id, product_id from there
+                where not exists (select from locked where locked.inventory_id = there.inventory_id)
+            )
+            select coalesce(array_agg(l.inventory_id), '{}') as "inventory_ids!", coalesce(array_agg(l.warehouse_id), '{}') as "warehouses!",
+                coalesce(array_agg(l.product_id), '{}') as "products!", coalesce(array_agg(l.on_hand), '{}') as "on_hand!",
+                coalesce(array_agg(l.reserved), '{}') as "reserved!", coalesce(array_agg(l.revision), '{}') as "revisions!",
+                coalesce(array_agg(l.updated_at), '{}') as "updated_at!: Vec<PgTime>", clock_timestamp() as "now!: PgTime",
+                coalesce(bool_or(l.revision <> coalesce(seen.revision, 0)), false) as "is_old!",
+                min(due.expires_at) as "expires_next: PgTime",
+                stock_archived($2 || $3) as "archived!",
+                coalesce((select array_agg(warehouse_id) from passed_over), '{}') as "passed_over_in!",
+                coalesce((select array_agg(product_id) from passed_over), '{}') as "passed_over_of!"
+            from locked l
+            left join stock_levels seen on seen.inventory_id = l.inventory_id
+            left join lateral (
+                select r.inventory_id, r.expires_at from reservations r
+                where l.reserved > 0 and r.state = 1 and (r.inventory_id, r.expires_at) > (l.inventory_id, '-infinity')
+                order by r.inventory_id, r.expires_at limit 1
+            ) due on due.inventory_id = l.inventory_id"#,
+            warehouses,
+            products,
             everywhere
         )
         .fetch_one(self.connection())

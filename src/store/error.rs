@@ -8,10 +8,8 @@ pub enum StoreError {
     DataRefused { code: String, message: String },
     /// The database's ingest position is not where this writer left it: it was restored, or another consumer has the
     /// partition.
-    #[error(
-        "the database holds another position for {topic}/{partition} than the one this batch goes on from"
-    )]
-    PositionMoved { topic: String, partition: i32 },
+    #[error("the database holds another position for {0} than the one this batch goes on from")]
+    PositionMoved(String),
     /// What the database holds breaks a rule of its own schema or ours.
     #[error("the database is not as it should be: {0}")]
     Inconsistent(&'static str),
@@ -52,6 +50,16 @@ impl StoreError {
     pub fn is_taken(&self) -> bool {
         const UNIQUE_VIOLATION: &str = "23505";
         matches!(self, Self::DataRefused { code, .. } if code == UNIQUE_VIOLATION)
+    }
+
+    /// The error of a transaction's end.
+    pub(super) fn of_end(error: sqlx::Error) -> Self {
+        const POSITION_MOVED: &str = "ST001";
+        let moved = error.as_database_error().and_then(|database| {
+            let is_moved = database.code().is_some_and(|code| code == POSITION_MOVED);
+            is_moved.then(|| Self::PositionMoved(database.message().to_owned()))
+        });
+        moved.unwrap_or(Self::Failed(error))
     }
 
     /// The error of a statement that carried data.

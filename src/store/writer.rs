@@ -2,23 +2,24 @@
 //!
 //! Lock order, ascending inside each: movements, levels, products and warehouses, positions, the publish lock. Every statement
 //! below locks in that order because its rows are offered sorted and the steps are called in the order they stand here.
-//! Publishing, waking the followers and committing travel to the server in one message, so that no client can stop
+//! Moving the positions on, publishing, waking the followers and committing travel to the server in one message, so that no client can stop
 //! between them while it holds up the order of commits.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use futures_util::TryStreamExt;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Either, PgConnection, Row,
     postgres::PgConnectOptions,
 };
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
     PgTime, StoreError,
     catalogue::{CatalogueChange, warehouse},
     columns::{LedgerColumns, LineColumns},
-    positions::{Advance, LaneNumber},
+    positions::{self, Advance, LaneNumber},
 };
 use crate::domain::{
     CommitPoint, MovementId, MovementLine, ProductId, Revision, SideReport, Sides, StockKey, Tag,
@@ -45,8 +46,15 @@ impl fmt::Debug for Writer {
 #[derive(Debug)]
 struct Idle {
     connection: PgConnection,
-    /// The next one was begun with the end of the one before.
-    begun: Option<BatchNumber>,
+    /// The next one was begun with the end of the one before, then.
+    begun: Option<(BatchNumber, Instant)>,
+}
+
+impl Idle {
+    fn is_of_use(&self) -> bool {
+        let begun_at = self.begun.map(|(_, at)| at);
+        begun_at.is_none_or(|at| at.elapsed() < BEGUN_FOR_MAX)
+    }
 }
 
 /// The number a transaction's ledger rows go under.
@@ -63,6 +71,8 @@ pub struct Mark {
 /// What every transaction says at its ends, read and planned for a connection and not each time.
 const PREPARE: &str = "prepare stock_draw as select nextval('stock_batches');
     prepare stock_publish(bigint, integer) as select * from stock_publish($1, $2)";
+/// Longest a transaction that was begun ahead is gone on with: a while later the server ends it (`WRITER_IDLE_MAX`).
+const BEGUN_FOR_MAX: Duration = Duration::from_secs(1);
 /// Begins a transaction and draws its batch number.
 const BEGIN: &str = "begin; execute stock_draw";
 
@@ -75,6 +85,8 @@ pub struct WriteTx<'w> {
     /// What the commit is known by, beside its number.
     tag: Tag,
     trace: Option<TraceParent>,
+    /// Statements that are said with its end: nothing, or how far it brings a lane.
+    at_end: String,
 }
 
 /// A level as the batch left it.
@@ -117,12 +129,12 @@ impl Writer {
 
     /// Begins a transaction and draws its batch number.
     pub async fn begin(&mut self) -> Result<WriteTx<'_>, StoreError> {
-        let mut idle = if let Some(idle) = self.idle.take() {
+        let mut idle = if let Some(idle) = self.idle.take().filter(Idle::is_of_use) {
             idle
         } else {
             self.connect().await?
         };
-        let batch = if let Some(batch) = idle.begun {
+        let batch = if let Some((batch, _)) = idle.begun {
             batch
         } else {
             let drawn = sqlx::raw_sql(BEGIN).fetch_one(&mut idle.connection).await?;
@@ -134,13 +146,15 @@ impl Writer {
             batch,
             tag: Tag(rand::random()),
             trace: None,
+            at_end: String::new(),
         })
     }
 
     /// Gives back what was begun ahead, if something was.
     pub async fn rest(&mut self) -> Result<(), StoreError> {
         let is_begun = self.idle.as_ref().is_some_and(|idle| idle.begun.is_some());
-        if is_begun {
+        self.idle.take_if(|idle| !idle.is_of_use());
+        if is_begun && self.idle.is_some() {
             self.begin().await?.rollback().await?;
         }
         Ok(())
@@ -406,14 +420,10 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Moves the ingest positions on, each only from where this consumer left it. `advances` is sorted by partition.
-    pub async fn advance(
-        &mut self,
-        topic: &str,
-        lane: LaneNumber,
-        advances: &[Advance],
-    ) -> Result<(), StoreError> {
-        super::positions::advance(&mut self.connection, topic, lane, advances).await
+    /// Moves the ingest positions on with the end of the transaction, each only from where this consumer left it: else that fails.
+    /// `advances` is sorted by partition.
+    pub fn advance(&mut self, topic: &str, lane: LaneNumber, advances: &[Advance]) {
+        self.at_end = positions::advance(topic, lane, advances);
     }
 
     /// Takes the next version, wakes the followers and commits.
@@ -433,7 +443,9 @@ impl WriteTx<'_> {
             // Seldom enough to be planned each time; digits and dashes are all that it writes.
             Some(trace) => format!("select * from stock_publish({batch}, {tag}, '{trace}')"),
         };
-        let message = format!("{publish}; commit; {next}");
+        let advance = &self.at_end;
+        let message = format!("{advance}{publish}; commit; {next}");
+        let committed_with = if advance.is_empty() { 2 } else { 3 };
         let mut answers = sqlx::raw_sql(AssertSqlSafe(message)).fetch_many(&mut self.connection);
         let (mut rows, mut ended) = (Vec::with_capacity(2), 0);
         let failed = loop {
@@ -445,18 +457,21 @@ impl WriteTx<'_> {
             }
         };
         drop(answers);
-        let is_committed = ended >= 2;
+        let is_committed = ended >= committed_with;
         let row = match (rows.first(), failed) {
             (Some(row), None) => {
                 let begun = rows.get(1).map(|row| row.try_get(0)).transpose()?;
                 *self.home = Some(Idle {
                     connection: self.connection,
-                    begun: begun.map(BatchNumber),
+                    begun: begun.map(|batch| (BatchNumber(batch), Instant::now())),
                 });
                 row
             }
             (Some(row), Some(_)) if is_committed => row,
-            (_, error) => return Err(error.unwrap_or(sqlx::Error::RowNotFound).into()),
+            (_, error) => {
+                let error = error.unwrap_or(sqlx::Error::RowNotFound);
+                return Err(StoreError::of_end(error));
+            }
         };
         let version: i64 = row.try_get("version")?;
         Ok(Published {
@@ -469,16 +484,20 @@ impl WriteTx<'_> {
 
     /// Commits what nobody reads (positions): there is nothing to publish.
     pub async fn commit_silently(self) -> Result<(), StoreError> {
-        self.end("commit").await
+        let how = format!("{}commit", self.at_end);
+        self.end(how).await
     }
 
     /// Gives everything back and keeps the connection.
     pub async fn rollback(self) -> Result<(), StoreError> {
-        self.end("rollback").await
+        self.end("rollback".to_owned()).await
     }
 
-    async fn end(mut self, how: &'static str) -> Result<(), StoreError> {
-        sqlx::raw_sql(how).execute(&mut self.connection).await?;
+    async fn end(mut self, how: String) -> Result<(), StoreError> {
+        sqlx::raw_sql(AssertSqlSafe(how))
+            .execute(&mut self.connection)
+            .await
+            .map_err(StoreError::of_end)?;
         *self.home = Some(Idle {
             connection: self.connection,
             begun: None,

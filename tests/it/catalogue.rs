@@ -1,10 +1,20 @@
 //! Names, codes and minima: stored whole, read back at their version, refused with a reason.
 
+use std::sync::Arc;
+
 use reqwest::Method;
 use serde_json::{Value, json};
+use stockyard::{
+    domain::{Fact, Side, WarehouseCode},
+    inventory::record::{Recorded, Recorder, Taken},
+    store::{StoreError, positions::Advance},
+};
 use uuid::Uuid;
 
-use crate::support::{World, messages::Move};
+use crate::{
+    schema::fact,
+    support::{World, messages::Move},
+};
 
 const PRODUCT: &str = "4705204f-498f-4f96-b4ba-df17fb56bf55";
 const WAREHOUSE: &str = "25718666-6af6-4281-b5a6-3016e36fa557";
@@ -195,5 +205,62 @@ async fn codes_from_both_sides_fail_no_fact() {
         .await;
     assert_eq!(letters, 0);
     service.stop().await;
+    world.database.remove().await;
+}
+
+/// What a transaction offered goes with it: the same again offers it again. And a position that moved keeps it from committing.
+#[tokio::test]
+async fn a_code_is_offered_again_after_a_batch_that_did_not_come_in() {
+    let world = World::new().await;
+    let inventory = world.inventory();
+    let mut recorder = Recorder::new(Arc::clone(&inventory));
+    let offering = [Fact {
+        code: WarehouseCode::from_source("WH-3"),
+        ..fact(1, Side::Arrival, 3, 2, 5)
+    }];
+    let elsewhere = Taken {
+        topic: "it's another",
+        advances: &[Advance {
+            partition: 4,
+            from: 7,
+            to: 8,
+        }],
+        ..Taken::default()
+    };
+    let is_moved = |recorded: Result<Recorded, StoreError>| match recorded {
+        Err(StoreError::PositionMoved(place)) => assert_eq!(place, "it's another/4"),
+        other => panic!("{other:?}"),
+    };
+    is_moved(recorder.record(&offering, elsewhere).await);
+    let codes = "select count(*) from warehouses where code = 'WH-3'";
+    let levels = "select count(*) from stock_levels";
+    for nothing in [codes, levels] {
+        assert_eq!(world.database.number(nothing).await, 0);
+    }
+    recorder.record(&offering, Taken::default()).await.unwrap();
+    assert_eq!(world.database.number(codes).await, 1);
+    // With nothing to publish as well.
+    is_moved(recorder.record(&offering, elsewhere).await);
+    inventory.store().close().await;
+    world.database.remove().await;
+}
+
+/// A fact that is refused does not use its offer up.
+#[tokio::test]
+async fn a_code_that_came_with_a_conflict_is_given_once_its_warehouse_is_there() {
+    let world = World::new().await;
+    let inventory = world.inventory();
+    let mut recorder = Recorder::new(Arc::clone(&inventory));
+    let with_code = |movement, warehouse| Fact {
+        code: WarehouseCode::from_source("WH-3"),
+        ..fact(movement, Side::Arrival, warehouse, 2, 5)
+    };
+    let first = fact(1, Side::Arrival, 1, 2, 5);
+    for facts in [[first], [with_code(1, 3)], [with_code(2, 3)]] {
+        recorder.record(&facts, Taken::default()).await.unwrap();
+    }
+    let codes = "select count(*) from warehouses where code = 'WH-3'";
+    assert_eq!(world.database.number(codes).await, 1);
+    inventory.store().close().await;
     world.database.remove().await;
 }

@@ -27,14 +27,13 @@ use crate::{
 
 const STEP: &str = "STOCKYARD_TEST_FREEZE_AFTER";
 const DATABASE: &str = "STOCKYARD_TEST_FREEZE_DATABASE";
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 6] = [
     "begin",
     "movements",
     "read",
     "levels",
     "catalogue",
     "ledger",
-    "positions",
 ];
 /// The promise.
 const DELAY_MAX: Duration = Duration::from_secs(3);
@@ -105,22 +104,6 @@ async fn take(tx: &mut WriteTx<'_>, step: &str) {
             tx.append_ledger(changes.iter().map(|change| (change, &level)))
                 .await
                 .unwrap();
-        }
-        "positions" => {
-            let advance = stockyard::store::positions::Advance {
-                partition: 0,
-                from: 0,
-                to: 1,
-            };
-            // Nothing is stored to go on from, so nothing moves: the statement is what matters.
-            drop(
-                tx.advance(
-                    "a topic",
-                    stockyard::store::positions::LaneNumber::default(),
-                    &[advance],
-                )
-                .await,
-            );
         }
         "read" => drop(
             tx.read_lines(&[(facts[0].movement, facts[0].product)])

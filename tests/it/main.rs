@@ -39,6 +39,7 @@ mod frozen_writer;
 mod full_disk;
 mod generator;
 mod groups;
+mod held_up;
 mod hostile;
 mod inventory;
 mod kafka_away;

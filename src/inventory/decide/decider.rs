@@ -4,15 +4,15 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
-    sync::mpsc,
+    sync::mpsc::{self, error::TrySendError},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Answered, CommandError, MORE_IS_DUE, Rendered, Reply,
-    desk::Pending,
-    steps::{EXPIRED_MAX, Found, Kept, decide, numbers, write},
+    desk::{Pending, Queues},
+    steps::{Answers, EXPIRED_MAX, Found, IfHeld, Kept, decide, numbers, write},
 };
 use crate::{
     cache::CacheKey,
@@ -38,8 +38,41 @@ const BATCH_LEVELS_MAX: usize = 2_000;
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
-/// Decides what comes to the desk, one transaction at a time.
+/// Decides what comes to the desk: at once what it can, and one after another what has to wait for levels that somebody else holds.
+///
+/// A batch of facts holds as many levels as it has keys for as long as its transaction takes. Requests that are decided together are
+/// answered together, so if they all waited for each level that one of them names, most of them would wait most of the time.
+#[derive(Debug)]
 pub struct Decider {
+    at_hand: Worker,
+    patient: Worker,
+}
+
+impl Decider {
+    pub(in crate::inventory) fn new(
+        inventory: &Arc<Inventory>,
+        queues: Queues,
+        wait_max: Duration,
+    ) -> Self {
+        let worker = |queue, put_off| Worker::new(Arc::clone(inventory), queue, wait_max, put_off);
+        Self {
+            at_hand: worker(queues.handed_in, Some(queues.put_off)),
+            patient: worker(queues.held_up, None),
+        }
+    }
+
+    /// Decides until told to stop, and then what still waits.
+    pub async fn run(self, stop: CancellationToken) {
+        // The second ends when the first has: then nobody hands anything over any more.
+        tokio::join!(
+            self.at_hand.run(stop),
+            self.patient.run(CancellationToken::new())
+        );
+    }
+}
+
+/// Decides what comes through a queue, one transaction at a time.
+struct Worker {
     inventory: Arc<Inventory>,
     queue: mpsc::Receiver<Pending>,
     writer: Writer,
@@ -51,11 +84,13 @@ pub struct Decider {
     open: Option<Open>,
     /// The last commit, if that is recorded.
     trace: Option<TraceParent>,
+    /// Where requests go whose levels somebody else holds; nowhere: they are waited for.
+    put_off: Option<mpsc::Sender<Pending>>,
 }
 
-impl fmt::Debug for Decider {
+impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Decider").finish_non_exhaustive()
+        f.debug_struct("Worker").finish_non_exhaustive()
     }
 }
 
@@ -66,17 +101,18 @@ struct Open {
     /// Whose skus it holds.
     created: Vec<NewProduct>,
     /// `None`: nothing was decided yet.
-    answers: Option<Vec<Reply>>,
+    answers: Option<Answers>,
     changed: Changed,
     catalogue: Vec<CatalogueChange>,
     span: CommitSpan,
 }
 
-impl Decider {
-    pub(in crate::inventory) fn new(
+impl Worker {
+    fn new(
         inventory: Arc<Inventory>,
         queue: mpsc::Receiver<Pending>,
         wait_max: Duration,
+        put_off: Option<mpsc::Sender<Pending>>,
     ) -> Self {
         Self {
             writer: inventory.store.hasty_writer(try_max(&inventory, wait_max)),
@@ -86,11 +122,12 @@ impl Decider {
             requests_max: BATCH_REQUESTS_MAX,
             open: None,
             trace: None,
+            put_off,
         }
     }
 
     /// Decides until told to stop, and then what still waits.
-    pub async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) {
         loop {
             if self.queue.is_empty() {
                 self.rest().await;
@@ -150,8 +187,12 @@ impl Decider {
                 Ok(answers) => {
                     let transaction = self.trace.take();
                     for (mut pending, answer) in part.into_iter().zip(answers) {
-                        pending.decided_in(transaction);
-                        pending.answer(answer);
+                        if let Some(answer) = answer {
+                            pending.decided_in(transaction);
+                            pending.answer(answer);
+                        } else {
+                            self.put_off(pending);
+                        }
                     }
                 }
                 Err(CommandError::NotDone(error)) if part.len() > 1 && error.is_of_request() => {
@@ -168,10 +209,27 @@ impl Decider {
         }
     }
 
+    /// Hands a request to who waits for its levels.
+    fn put_off(&self, pending: Pending) {
+        self.inventory.metrics.commands_held_up_total.inc();
+        let handed = match &self.put_off {
+            Some(patient) => patient.try_send(pending),
+            None => Err(TrySendError::Closed(pending)),
+        };
+        let (pending, error) = match handed {
+            Ok(()) => return,
+            Err(TrySendError::Full(pending)) => (pending, CommandError::Busy),
+            Err(TrySendError::Closed(pending)) => (pending, CommandError::Stopping),
+        };
+        pending.answer(Err(error));
+    }
+
     /// The answers to a batch, tried again as long as requests may wait.
-    async fn decided(&mut self, batch: &[Pending]) -> Result<Vec<Reply>, CommandError> {
+    async fn decided(&mut self, batch: &[Pending]) -> Result<Answers, CommandError> {
         let clock = self.inventory.clock.clone();
-        let began = clock.elapsed();
+        // The longest that one of them has waited: in both queues, where it was put off.
+        let handed_in = batch.iter().map(|pending| pending.handed_in_at).min();
+        let began = handed_in.unwrap_or_else(|| clock.elapsed());
         let mut wait = RETRY_MIN;
         self.inventory
             .metrics
@@ -208,7 +266,7 @@ impl Decider {
     }
 
     /// One transaction. `None`: it is to be tried again.
-    async fn attempt(&mut self, batch: &[Pending]) -> Result<Option<Vec<Reply>>, StoreError> {
+    async fn attempt(&mut self, batch: &[Pending]) -> Result<Option<Answers>, StoreError> {
         if self.open.is_some()
             && let Some(answers) = self.look_up().await?
         {
@@ -219,14 +277,20 @@ impl Decider {
         let mut tx = self.writer.begin().await?;
         tx.record(span.place());
         let tag_of = self.inventory.documents.stock_tag;
-        let written = match decide(&mut tx, batch, tag_of).await {
+        let if_held = match self.put_off {
+            Some(_) => IfHeld::PassOver,
+            None => IfHeld::Wait,
+        };
+        let written = match decide(&mut tx, batch, tag_of, if_held).await {
             Ok(Found::Decided(written)) => written,
             Ok(Found::MoreIsDue(levels)) => {
                 tx.rollback().await?;
                 span.silent();
                 self.expire(levels).await?;
                 let are_swept = batch.iter().all(is_sweep);
-                return Ok(are_swept.then(|| batch.iter().map(|_| Ok(more_is_due())).collect()));
+                return Ok(
+                    are_swept.then(|| batch.iter().map(|_| Some(Ok(more_is_due()))).collect())
+                );
             }
             Err(error) if error.is_of_request() => {
                 tx.rollback().await?;
@@ -281,7 +345,10 @@ impl Decider {
             })
             .collect();
         let mut tx = self.writer.begin().await?;
-        let locked = tx.lock_levels(&levels, &[]).await?;
+        let locked = match self.put_off {
+            Some(_) => tx.lock_at_hand(&levels, &[]).await?,
+            None => tx.lock_levels(&levels, &[]).await?,
+        };
         let due = tx
             .expire_due(&locked.levels, locked.now, EXPIRED_MAX)
             .await?;
@@ -308,7 +375,7 @@ impl Decider {
 
     /// The answers of the commit whose end was not known, if it is there. Its transaction held these levels when it was told to
     /// commit, and the skus of what it created, so whoever holds them now knows that it has ended.
-    async fn look_up(&mut self) -> Result<Option<Vec<Reply>>, StoreError> {
+    async fn look_up(&mut self) -> Result<Option<Answers>, StoreError> {
         let Some(open) = &self.open else {
             return Ok(None);
         };
@@ -330,7 +397,7 @@ impl Decider {
     }
 
     /// Makes a commit known, and dates its answers.
-    fn close(&mut self, published: Published) -> Option<Vec<Reply>> {
+    fn close(&mut self, published: Published) -> Option<Answers> {
         let open = self.open.take()?;
         self.trace = open.span.place();
         open.span.published(published.point);
@@ -348,7 +415,7 @@ impl Decider {
         let answers = open.answers?.into_iter();
         Some(
             answers
-                .map(|answer| dated(answer, published.point))
+                .map(|answer| Some(dated(answer?, published.point)))
                 .collect(),
         )
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +23,8 @@ const QUEUE_MAX: usize = 10_000;
 pub(in crate::inventory) struct Pending {
     pub(super) command: Command,
     pub(super) reply: oneshot::Sender<Reply>,
+    /// By the process's clock.
+    pub(super) handed_in_at: Duration,
     /// Held as long as the command is under way.
     under_way: Option<UnderWay>,
     /// From being handed in to being answered, if that is recorded.
@@ -53,7 +56,15 @@ impl Pending {
 #[derive(Debug)]
 pub(in crate::inventory) struct Desk {
     queue: mpsc::Sender<Pending>,
+    put_off: mpsc::WeakSender<Pending>,
     keys: Arc<Mutex<HashSet<OnceKey>>>,
+}
+
+/// What comes to the desk, and what has to wait for levels that somebody else holds.
+pub(in crate::inventory) struct Queues {
+    pub(super) handed_in: mpsc::Receiver<Pending>,
+    pub(super) put_off: mpsc::Sender<Pending>,
+    pub(super) held_up: mpsc::Receiver<Pending>,
 }
 
 /// A key under way in this process.
@@ -85,16 +96,30 @@ impl Drop for UnderWay {
 }
 
 impl Desk {
-    pub(in crate::inventory) fn new() -> (Self, mpsc::Receiver<Pending>) {
-        let (queue, receiver) = mpsc::channel(QUEUE_MAX);
-        let keys = Arc::default();
-        (Self { queue, keys }, receiver)
+    pub(in crate::inventory) fn new() -> (Self, Queues) {
+        let (queue, handed_in) = mpsc::channel(QUEUE_MAX);
+        let (put_off, held_up) = mpsc::channel(QUEUE_MAX);
+        let desk = Self {
+            queue,
+            put_off: put_off.downgrade(),
+            keys: Arc::default(),
+        };
+        let queues = Queues {
+            handed_in,
+            put_off,
+            held_up,
+        };
+        (desk, queues)
     }
 
-    /// Requests that wait, and the most that may.
+    /// Requests that wait, in the longer queue, and the most that may.
     pub(in crate::inventory) fn waiting(&self) -> (usize, usize) {
-        let most = self.queue.max_capacity();
-        (most.saturating_sub(self.queue.capacity()), most)
+        let length = |queue: &mpsc::Sender<Pending>| {
+            let most = queue.max_capacity();
+            most.saturating_sub(queue.capacity())
+        };
+        let held_up = self.put_off.upgrade().map_or(0, |queue| length(&queue));
+        (length(&self.queue).max(held_up), self.queue.max_capacity())
     }
 
     /// Takes a key for as long as its request is under way in this process.
@@ -113,6 +138,7 @@ impl Inventory {
             under_way: under_way.transpose()?,
             command,
             reply,
+            handed_in_at: self.clock.elapsed(),
             span: self.traces.decision(self.traces.cause()).map(Box::new),
         };
         self.desk

@@ -35,18 +35,31 @@ struct Touched {
     /// Products of which any warehouse will do.
     products: Vec<Uuid>,
     reservations: Vec<Uuid>,
+    /// The levels of those that are there.
+    held: HashMap<ReservationId, Vec<StockKey>>,
 }
 
 /// A transaction before it is committed.
 pub(super) struct Written {
     /// In the order of the batch; those of its own commit are not dated.
-    pub(super) answers: Vec<Reply>,
+    pub(super) answers: Answers,
     pub(super) kept: Kept,
     pub(super) is_published: bool,
     pub(super) levels: Vec<Wanted>,
     pub(super) created: Vec<NewProduct>,
     pub(super) changed: Changed,
     pub(super) catalogue: Vec<CatalogueChange>,
+}
+
+/// What a batch is answered, in its order; nothing where a request is to be decided by who waits for levels.
+pub(super) type Answers = Vec<Option<Reply>>;
+
+/// What is done about levels that somebody else holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IfHeld {
+    Wait,
+    /// Requests that name one of them are not decided.
+    PassOver,
 }
 
 /// What became of the answers that are to be given again.
@@ -70,17 +83,24 @@ pub(super) async fn decide(
     tx: &mut WriteTx<'_>,
     batch: &[Pending],
     tag_of: TagOf,
+    if_held: IfHeld,
 ) -> Result<Found, StoreError> {
     let known = known_answers(tx, batch).await?;
+    // What creates a product makes its level.
+    let may_wait =
+        |place: &usize| if_held == IfHeld::Wait || batch[*place].command.creates.is_none();
     let open: Vec<usize> = (0..batch.len())
         .filter(|n| !known.contains_key(n))
+        .filter(may_wait)
         .collect();
     let (created, catalogue) = create(tx, batch, &open).await?;
     let is_taken = |place: &usize| created.get(place).is_some_and(Option::is_none);
-    let (taken, open): (Vec<usize>, Vec<usize>) = open.into_iter().partition(is_taken);
-    let requests = || open.iter().map(|&place| &batch[place].command.request);
-    let mut touched = touch(tx, requests()).await?;
-    let locked = tx.lock_levels(&touched.levels(), &touched.products).await?;
+    let (taken, mut open): (Vec<usize>, Vec<usize>) = open.into_iter().partition(is_taken);
+    let request = |place: &usize| &batch[*place].command.request;
+    let mut touched = touch(tx, open.iter().map(request)).await?;
+    let locked = touched.lock(tx, if_held).await?;
+    open.retain(|place| !touched.is_any(request(place), &locked.passed_over));
+    let requests = || open.iter().map(request);
     for (_, standing) in &locked.levels {
         touched.level(standing.key, false);
     }
@@ -94,7 +114,7 @@ pub(super) async fn decide(
 
     let refused = Verdict::Refused(Refusal::SkuTaken, None);
     let taken = taken.iter().map(|place| (place, &refused));
-    let mut answers: Vec<Option<Reply>> = (0..batch.len()).map(|_| None).collect();
+    let mut answers: Answers = (0..batch.len()).map(|_| None).collect();
     for (&place, verdict) in open.iter().zip(&verdicts).chain(taken) {
         let command = &batch[place].command;
         let decided = Decided {
@@ -123,7 +143,7 @@ pub(super) async fn decide(
     let created = created.into_iter().filter(|(_, number)| number.is_some());
     let created = created.filter_map(|(place, _)| batch[place].command.creates.clone());
     Ok(Found::Decided(Written {
-        answers: answers.into_iter().flatten().collect(),
+        answers,
         kept,
         is_published,
         levels: touched.levels(),
@@ -221,10 +241,12 @@ async fn touch<'r>(
     touched.products.sort_unstable();
     touched.products.dedup();
     if !touched.reservations.is_empty() {
-        for (_, held) in tx.reservations(&touched.reservations).await? {
-            held.lines
-                .iter()
-                .for_each(|(key, _)| touched.level(*key, false));
+        for (reservation, held) in tx.reservations(&touched.reservations).await? {
+            let keys: Vec<StockKey> = held.lines.iter().map(|(key, _)| *key).collect();
+            for key in &keys {
+                touched.level(*key, false);
+            }
+            touched.held.insert(reservation, keys);
         }
     }
     Ok(touched)
@@ -240,6 +262,44 @@ impl Touched {
         levels
             .map(|(&key, &may_make)| Wanted { key, may_make })
             .collect()
+    }
+
+    /// Locks the levels, and forgets those that are passed over.
+    async fn lock(&mut self, tx: &mut WriteTx<'_>, if_held: IfHeld) -> Result<Locked, StoreError> {
+        let wanted = self.levels();
+        if if_held == IfHeld::Wait {
+            return tx.lock_levels(&wanted, &self.products).await;
+        }
+        let locked = tx.lock_at_hand(&wanted, &self.products).await?;
+        self.levels
+            .retain(|key, _| !locked.passed_over.contains(key));
+        Ok(locked)
+    }
+
+    /// Whether a request is about any of these levels.
+    fn is_any(&self, request: &Request, levels: &HashSet<StockKey>) -> bool {
+        let is_one = |key: &StockKey| levels.contains(key);
+        if levels.is_empty() {
+            return false;
+        }
+        match request {
+            Request::Adjust { adjustment, .. } => is_one(&adjustment.key),
+            Request::AdjustMany { adjustments, .. } => {
+                adjustments.iter().any(|adjustment| is_one(&adjustment.key))
+            }
+            Request::Reserve(reserve) => reserve.items.iter().any(|item| {
+                let product = item.product;
+                match item.warehouse {
+                    Some(warehouse) => is_one(&StockKey { warehouse, product }),
+                    None => levels.iter().any(|key| key.product == product),
+                }
+            }),
+            Request::Step { reservation, .. } => {
+                let keys = self.held.get(reservation);
+                keys.is_some_and(|keys| keys.iter().any(is_one))
+            }
+            Request::Tidy(keys) => keys.iter().any(is_one),
+        }
     }
 }
 
