@@ -115,7 +115,7 @@ async fn who_leaves_before_it_is_his_turn_leaves_no_transaction_open() {
             service.post("/api/reservations", &body).await
         },
         async {
-            // The first waits for the level; the next one waits for the first, and goes away.
+            // The first is put off and waits for the level; the next one is put off as well, waits for the first, and goes away.
             world.database.one_waits_for_a_row().await;
             let connections = async || service.count("warehouse_http_connections").await;
             let open = connections().await;
@@ -135,11 +135,11 @@ async fn who_leaves_before_it_is_his_turn_leaves_no_transaction_open() {
     );
     assert_eq!(first.status, 201, "{first:?}");
     eventually(
-        "what was begun for the next one is given back",
+        "what was begun for the next one is given back, and by who put both off",
         async || {
             let rests = "select count(*) from pg_stat_activity
             where datname = current_database() and state = 'idle' and query = 'rollback'";
-            (world.database.number(rests).await == 1).then_some(())
+            (world.database.number(rests).await == 2).then_some(())
         },
     )
     .await;
