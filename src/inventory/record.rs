@@ -120,11 +120,7 @@ impl Recorder {
 
     /// Leaves no transaction open while something else is waited for.
     pub async fn rest(&mut self) {
-        let limit = self.inventory.store.write_timeout();
-        let rested = timeout(limit, self.writer.rest()).await;
-        if let Err(error) = rested.unwrap_or(Err(StoreError::NoAnswer(limit))) {
-            tracing::debug!(%error, "a transaction that was begun ahead was lost");
-        }
+        self.writer.rest(self.inventory.store.write_timeout()).await;
     }
 
     /// Applies what is new of `facts` and moves the positions on. Sending the same again is safe, also when the answer
@@ -176,11 +172,8 @@ impl Recorder {
                 trace: stages.transaction,
             });
         }
-        let published = if (self.comes_more)() {
-            staged(stages, "publish", tx.publish_and_begin()).await?
-        } else {
-            staged(stages, "publish", tx.publish()).await?
-        };
+        let publish = tx.publish_and_begin_if((self.comes_more)());
+        let published = staged(stages, "publish", publish).await?;
         let (commit, trace) = (Some(published.point), stages.transaction);
         span.published(published.point);
         self.inventory.announce(Handed {

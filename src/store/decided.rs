@@ -1,6 +1,6 @@
 //! What deciding reads and writes, in the order of its steps: levels are locked (and made) by one statement, which waits for those that
-//! somebody else holds or passes over them, then what is due is
-//! expired, then reservations are read again, then everything that was decided is written.
+//! somebody else holds or passes over them, then what is due is expired, then reservations are read again, then everything that was
+//! decided is written.
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,6 +24,15 @@ pub struct Wanted {
     pub key: StockKey,
     /// If it is not there, it comes to be.
     pub may_make: bool,
+}
+
+/// What is done about levels that somebody else holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfHeld {
+    Wait,
+    /// They are not locked, and nothing is made either: who makes a level may wait for somebody who makes the same, and while others are
+    /// locked that ends in deadlocks.
+    PassOver,
 }
 
 /// Levels that are locked, and the time at which they were.
@@ -69,6 +78,35 @@ struct LineRow {
     expires_at: Option<PgTime>,
 }
 
+/// Reads levels that are locked: `$locked` says how (the tables `locked`, and what `$passed_over` names), of the warehouses `$1` and
+/// products `$2`, and of the products `$3` everywhere.
+macro_rules! locked_columns {
+    ($locked:tt, $passed_over:tt, $($argument:expr),+) => {
+        sqlx::query_as!(
+            LockedColumns,
+            $locked
+            + r#"
+            select coalesce(array_agg(l.inventory_id), '{}') as "inventory_ids!", coalesce(array_agg(l.warehouse_id), '{}') as "warehouses!",
+                coalesce(array_agg(l.product_id), '{}') as "products!", coalesce(array_agg(l.on_hand), '{}') as "on_hand!",
+                coalesce(array_agg(l.reserved), '{}') as "reserved!", coalesce(array_agg(l.revision), '{}') as "revisions!",
+                coalesce(array_agg(l.updated_at), '{}') as "updated_at!: Vec<PgTime>", clock_timestamp() as "now!: PgTime",
+                coalesce(bool_or(l.revision <> coalesce(seen.revision, 0)), false) as "is_old!",
+                min(due.expires_at) as "expires_next: PgTime",
+                stock_archived($2 || $3) as "archived!","#
+            + $passed_over
+            + r#"
+            from locked l
+            left join stock_levels seen on seen.inventory_id = l.inventory_id
+            left join lateral (
+                select r.inventory_id, r.expires_at from reservations r
+                where l.reserved > 0 and r.state = 1 and (r.inventory_id, r.expires_at) > (l.inventory_id, '-infinity')
+                order by r.inventory_id, r.expires_at limit 1
+            ) due on due.inventory_id = l.inventory_id"#,
+            $($argument),+
+        )
+    };
+}
+
 impl LockedColumns {
     fn locked(self) -> Result<Locked, StoreError> {
         let mut levels = Vec::with_capacity(self.inventory_ids.len());
@@ -109,35 +147,23 @@ impl WriteTx<'_> {
         &mut self,
         wanted: &[Wanted],
         everywhere: &[Uuid],
+        if_held: IfHeld,
     ) -> Result<Locked, StoreError> {
-        let read = if wanted.iter().any(|wanted| wanted.may_make) {
-            self.lock_or_make(wanted, everywhere).await?
-        } else {
-            self.lock_what_is_there(wanted, everywhere).await?
+        let makes = wanted.iter().any(|wanted| wanted.may_make);
+        let read = match if_held {
+            IfHeld::PassOver => self.lock_free_ones(wanted, everywhere).await?,
+            IfHeld::Wait if makes => self.lock_or_make(wanted, everywhere).await?,
+            IfHeld::Wait => self.lock_what_is_there(wanted, everywhere).await?,
         };
-        read.locked()
-    }
-
-    /// Locks what nobody else holds of these levels, and waits for nobody.
-    ///
-    /// Nothing is made either: who makes a level may wait for somebody who makes the same, and while others are locked that ends in
-    /// deadlocks.
-    pub async fn lock_at_hand(
-        &mut self,
-        wanted: &[Wanted],
-        everywhere: &[Uuid],
-    ) -> Result<Locked, StoreError> {
-        let (warehouses, products) = ids(wanted);
-        let read = self
-            .lock_free_ones(&warehouses, &products, everywhere)
-            .await?;
         let mut locked = read.locked()?;
-        let there: HashSet<StockKey> = locked.levels.iter().map(|(_, at)| at.key).collect();
-        let to_be_made = wanted
-            .iter()
-            .filter(|wanted| wanted.may_make && !there.contains(&wanted.key))
-            .map(|wanted| wanted.key);
-        locked.passed_over.extend(to_be_made);
+        if makes && if_held == IfHeld::PassOver {
+            let there: HashSet<StockKey> = locked.levels.iter().map(|(_, at)| at.key).collect();
+            let to_be_made = wanted
+                .iter()
+                .filter(|wanted| wanted.may_make && !there.contains(&wanted.key))
+                .map(|wanted| wanted.key);
+            locked.passed_over.extend(to_be_made);
+        }
         Ok(locked)
     }
 
@@ -148,40 +174,25 @@ impl WriteTx<'_> {
     ) -> Result<LockedColumns, StoreError> {
         let (warehouses, products) = ids(wanted);
         let may_make: Vec<bool> = wanted.iter().map(|w| w.may_make).collect();
-        sqlx::query_as!(
-            LockedColumns,
+        locked_columns!(
             r#"with wanted as (
-                select w, p from unnest($1::uuid[], $2::uuid[], $3::boolean[]) as k (w, p, may_make)
+                select w, p from unnest($1::uuid[], $2::uuid[], $4::boolean[]) as k (w, p, may_make)
                 where may_make or exists (
                     select from stock_levels there where there.warehouse_id = k.w and there.product_id = k.p
                 )
                 union
-                select warehouse_id, product_id from stock_levels where product_id = any($4) and on_hand > 0
+                select warehouse_id, product_id from stock_levels where product_id = any($3) and on_hand > 0
             ), locked as (
                 insert into stock_levels as l (warehouse_id, product_id, on_hand, reserved, revision, updated_at)
                 select w, p, 0, 0, 0, clock_timestamp() from wanted order by w, p
                 on conflict (warehouse_id, product_id) do update set revision = l.revision
                 returning inventory_id, warehouse_id, product_id, on_hand, reserved, revision, updated_at
-            )
-            select coalesce(array_agg(l.inventory_id), '{}') as "inventory_ids!", coalesce(array_agg(l.warehouse_id), '{}') as "warehouses!",
-                coalesce(array_agg(l.product_id), '{}') as "products!", coalesce(array_agg(l.on_hand), '{}') as "on_hand!",
-                coalesce(array_agg(l.reserved), '{}') as "reserved!", coalesce(array_agg(l.revision), '{}') as "revisions!",
-                coalesce(array_agg(l.updated_at), '{}') as "updated_at!: Vec<PgTime>", clock_timestamp() as "now!: PgTime",
-                coalesce(bool_or(l.revision <> coalesce(seen.revision, 0)), false) as "is_old!",
-                min(due.expires_at) as "expires_next: PgTime",
-                stock_archived($2 || $4) as "archived!",
-                '{}'::uuid[] as "passed_over_in!", '{}'::uuid[] as "passed_over_of!"
-            from locked l
-            left join stock_levels seen on seen.inventory_id = l.inventory_id
-            left join lateral (
-                select r.inventory_id, r.expires_at from reservations r
-                where l.reserved > 0 and r.state = 1 and (r.inventory_id, r.expires_at) > (l.inventory_id, '-infinity')
-                order by r.inventory_id, r.expires_at limit 1
-            ) due on due.inventory_id = l.inventory_id"#,
+            )"#,
+            r#" '{}'::uuid[] as "passed_over_in!", '{}'::uuid[] as "passed_over_of!""#,
             &warehouses,
             &products,
-            &may_make,
-            everywhere
+            everywhere,
+            &may_make
         )
         .fetch_one(self.connection())
         .await
@@ -195,8 +206,7 @@ impl WriteTx<'_> {
         everywhere: &[Uuid],
     ) -> Result<LockedColumns, StoreError> {
         let (warehouses, products) = ids(wanted);
-        sqlx::query_as!(
-            LockedColumns,
+        locked_columns!(
             r#"with locked as materialized (
                 select inventory_id, warehouse_id, product_id, on_hand, reserved, revision, updated_at from stock_levels
                 where inventory_id = any(array(
@@ -207,22 +217,8 @@ impl WriteTx<'_> {
                 ))
                 order by warehouse_id, product_id
                 for no key update
-            )
-            select coalesce(array_agg(l.inventory_id), '{}') as "inventory_ids!", coalesce(array_agg(l.warehouse_id), '{}') as "warehouses!",
-                coalesce(array_agg(l.product_id), '{}') as "products!", coalesce(array_agg(l.on_hand), '{}') as "on_hand!",
-                coalesce(array_agg(l.reserved), '{}') as "reserved!", coalesce(array_agg(l.revision), '{}') as "revisions!",
-                coalesce(array_agg(l.updated_at), '{}') as "updated_at!: Vec<PgTime>", clock_timestamp() as "now!: PgTime",
-                coalesce(bool_or(l.revision <> coalesce(seen.revision, 0)), false) as "is_old!",
-                min(due.expires_at) as "expires_next: PgTime",
-                stock_archived($2 || $3) as "archived!",
-                '{}'::uuid[] as "passed_over_in!", '{}'::uuid[] as "passed_over_of!"
-            from locked l
-            left join stock_levels seen on seen.inventory_id = l.inventory_id
-            left join lateral (
-                select r.inventory_id, r.expires_at from reservations r
-                where l.reserved > 0 and r.state = 1 and (r.inventory_id, r.expires_at) > (l.inventory_id, '-infinity')
-                order by r.inventory_id, r.expires_at limit 1
-            ) due on due.inventory_id = l.inventory_id"#,
+            )"#,
+            r#" '{}'::uuid[] as "passed_over_in!", '{}'::uuid[] as "passed_over_of!""#,
             &warehouses,
             &products,
             everywhere
@@ -232,14 +228,14 @@ impl WriteTx<'_> {
         .map_err(StoreError::of_data)
     }
 
+    /// Those of them that nobody else holds: it waits for nobody.
     async fn lock_free_ones(
         &mut self,
-        warehouses: &[Uuid],
-        products: &[Uuid],
+        wanted: &[Wanted],
         everywhere: &[Uuid],
     ) -> Result<LockedColumns, StoreError> {
-        sqlx::query_as!(
-            LockedColumns,
+        let (warehouses, products) = ids(wanted);
+        locked_columns!(
             r#"with there as materialized (
                 select l.inventory_id, l.warehouse_id, l.product_id from unnest($1::uuid[], $2::uuid[]) as k (w, p)
                 join stock_levels l on l.warehouse_id = k.w and l.product_id = k.p
@@ -253,25 +249,12 @@ impl WriteTx<'_> {
             ), passed_over as materialized (
                 select warehouse_id, product_id from there
                 where not exists (select from locked where locked.inventory_id = there.inventory_id)
-            )
-            select coalesce(array_agg(l.inventory_id), '{}') as "inventory_ids!", coalesce(array_agg(l.warehouse_id), '{}') as "warehouses!",
-                coalesce(array_agg(l.product_id), '{}') as "products!", coalesce(array_agg(l.on_hand), '{}') as "on_hand!",
-                coalesce(array_agg(l.reserved), '{}') as "reserved!", coalesce(array_agg(l.revision), '{}') as "revisions!",
-                coalesce(array_agg(l.updated_at), '{}') as "updated_at!: Vec<PgTime>", clock_timestamp() as "now!: PgTime",
-                coalesce(bool_or(l.revision <> coalesce(seen.revision, 0)), false) as "is_old!",
-                min(due.expires_at) as "expires_next: PgTime",
-                stock_archived($2 || $3) as "archived!",
+            )"#,
+            r#"
                 coalesce((select array_agg(warehouse_id) from passed_over), '{}') as "passed_over_in!",
-                coalesce((select array_agg(product_id) from passed_over), '{}') as "passed_over_of!"
-            from locked l
-            left join stock_levels seen on seen.inventory_id = l.inventory_id
-            left join lateral (
-                select r.inventory_id, r.expires_at from reservations r
-                where l.reserved > 0 and r.state = 1 and (r.inventory_id, r.expires_at) > (l.inventory_id, '-infinity')
-                order by r.inventory_id, r.expires_at limit 1
-            ) due on due.inventory_id = l.inventory_id"#,
-            warehouses,
-            products,
+                coalesce((select array_agg(product_id) from passed_over), '{}') as "passed_over_of!""#,
+            &warehouses,
+            &products,
             everywhere
         )
         .fetch_one(self.connection())

@@ -12,7 +12,7 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Either, PgConnection, Row,
     postgres::PgConnectOptions,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::{
@@ -150,11 +150,18 @@ impl Writer {
         })
     }
 
-    /// Gives back what was begun ahead, if something was.
-    pub async fn rest(&mut self) -> Result<(), StoreError> {
-        let is_begun = self.idle.as_ref().is_some_and(|idle| idle.begun.is_some());
+    /// Leaves no transaction open that was begun ahead: gives it back, within that time.
+    pub async fn rest(&mut self, limit: Duration) {
+        let rested = timeout(limit, self.give_back()).await;
+        if let Err(error) = rested.unwrap_or(Err(StoreError::NoAnswer(limit))) {
+            tracing::debug!(%error, "a transaction that was begun ahead was lost");
+        }
+    }
+
+    async fn give_back(&mut self) -> Result<(), StoreError> {
         self.idle.take_if(|idle| !idle.is_of_use());
-        if is_begun && self.idle.is_some() {
+        let is_begun = self.idle.as_ref().is_some_and(|idle| idle.begun.is_some());
+        if is_begun {
             self.begin().await?.rollback().await?;
         }
         Ok(())
@@ -431,9 +438,9 @@ impl WriteTx<'_> {
         self.publish_and("").await
     }
 
-    /// The same, and the next transaction begins in the same message.
-    pub async fn publish_and_begin(self) -> Result<Published, StoreError> {
-        self.publish_and(BEGIN).await
+    /// The same, and if more has come the next transaction begins in the same message.
+    pub async fn publish_and_begin_if(self, comes_more: bool) -> Result<Published, StoreError> {
+        self.publish_and(if comes_more { BEGIN } else { "" }).await
     }
 
     async fn publish_and(mut self, next: &str) -> Result<Published, StoreError> {
@@ -484,16 +491,16 @@ impl WriteTx<'_> {
 
     /// Commits what nobody reads (positions): there is nothing to publish.
     pub async fn commit_silently(self) -> Result<(), StoreError> {
-        let how = format!("{}commit", self.at_end);
-        self.end(how).await
+        let commit = format!("{}commit", self.at_end);
+        self.end(&commit).await
     }
 
     /// Gives everything back and keeps the connection.
     pub async fn rollback(self) -> Result<(), StoreError> {
-        self.end("rollback".to_owned()).await
+        self.end("rollback").await
     }
 
-    async fn end(mut self, how: String) -> Result<(), StoreError> {
+    async fn end(mut self, how: &str) -> Result<(), StoreError> {
         sqlx::raw_sql(AssertSqlSafe(how))
             .execute(&mut self.connection)
             .await

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Answered, CommandError, MORE_IS_DUE, Rendered, Reply,
     desk::{Pending, Queues},
-    steps::{Answers, EXPIRED_MAX, Found, IfHeld, Kept, decide, numbers, write},
+    steps::{Answers, EXPIRED_MAX, Found, Kept, decide, numbers, write},
 };
 use crate::{
     cache::CacheKey,
@@ -24,7 +24,7 @@ use crate::{
     store::{
         StoreError,
         catalogue::CatalogueChange,
-        decided::Wanted,
+        decided::{IfHeld, Wanted},
         listings::NewProduct,
         writer::{Mark, Published, Writer},
     },
@@ -149,10 +149,7 @@ impl Worker {
     /// Leaves no transaction open while nobody asks.
     async fn rest(&mut self) {
         let limit = try_max(&self.inventory, self.wait_max);
-        let rested = timeout(limit, self.writer.rest()).await;
-        if let Err(error) = rested.unwrap_or(Err(StoreError::NoAnswer(limit))) {
-            tracing::debug!(%error, "a transaction that was begun ahead was lost");
-        }
+        self.writer.rest(limit).await;
     }
 
     /// The requests that wait, to a bound. Nobody waits any more for some of them.
@@ -206,6 +203,13 @@ impl Worker {
                     }
                 }
             }
+        }
+    }
+
+    fn if_held(&self) -> IfHeld {
+        match self.put_off {
+            Some(_) => IfHeld::PassOver,
+            None => IfHeld::Wait,
         }
     }
 
@@ -274,13 +278,10 @@ impl Worker {
         }
         let causes = batch.iter().filter_map(Pending::cause);
         let span = self.inventory.traces.commit("commit", batch.len(), causes);
+        let if_held = self.if_held();
         let mut tx = self.writer.begin().await?;
         tx.record(span.place());
         let tag_of = self.inventory.documents.stock_tag;
-        let if_held = match self.put_off {
-            Some(_) => IfHeld::PassOver,
-            None => IfHeld::Wait,
-        };
         let written = match decide(&mut tx, batch, tag_of, if_held).await {
             Ok(Found::Decided(written)) => written,
             Ok(Found::MoreIsDue(levels)) => {
@@ -319,11 +320,7 @@ impl Worker {
                 catalogue: written.catalogue,
                 span,
             });
-            let published = if self.queue.is_empty() {
-                tx.publish().await?
-            } else {
-                tx.publish_and_begin().await?
-            };
+            let published = tx.publish_and_begin_if(!self.queue.is_empty()).await?;
             return Ok(self.close(published));
         }
         match written.kept {
@@ -344,11 +341,9 @@ impl Worker {
                 ..wanted
             })
             .collect();
+        let if_held = self.if_held();
         let mut tx = self.writer.begin().await?;
-        let locked = match self.put_off {
-            Some(_) => tx.lock_at_hand(&levels, &[]).await?,
-            None => tx.lock_levels(&levels, &[]).await?,
-        };
+        let locked = tx.lock_levels(&levels, &[], if_held).await?;
         let due = tx
             .expire_due(&locked.levels, locked.now, EXPIRED_MAX)
             .await?;
@@ -383,7 +378,7 @@ impl Worker {
         for new in &open.created {
             tx.create_product(new).await?;
         }
-        tx.lock_levels(&open.levels, &[]).await?;
+        tx.lock_levels(&open.levels, &[], IfHeld::Wait).await?;
         let published = tx.published(open.mark).await?;
         tx.rollback().await?;
         let is_there = if published.is_some() { "yes" } else { "no" };

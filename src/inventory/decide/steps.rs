@@ -18,7 +18,7 @@ use crate::{
         StoreError,
         answers::{KeptAnswer, NewAnswer, OnceKey},
         catalogue::CatalogueChange,
-        decided::{Locked, Ordered, Wanted},
+        decided::{IfHeld, Locked, Ordered, Wanted},
         listings::NewProduct,
         writer::{BatchNumber, WriteTx},
     },
@@ -53,14 +53,6 @@ pub(super) struct Written {
 
 /// What a batch is answered, in its order; nothing where a request is to be decided by who waits for levels.
 pub(super) type Answers = Vec<Option<Reply>>;
-
-/// What is done about levels that somebody else holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum IfHeld {
-    Wait,
-    /// Requests that name one of them are not decided.
-    PassOver,
-}
 
 /// What became of the answers that are to be given again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,11 +258,9 @@ impl Touched {
 
     /// Locks the levels, and forgets those that are passed over.
     async fn lock(&mut self, tx: &mut WriteTx<'_>, if_held: IfHeld) -> Result<Locked, StoreError> {
-        let wanted = self.levels();
-        if if_held == IfHeld::Wait {
-            return tx.lock_levels(&wanted, &self.products).await;
-        }
-        let locked = tx.lock_at_hand(&wanted, &self.products).await?;
+        let locked = tx
+            .lock_levels(&self.levels(), &self.products, if_held)
+            .await?;
         self.levels
             .retain(|key, _| !locked.passed_over.contains(key));
         Ok(locked)
