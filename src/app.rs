@@ -138,7 +138,8 @@ pub fn inventory(
             ttl: Duration::from_secs(config.cache.redis_ttl_seconds),
         }),
     };
-    let cache = Cache::new(settings, rule, metrics.clone())?;
+    let documents = http::body::DOCUMENTS;
+    let cache = Cache::new(settings, rule, metrics.clone(), documents.stock)?;
     let settings = inventory::Settings {
         follow: FollowSettings {
             poll_interval: millis(config.follow.poll_interval_ms),
@@ -151,7 +152,7 @@ pub fn inventory(
     Ok(Inventory::new(
         store,
         cache,
-        http::body::DOCUMENTS,
+        documents,
         clock.clone(),
         metrics,
         settings,

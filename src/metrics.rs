@@ -108,6 +108,8 @@ pub struct Metrics {
     pub http_connections_refused_total: IntCounter,
     /// Looks into the cache by tier and result.
     pub cache_lookups_total: IntCounterVec,
+    /// Levels kept in the process that were carried on over a commit that changed them.
+    pub cache_carried_total: IntCounter,
     /// Reads that went around the cache because the follower was too far behind to vouch for it.
     pub cache_bypasses_total: IntCounter,
     /// Reads that waited for another's read of the same thing.
@@ -266,6 +268,10 @@ impl Metrics {
                 "cache_lookups_total",
                 "Looks into the cache by tier and result",
                 &["tier", "result"],
+            )?,
+            cache_carried_total: make.counter(
+                "cache_carried_total",
+                "Levels kept in the process that were carried on over a commit that changed them",
             )?,
             cache_bypasses_total: make.counter(
                 "cache_bypasses_total",

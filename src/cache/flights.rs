@@ -109,6 +109,7 @@ mod tests {
             as_of,
             valid_until: None,
             body: None,
+            level: None,
         };
         lead.land(&entry);
         assert_eq!(joined.result().await, Some(entry));

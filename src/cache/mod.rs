@@ -5,20 +5,22 @@
 //! the bodies mean.
 
 mod flights;
+mod memory_tier;
 mod redis_tier;
 pub mod rule;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use moka::sync::Cache as MokaCache;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    domain::{CommitPoint, MovementId, StockKey, Timestamp},
+    domain::{CommitPoint, MovementId, StockKey, StockLevel, Timestamp, change::LevelChange},
     metrics::Metrics,
 };
 pub use flights::{Flights, Seat};
+use memory_tier::MemoryTier;
+pub use memory_tier::WriteLevel;
 use redis_tier::RedisTier;
 pub use redis_tier::{CacheError, RedisSettings};
 use rule::{Refusal, Rule};
@@ -52,6 +54,8 @@ pub struct Entry {
     /// By the database's clock, where the answer is another from some moment on without a commit.
     pub valid_until: Option<Timestamp>,
     pub body: Option<Bytes>,
+    /// What it shows, where that is a level that this process has read.
+    pub level: Option<StockLevel>,
 }
 
 /// Where an entry was found.
@@ -94,14 +98,11 @@ pub struct CacheSettings {
     pub redis: Option<RedisSettings>,
 }
 
-/// Bookkeeping of one entry in the process, in bytes, as a share of the bound: key, entry and the map's own.
-const ENTRY_OVERHEAD_BYTES: usize = 200;
-
 /// Both tiers and the rule.
 #[derive(Debug)]
 pub struct Cache {
     rule: Arc<Rule>,
-    memory: MokaCache<CacheKey, Entry>,
+    memory: MemoryTier,
     redis: Option<RedisTier>,
     flights: Arc<Flights>,
     entry_bytes_max: usize,
@@ -113,15 +114,9 @@ impl Cache {
         settings: CacheSettings,
         rule: Arc<Rule>,
         metrics: Metrics,
+        write_level: WriteLevel,
     ) -> Result<Self, CacheError> {
-        let memory = MokaCache::builder()
-            .max_capacity(settings.memory_bytes_max)
-            .weigher(|_, entry: &Entry| {
-                let bytes = entry.body.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES;
-                u32::try_from(bytes).unwrap_or(u32::MAX)
-            })
-            .time_to_live(settings.memory_ttl)
-            .build();
+        let memory = MemoryTier::new(settings.memory_bytes_max, settings.memory_ttl, write_level);
         let redis = settings
             .redis
             .map(|redis| RedisTier::new(&redis, metrics.clone()))
@@ -151,7 +146,7 @@ impl Cache {
             self.metrics.cache_bypasses_total.inc();
             return Lookup::Bypass;
         }
-        let found = self.memory.get(&key);
+        let found = self.memory.get(key);
         if let Some(hit) = self.judge(key, found, Tier::Memory) {
             return hit;
         }
@@ -195,9 +190,22 @@ impl Cache {
         }
     }
 
+    /// Carries the levels that this process keeps on over a commit, the next to be followed, that changed them and whose levels say that
+    /// time: what was read once need not be read again because it changed.
+    pub fn carry<'c>(
+        &self,
+        changes: impl Iterator<Item = &'c LevelChange>,
+        to: CommitPoint,
+        levels_at: Timestamp,
+    ) {
+        let carried = changes.filter(|change| self.memory.carry(&self.rule, change, to, levels_at));
+        let carried = u64::try_from(carried.count()).unwrap_or(u64::MAX);
+        self.metrics.cache_carried_total.inc_by(carried);
+    }
+
     /// Forgets what this process holds: the database is not the one it was read from.
     pub fn forget(&self) {
-        self.memory.invalidate_all();
+        self.memory.forget();
     }
 
     /// Whether Redis answers; `None` if there is none by configuration.

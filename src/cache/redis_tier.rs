@@ -368,6 +368,7 @@ fn decode(bytes: Vec<u8>) -> Option<Entry> {
         as_of,
         valid_until,
         body,
+        level: None,
     })
 }
 
@@ -387,6 +388,7 @@ mod tests {
                     as_of,
                     valid_until,
                     body: body.clone(),
+                    level: None,
                 };
                 assert_eq!(decode(encode(&entry)), Some(entry));
             }
@@ -402,6 +404,7 @@ mod tests {
             },
             valid_until: None,
             body: None,
+            level: None,
         });
         let mut other_form = good.clone();
         other_form[0] = FORM + 1;

@@ -32,8 +32,8 @@ use crate::{
 pub const FOLLOWED_WITHIN: Duration = Duration::from_secs(1);
 /// Slots of each table: 8 MiB of atomics. More slots, fewer keys that share one.
 const SLOTS: usize = 1 << 20;
-/// How many versions' tags are remembered (1 MiB). At 1,000 commits a second it is two minutes, and entries expire
-/// after one.
+/// How many versions' tags are remembered (1 MiB). At 1,000 commits a second it is two minutes; what was neither read nor carried on
+/// since then is read again.
 const TAGS: usize = 1 << 17;
 /// A tenth more time may have passed on the database's clock than on ours: clocks that are off are slewed, by 1/12 at most as `chrony`
 /// has it by default and far less otherwise. As entries live by looks, it is at most 100 ms that an answer is given up too early.
@@ -269,6 +269,14 @@ impl Rule {
         self.advance(at);
         self.began.store(at.version.number(), Ordering::Release);
         self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether this process has followed that commit, in this life of the database.
+    pub fn has_followed(&self, point: CommitPoint) -> bool {
+        let version = point.version.number();
+        let began = self.began.load(Ordering::Acquire);
+        (began..=self.position.load(Ordering::Acquire)).contains(&version)
+            && self.tag(version) == Some(point.tag)
     }
 
     /// The newest commit this process has followed; `None` before the first.

@@ -146,6 +146,8 @@ pub struct LevelChange {
     pub before: Amounts,
     pub after: Amounts,
     pub revision: Revision,
+    /// Whether something of it was promised, or a promise ended, be it that both come to the same sum.
+    pub is_promised: bool,
 }
 
 impl LevelChange {
@@ -172,6 +174,7 @@ pub fn fold(rows: impl IntoIterator<Item = LedgerRow>) -> Vec<LevelChange> {
             Some(change) => {
                 change.kind = change.kind.and(row.kind);
                 change.before = before(change.before);
+                change.is_promised |= row.delta.reserved != 0;
             }
             None => changes.push(LevelChange {
                 key: row.key,
@@ -180,6 +183,7 @@ pub fn fold(rows: impl IntoIterator<Item = LedgerRow>) -> Vec<LevelChange> {
                 before: before(row.after),
                 after: row.after,
                 revision: row.revision,
+                is_promised: row.delta.reserved != 0,
             }),
         }
     }

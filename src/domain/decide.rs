@@ -614,7 +614,7 @@ impl Book {
             on_hand: kept.now.on_hand,
             reserved: kept.now.reserved,
             revision: Revision(kept.locked.revision.0 + 1),
-            updated_at: Some(self.now),
+            updated_at: kept.locked.changed_at(self.now),
         }
     }
 

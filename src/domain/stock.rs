@@ -1,6 +1,9 @@
 //! What stands in one warehouse of one product.
 
-use super::{Product, Timestamp, Warehouse, change::Amounts};
+use super::{
+    Product, Timestamp, Warehouse,
+    change::{Amounts, LevelChange},
+};
 
 /// How often a key has changed: one more for each batch that touched it, 0 where nothing ever did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +48,25 @@ impl StockLevel {
     /// What can still be promised.
     pub fn available(&self) -> i64 {
         self.amounts().available()
+    }
+
+    /// The level after the commit that comes right after it, whose levels say that time; `None` where it is not known from that: it is
+    /// another commit, or one that promised some of it, or ended a promise. Until when the others hold, only the reservations say.
+    pub fn followed_by(&self, change: &LevelChange, levels_at: Timestamp) -> Option<Self> {
+        let is_next = change.revision.0 == self.revision.0 + 1;
+        let is_known = !change.is_promised || change.after.reserved == 0;
+        (is_next && is_known).then(|| Self {
+            on_hand: change.after.on_hand,
+            // Without what is due, which the ledger still has.
+            reserved: self.reserved.min(change.after.reserved),
+            revision: change.revision,
+            updated_at: self.changed_at(levels_at),
+        })
+    }
+
+    /// What a level says that is changed at that time: it never goes back.
+    pub fn changed_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.updated_at.max(Some(now))
     }
 }
 

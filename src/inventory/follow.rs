@@ -1,8 +1,9 @@
 //! The follower: reads the commits after its own position and marks what they changed, so that the cache can be trusted.
 //!
-//! Invariants: everything a commit touched is marked before the position moves to it; commits are followed in order and
-//! without gaps; a position whose tag is not there any more means another database, and everything begins anew. It is
-//! woken by `LISTEN`/`NOTIFY` and by its own process, and it looks by itself as well: a lost wake-up costs delay.
+//! Invariants: everything a commit touched is marked before the position moves to it, and levels that the process keeps are carried on
+//! over it; commits are followed in order and without gaps; a position whose tag is not there any more means another database, and
+//! everything begins anew. It is woken by `LISTEN`/`NOTIFY` and by its own process, and it looks by itself as well: a lost wake-up
+//! costs delay.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -267,6 +268,7 @@ impl Follower {
             let commit = Commit {
                 point: handed.published.point,
                 committed_at: handed.published.committed_at,
+                levels_at: handed.published.levels_at,
                 trace: handed.published.trace,
             };
             let Ok(did) = did(handed) else {
@@ -285,6 +287,11 @@ impl Follower {
 
     fn move_to(&mut self, mut followed: Followed) {
         let (to, committed_at) = (followed.point, followed.committed_at);
+        if let Some(levels_at) = followed.levels_at {
+            let levels = followed.levels.iter().filter(|level| !level.by_minimum);
+            let changes = levels.map(|level| &level.change);
+            self.inventory.cache.carry(changes, to, levels_at);
+        }
         self.inventory.cache.rule().advance(to);
         self.position = Some(to);
         let span = followed.trace.and_then(|cause| {

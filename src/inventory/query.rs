@@ -294,6 +294,7 @@ impl Inventory {
                     as_of: read.as_of,
                     valid_until: read.value.expires_next,
                     body: Some(body),
+                    level: Some(read.value.level),
                 })
             }
             CacheKey::Movement(id) => {
@@ -303,6 +304,7 @@ impl Inventory {
                     as_of: read.as_of,
                     valid_until: None,
                     body,
+                    level: None,
                 })
             }
         }

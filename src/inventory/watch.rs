@@ -134,6 +134,7 @@ impl Watch {
         Followed {
             point: commit.point,
             committed_at: commit.committed_at,
+            levels_at: commit.levels_at,
             trace: commit.trace,
             crossings,
             reorders: reorders.collect(),
@@ -185,6 +186,7 @@ impl Watch {
                 before: level.amounts,
                 after: level.amounts,
                 revision: level.revision,
+                is_promised: false,
             };
             tell(change, true)
         });

@@ -373,7 +373,8 @@ impl WriteTx<'_> {
         // Unnested side by side, arrays are read as they go; as a table each is first copied out.
         let written = sqlx::query_scalar!(
             r#"with levels as (
-                update stock_levels l set on_hand = v.on_hand, reserved = v.reserved, revision = v.revision, updated_at = $6
+                update stock_levels l set on_hand = v.on_hand, reserved = v.reserved, revision = v.revision,
+                    updated_at = greatest(l.updated_at, $6)
                 from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) as v (id, on_hand, reserved, revision)
                 where l.inventory_id = v.id
                 returning l.inventory_id
@@ -413,7 +414,7 @@ impl WriteTx<'_> {
         .await
         .map_err(StoreError::of_data)?;
         if usize::try_from(written) == Ok(levels.ids.len()) {
-            Ok(())
+            self.changed_levels(now)
         } else {
             Err(StoreError::Inconsistent("a level that was locked"))
         }

@@ -70,7 +70,7 @@ pub struct Mark {
 
 /// What every transaction says at its ends, read and planned for a connection and not each time.
 const PREPARE: &str = "prepare stock_draw as select nextval('stock_batches');
-    prepare stock_publish(bigint, integer) as select * from stock_publish($1, $2)";
+    prepare stock_publish(bigint, integer, timestamptz) as select * from stock_publish($1, $2, $3, null)";
 /// Longest a transaction that was begun ahead is gone on with: a while later the server ends it (`WRITER_IDLE_MAX`).
 const BEGUN_FOR_MAX: Duration = Duration::from_secs(1);
 /// Begins a transaction and draws its batch number.
@@ -85,6 +85,8 @@ pub struct WriteTx<'w> {
     /// What the commit is known by, beside its number.
     tag: Tag,
     trace: Option<TraceParent>,
+    /// When its levels say that they changed.
+    levels_at: Option<Timestamp>,
     /// Statements that are said with its end: nothing, or how far it brings a lane.
     at_end: String,
 }
@@ -105,6 +107,8 @@ pub struct Published {
     pub point: CommitPoint,
     pub previous: CommitPoint,
     pub committed_at: Timestamp,
+    /// When the levels that it changed say that they changed, unless one says a later time already. `None` where it changed none.
+    pub levels_at: Option<Timestamp>,
     /// Of one that is recorded.
     pub trace: Option<TraceParent>,
 }
@@ -146,6 +150,7 @@ impl Writer {
             batch,
             tag: Tag(rand::random()),
             trace: None,
+            levels_at: None,
             at_end: String::new(),
         })
     }
@@ -188,6 +193,14 @@ impl WriteTx<'_> {
 
     pub(super) fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
+    }
+
+    /// Its levels were changed, all of them, and say that they were at that time.
+    pub(super) fn changed_levels(&mut self, at: Timestamp) -> Result<(), StoreError> {
+        match self.levels_at.replace(at) {
+            None => Ok(()),
+            Some(_) => Err(StoreError::Inconsistent("levels that change twice")),
+        }
     }
 
     /// Creates the products that are not there, with the id alone. `products` is sorted.
@@ -356,17 +369,18 @@ impl WriteTx<'_> {
         let after = sqlx::query!(
             r#"with after as (
             insert into stock_levels as l (warehouse_id, product_id, on_hand, reserved, revision, updated_at)
-            select w, p, delta, 0, 1, clock_timestamp()
+            select w, p, delta, 0, 1, statement_timestamp()
             from unnest($1::uuid[], $2::uuid[], $3::bigint[]) as d (w, p, delta)
             order by w, p
             on conflict (warehouse_id, product_id) do update set
                 on_hand = l.on_hand + excluded.on_hand,
                 revision = l.revision + 1,
-                updated_at = clock_timestamp()
+                updated_at = greatest(l.updated_at, statement_timestamp())
             returning inventory_id, on_hand, reserved, revision
             )
             select coalesce(array_agg(inventory_id), '{}') as "inventory_ids!", coalesce(array_agg(on_hand), '{}') as "on_hand!",
-                coalesce(array_agg(reserved), '{}') as "reserved!", coalesce(array_agg(revision), '{}') as "revisions!"
+                coalesce(array_agg(reserved), '{}') as "reserved!", coalesce(array_agg(revision), '{}') as "revisions!",
+                statement_timestamp() as "at!: PgTime"
             from after"#,
             &warehouses,
             &products,
@@ -378,6 +392,7 @@ impl WriteTx<'_> {
         if after.inventory_ids.len() != deltas.len() {
             return Err(StoreError::Inconsistent("a level that was not returned"));
         }
+        self.changed_levels(after.at.0)?;
         let numbers = after.inventory_ids.into_iter().zip(after.revisions);
         let amounts = after.on_hand.into_iter().zip(after.reserved);
         let levels = deltas.iter().zip(numbers.zip(amounts));
@@ -445,10 +460,16 @@ impl WriteTx<'_> {
 
     async fn publish_and(mut self, next: &str) -> Result<Published, StoreError> {
         let (batch, tag) = (self.batch.0, self.tag.0.cast_signed());
+        let levels_at = match self.levels_at {
+            None => "null".to_owned(),
+            Some(at) => format!("'{at}'"),
+        };
         let publish = match self.trace {
-            None => format!("execute stock_publish({batch}, {tag})"),
+            None => format!("execute stock_publish({batch}, {tag}, {levels_at})"),
             // Seldom enough to be planned each time; digits and dashes are all that it writes.
-            Some(trace) => format!("select * from stock_publish({batch}, {tag}, '{trace}')"),
+            Some(trace) => {
+                format!("select * from stock_publish({batch}, {tag}, {levels_at}, '{trace}')")
+            }
         };
         let advance = &self.at_end;
         let message = format!("{advance}{publish}; commit; {next}");
@@ -485,6 +506,7 @@ impl WriteTx<'_> {
             point: commit_point(version, row.try_get("tag")?)?,
             previous: commit_point(version - 1, row.try_get("previous_tag")?)?,
             committed_at: Timestamp::from_micros(row.try_get("committed_at_us")?),
+            levels_at: self.levels_at,
             trace: self.trace,
         })
     }

@@ -9,7 +9,7 @@ use redis::AsyncCommands;
 use stockyard::{
     app,
     cache::{
-        CacheKey, Entry, Seat,
+        CacheKey, Entry, Seat, Tier,
         rule::{Conditions, FOLLOWED_WITHIN},
     },
     clock::Clock,
@@ -18,7 +18,7 @@ use stockyard::{
         Inventory,
         feed::Nobody,
         follow::Follower,
-        query::Answer,
+        query::{Answer, Source},
         record::{Recorder, Taken},
     },
     metrics::Metrics,
@@ -458,6 +458,7 @@ impl Exploration {
             as_of: read.as_of,
             valid_until: read.value.expires_next,
             body: Some(body),
+            level: Some(read.value.level),
         }
     }
 
@@ -472,6 +473,9 @@ impl Exploration {
         what: &str,
     ) -> Result<(), String> {
         let when = (asked, self.database_clock.now().await);
+        if answer.as_of == self.truth.newest() {
+            self.is_as_read(at, key, answer, what).await?;
+        }
         let process = &self.processes[at];
         let body: serde_json::Value =
             serde_json::from_slice(answer.body.as_ref().unwrap()).unwrap();
@@ -511,6 +515,28 @@ impl Exploration {
         ))
     }
 
+    /// An answer of the newest commit says of the level's changes what the database says, wherever it comes from.
+    async fn is_as_read(
+        &self,
+        at: usize,
+        key: u128,
+        answer: &Answer,
+        what: &str,
+    ) -> Result<(), String> {
+        let read = self.read_entry(at, key).await;
+        let [told, read] = [&answer.body, &read.body].map(|body| {
+            let body: serde_json::Value = serde_json::from_slice(body.as_ref().unwrap()).unwrap();
+            (body["revision"].clone(), body["updated_at"].clone())
+        });
+        if told == read {
+            return Ok(());
+        }
+        Err(format!(
+            "{what} of key {key} in process {at}: {told:?} as of {} ({:?}); it is {read:?}",
+            answer.as_of, answer.source
+        ))
+    }
+
     async fn end(self) {
         for process in &self.processes {
             process.inventory.store().close().await;
@@ -541,6 +567,39 @@ async fn no_answer_is_older_than_it_may_be() {
     for seed in 0..if is_long() { 200 } else { 20 } {
         explore(Conditions::ALL, seed).await.unwrap();
     }
+}
+
+/// What a process has read once it knows after each commit that it follows, of its own and of another process, as a read would tell it.
+#[tokio::test]
+async fn what_was_read_is_carried_on_over_what_is_followed() {
+    let mut exploration = Exploration::new(Conditions::ALL, 0).await;
+    let (reader, other, key) = (0, 1, 1);
+    let first = answer(&exploration, reader, key).await;
+    assert_eq!(first.source, Source::Miss, "nothing was read before");
+    for writer in [other, other, reader, other] {
+        exploration.write(writer, key).await;
+        exploration.look(reader).await;
+        let carried = answer(&exploration, reader, key).await;
+        let read = exploration.read_entry(reader, key).await;
+        assert_eq!(
+            (carried.source, carried.as_of, carried.body),
+            (Source::Hit(Tier::Memory), read.as_of, read.body)
+        );
+    }
+    let metrics = exploration.processes[reader].inventory.metrics();
+    assert_eq!(metrics.cache_carried_total.get(), 4);
+
+    // Until when that holds, the ledger does not say.
+    exploration.reserve(key).await;
+    exploration.look(reader).await;
+    let reserved = answer(&exploration, reader, key).await;
+    assert_eq!(reserved.source, Source::Miss);
+    exploration.end().await;
+}
+
+async fn answer(exploration: &Exploration, at: usize, key: u128) -> Answer {
+    let inventory = &exploration.processes[at].inventory;
+    inventory.stock(stock_key(key), None).await.unwrap()
 }
 
 /// Most explorations until one shows the fault: far more than any needs.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use stockyard::{
+    app::Parts,
     domain::{Fact, MovementId, ProductId, Quantity, Side, SideReport, Timestamp, WarehouseId},
     inventory::record::{Recorder, Taken},
 };
@@ -53,6 +54,27 @@ async fn live_on_after_a_copy(world: &World, service: &Service) -> (String, Move
     let in_kafka = service.has_on_hand(WAREHOUSE, IN_KAFKA, 15).await;
     record_past_kafka(world, LOST, 11).await;
     service.has_on_hand(WAREHOUSE, LOST, 111).await;
+    let lost = cached(service).await;
+    // A process that reads it for the first time leaves it in Redis, so that both tiers hold it.
+    let answers = Parts {
+        answers: true,
+        ingests: false,
+    };
+    let other = world.start_parts(answers).await;
+    cached(&other).await;
+    other.stop().await;
+    let key = format!("s:{}:{}", WAREHOUSE.simple(), LOST.simple());
+    eventually("redis holds it too", async || {
+        let held = world.redis_value(&key).await;
+        held.is_some_and(|value| String::from_utf8_lossy(&value).contains(":111,"))
+            .then_some(())
+    })
+    .await;
+    (copy, since, [in_kafka, lost])
+}
+
+/// What the process keeps of what will be lost.
+async fn cached(service: &Service) -> Answer {
     let lost = eventually("a hit", async || {
         let answer = service.stock(WAREHOUSE, LOST).await;
         answer
@@ -62,15 +84,7 @@ async fn live_on_after_a_copy(world: &World, service: &Service) -> (String, Move
     })
     .await;
     assert_eq!(lost.body["on_hand"], 111);
-    // Both tiers hold it now.
-    let key = format!("s:{}:{}", WAREHOUSE.simple(), LOST.simple());
-    eventually("redis holds it too", async || {
-        let held = world.redis_value(&key).await;
-        held.is_some_and(|value| String::from_utf8_lossy(&value).contains(":111,"))
-            .then_some(())
-    })
-    .await;
-    (copy, since, [in_kafka, lost])
+    lost
 }
 
 /// What must hold of every answer after the restore was noticed.

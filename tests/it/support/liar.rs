@@ -189,7 +189,13 @@ impl Liar {
         let is_level = method == Method::GET && path.starts_with("/api/warehouses/");
         let gives_back = path.ends_with("/cancel") || path.ends_with("/release");
         match self.lie {
-            Lie::Denied if path == "/orders/" && number % 20 == 7 => {
+            Lie::Denied
+                if path == "/orders/"
+                    && self
+                        .orders
+                        .fetch_add(1, Ordering::Relaxed)
+                        .is_multiple_of(4) =>
+            {
                 return json_body(
                     StatusCode::CONFLICT,
                     &json!({"title": "Insufficient stock"}),
