@@ -596,9 +596,9 @@ impl Config {
                 "from 1 to 900: the cache trusts a look that began within the last second",
             ),
             (
-                (1..=10_000).contains(&self.follow.commits_max),
+                (1..=900).contains(&self.follow.commits_max),
                 "follow.commits_max",
-                "from 1 to 10000",
+                "from 1 to 900: who is further behind would not notice that the tables were made anew",
             ),
             (
                 !self.kafka.topic.is_empty(),

@@ -1,5 +1,5 @@
-//! Clients that mean harm, in a process of their own at the lowest priority, so that it takes from the others what the service spends
-//! on them and little else. They come from an address of their own (127.0.0.2, on Linux), as strangers would.
+//! Clients that mean harm, in a process of their own that runs when nobody else wants to, so that it takes from the others what the service
+//! and the kernel spend on them and little else. They come from an address of their own (127.0.0.2, on Linux), as strangers would.
 //!
 //! The process says when everything it holds is there, goes on until its input ends, and then says what it did.
 
@@ -74,6 +74,13 @@ const READ_BYTES: usize = 16 * 1024;
 /// What the kernel takes for one that reads slowly.
 const SLOW_BUFFER_BYTES: u32 = 4 * 1024;
 const FRAME_BYTES: usize = 1024 * 1024;
+/// What runs a process only where a processor is idle. On Linux by its policy (sched(7), `SCHED_IDLE`): by its priority alone it keeps a
+/// processor from who wakes up for as long as its slice lasts, which is some milliseconds.
+const WHEN_IDLE: [&str; 3] = if cfg!(target_os = "linux") {
+    ["chrt", "--idle", "0"]
+} else {
+    ["nice", "-n", "19"]
+};
 const MASK_OF_ZEROS: [u8; 4] = [0; 4];
 /// That a frame is masked, and that its length follows in two bytes, or in eight.
 const MASKED: u8 = 0x80;
@@ -127,8 +134,9 @@ pub struct Hostile(Child);
 impl Hostile {
     /// Starts it, and waits until everything it holds is there.
     pub fn start(attack: Attack, port: u16) -> Outcome<Self> {
-        let mut process = Command::new("nice")
-            .args(["-n", "19"])
+        let [when_idle, options @ ..] = WHEN_IDLE;
+        let mut process = Command::new(when_idle)
+            .args(options)
             .arg(std::env::current_exe()?)
             .args([
                 "--attack",

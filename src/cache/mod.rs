@@ -47,7 +47,8 @@ impl CacheKey {
     }
 }
 
-/// An answer as it was read, and the newest commit it holds. No body: the thing was not there.
+/// An answer as of a commit, read or carried on to it. No body: the thing was not there, or it is a level that nobody has asked for since
+/// it was carried on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub as_of: CommitPoint,
@@ -190,15 +191,16 @@ impl Cache {
         }
     }
 
-    /// Carries the levels that this process keeps on over a commit, the next to be followed, that changed them and whose levels say that
-    /// time: what was read once need not be read again because it changed.
+    /// Carries the levels that this process keeps on over the changes of a commit, the next to be followed (`levels_changed_at` is the
+    /// commit's): what was read once need not be read again because it changed.
     pub fn carry<'c>(
         &self,
         changes: impl Iterator<Item = &'c LevelChange>,
         to: CommitPoint,
-        levels_at: Timestamp,
+        levels_changed_at: Timestamp,
     ) {
-        let carried = changes.filter(|change| self.memory.carry(&self.rule, change, to, levels_at));
+        let carried =
+            changes.filter(|change| self.memory.carry(&self.rule, change, to, levels_changed_at));
         let carried = u64::try_from(carried.count()).unwrap_or(u64::MAX);
         self.metrics.cache_carried_total.inc_by(carried);
     }

@@ -1,8 +1,8 @@
 //! The rule of use: a cache entry is valid if nothing it shows has changed since it was read.
 //!
 //! Fixed tables of atomics hold, for each hash of a key, the newest version that touched it. The follower raises them
-//! for every commit it sees and only then moves its position `P` on. An entry carries the newest version its read saw,
-//! `as_of`. If no commit in `(as_of, P]` touched the key, the body is the state as of `P`; and `P` is at most
+//! for every commit it sees and only then moves its position `P` on. An entry carries the newest version its read saw, or the one it was
+//! carried on to, `as_of`. If no commit in `(as_of, P]` touched the key, the body is the state as of `P`; and `P` is at most
 //! [`FOLLOWED_WITHIN`] behind. Two keys in one slot cost a miss, never a stale answer; a slow reader that stores an old
 //! body late stores an old `as_of` with it.
 //!
@@ -32,8 +32,8 @@ use crate::{
 pub const FOLLOWED_WITHIN: Duration = Duration::from_secs(1);
 /// Slots of each table: 8 MiB of atomics. More slots, fewer keys that share one.
 const SLOTS: usize = 1 << 20;
-/// How many versions' tags are remembered (1 MiB). At 1,000 commits a second it is two minutes; what was neither read nor carried on
-/// since then is read again.
+/// How many versions' tags are remembered (1 MiB). At 1,000 commits a second it is two minutes; what was not read from the database or
+/// carried on since then is refused, as if it were of another one.
 const TAGS: usize = 1 << 17;
 /// A tenth more time may have passed on the database's clock than on ours: clocks that are off are slewed, by 1/12 at most as `chrony`
 /// has it by default and far less otherwise. As entries live by looks, it is at most 100 ms that an answer is given up too early.

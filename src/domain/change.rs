@@ -146,8 +146,8 @@ pub struct LevelChange {
     pub before: Amounts,
     pub after: Amounts,
     pub revision: Revision,
-    /// Whether something of it was promised, or a promise ended, be it that both come to the same sum.
-    pub is_promised: bool,
+    /// Whether something of it was promised or a promise ended, also where both come to the same sum.
+    pub changes_promises: bool,
 }
 
 impl LevelChange {
@@ -174,7 +174,7 @@ pub fn fold(rows: impl IntoIterator<Item = LedgerRow>) -> Vec<LevelChange> {
             Some(change) => {
                 change.kind = change.kind.and(row.kind);
                 change.before = before(change.before);
-                change.is_promised |= row.delta.reserved != 0;
+                change.changes_promises |= row.delta.reserved != 0;
             }
             None => changes.push(LevelChange {
                 key: row.key,
@@ -183,7 +183,7 @@ pub fn fold(rows: impl IntoIterator<Item = LedgerRow>) -> Vec<LevelChange> {
                 before: before(row.after),
                 after: row.after,
                 revision: row.revision,
-                is_promised: row.delta.reserved != 0,
+                changes_promises: row.delta.reserved != 0,
             }),
         }
     }
@@ -240,6 +240,21 @@ mod tests {
                 (ChangeKind::Mixed, 5, 1, 2)
             ]
         );
+    }
+
+    #[test]
+    fn promises_that_come_to_the_same_sum_are_changes_of_promises() {
+        let promised = |reserved: i64| {
+            let mut row = row(1, ChangeKind::Reservation, 0, 12);
+            row.delta.reserved = reserved;
+            row
+        };
+        let changes = fold([promised(2), promised(-2), row(2, ChangeKind::Arrival, 5, 1)]);
+        let told: Vec<_> = changes
+            .iter()
+            .map(|c| (c.before == c.after, c.changes_promises))
+            .collect();
+        assert_eq!(told, [(true, true), (false, false)]);
     }
 
     #[test]

@@ -50,17 +50,17 @@ impl StockLevel {
         self.amounts().available()
     }
 
-    /// The level after the commit that comes right after it, whose levels say that time; `None` where it is not known from that: it is
-    /// another commit, or one that promised some of it, or ended a promise. Until when the others hold, only the reservations say.
-    pub fn followed_by(&self, change: &LevelChange, levels_at: Timestamp) -> Option<Self> {
+    /// The level after the next change of it, in a commit of that `levels_changed_at`; `None` where it is not known from that: the change is
+    /// not the next one, or some of it was promised, or a promise ended. Until when the others hold, only the reservations say.
+    pub fn followed_by(&self, change: &LevelChange, levels_changed_at: Timestamp) -> Option<Self> {
         let is_next = change.revision.0 == self.revision.0 + 1;
-        let is_known = !change.is_promised || change.after.reserved == 0;
+        let is_known = !change.changes_promises || change.after.reserved == 0;
         (is_next && is_known).then(|| Self {
             on_hand: change.after.on_hand,
             // Without what is due, which the ledger still has.
             reserved: self.reserved.min(change.after.reserved),
             revision: change.revision,
-            updated_at: self.changed_at(levels_at),
+            updated_at: self.changed_at(levels_changed_at),
         })
     }
 

@@ -16,8 +16,8 @@ use crate::{
 pub struct Followed {
     pub point: CommitPoint,
     pub committed_at: Timestamp,
-    /// When the levels that it changed say that they changed, where that is known.
-    pub levels_at: Option<Timestamp>,
+    /// As in [`Commit`](crate::store::commits::Commit).
+    pub levels_changed_at: Option<Timestamp>,
     /// What those who are told of it go on with, if it is recorded.
     pub trace: Option<TraceParent>,
     /// By key, each once.

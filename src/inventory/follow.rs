@@ -268,7 +268,7 @@ impl Follower {
             let commit = Commit {
                 point: handed.published.point,
                 committed_at: handed.published.committed_at,
-                levels_at: handed.published.levels_at,
+                levels_changed_at: handed.published.levels_changed_at,
                 trace: handed.published.trace,
             };
             let Ok(did) = did(handed) else {
@@ -287,10 +287,10 @@ impl Follower {
 
     fn move_to(&mut self, mut followed: Followed) {
         let (to, committed_at) = (followed.point, followed.committed_at);
-        if let Some(levels_at) = followed.levels_at {
+        if let Some(levels_changed_at) = followed.levels_changed_at {
             let levels = followed.levels.iter().filter(|level| !level.by_minimum);
             let changes = levels.map(|level| &level.change);
-            self.inventory.cache.carry(changes, to, levels_at);
+            self.inventory.cache.carry(changes, to, levels_changed_at);
         }
         self.inventory.cache.rule().advance(to);
         self.position = Some(to);

@@ -134,7 +134,7 @@ impl Watch {
         Followed {
             point: commit.point,
             committed_at: commit.committed_at,
-            levels_at: commit.levels_at,
+            levels_changed_at: commit.levels_changed_at,
             trace: commit.trace,
             crossings,
             reorders: reorders.collect(),
@@ -186,7 +186,7 @@ impl Watch {
                 before: level.amounts,
                 after: level.amounts,
                 revision: level.revision,
-                is_promised: false,
+                changes_promises: false,
             };
             tell(change, true)
         });

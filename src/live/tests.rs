@@ -165,7 +165,7 @@ impl Database {
             },
             trace: None,
             committed_at: Timestamp::from_micros(0),
-            levels_at: None,
+            levels_changed_at: None,
         };
         let followed = watch.tell(&[commit], did).remove(0);
         self.commits.push(State {

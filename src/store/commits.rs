@@ -23,9 +23,9 @@ const LISTEN_CHECK_AFTER: Duration = Duration::from_secs(5);
 pub struct Commit {
     pub point: CommitPoint,
     pub committed_at: Timestamp,
-    /// When the levels that it changed say that they changed, unless one says a later time already. `None` where the process that made it
-    /// did not tell.
-    pub levels_at: Option<Timestamp>,
+    /// The `updated_at` of the levels that it changed, unless that of one was later already. `None` where it changed none, or the process
+    /// that made it knows nothing of this.
+    pub levels_changed_at: Option<Timestamp>,
     /// Of one that is recorded.
     pub trace: Option<TraceParent>,
 }
@@ -86,7 +86,7 @@ pub(super) async fn commits_from(
     limit: i64,
 ) -> Result<Looked, StoreError> {
     let rows = sqlx::query!(
-        r#"select version, tag, committed_at as "committed_at: PgTime", levels_at as "levels_at: PgTime", traceparent,
+        r#"select version, tag, committed_at as "committed_at: PgTime", levels_changed_at as "levels_changed_at: PgTime", traceparent,
                 clock_timestamp() as "clock!: PgTime"
             from stock_commits where version >= $1 order by version limit $2"#,
         from.number(),
@@ -99,7 +99,7 @@ pub(super) async fn commits_from(
         Ok(Commit {
             point: commit_point(row.version, row.tag)?,
             committed_at: row.committed_at.0,
-            levels_at: row.levels_at.map(|at| at.0),
+            levels_changed_at: row.levels_changed_at.map(|at| at.0),
             trace: trace_parent(row.traceparent.as_deref()),
         })
     });
@@ -137,7 +137,7 @@ impl WriteTx<'_> {
     /// The commit of another transaction, if it was published.
     pub async fn published(&mut self, mark: Mark) -> Result<Option<Published>, StoreError> {
         let row = sqlx::query!(
-            r#"select c.version, c.tag, c.committed_at as "committed_at: PgTime", c.levels_at as "levels_at: PgTime", c.traceparent,
+            r#"select c.version, c.tag, c.committed_at as "committed_at: PgTime", c.levels_changed_at as "levels_changed_at: PgTime", c.traceparent,
                 before.tag as previous_tag
             from stock_commits c join stock_commits before on before.version = c.version - 1
             where c.batch = $1 and c.tag = $2"#,
@@ -151,7 +151,7 @@ impl WriteTx<'_> {
                 point: commit_point(row.version, row.tag)?,
                 previous: commit_point(row.version - 1, row.previous_tag)?,
                 committed_at: row.committed_at.0,
-                levels_at: row.levels_at.map(|at| at.0),
+                levels_changed_at: row.levels_changed_at.map(|at| at.0),
                 trace: trace_parent(row.traceparent.as_deref()),
             })
         })

@@ -374,7 +374,7 @@ impl WriteTx<'_> {
         let written = sqlx::query_scalar!(
             r#"with levels as (
                 update stock_levels l set on_hand = v.on_hand, reserved = v.reserved, revision = v.revision,
-                    updated_at = greatest(l.updated_at, $6)
+                    updated_at = case when l.revision = 0 then $6 else greatest(l.updated_at, $6) end
                 from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) as v (id, on_hand, reserved, revision)
                 where l.inventory_id = v.id
                 returning l.inventory_id

@@ -85,8 +85,8 @@ pub struct WriteTx<'w> {
     /// What the commit is known by, beside its number.
     tag: Tag,
     trace: Option<TraceParent>,
-    /// When its levels say that they changed.
-    levels_at: Option<Timestamp>,
+    /// Of the commit it will be.
+    levels_changed_at: Option<Timestamp>,
     /// Statements that are said with its end: nothing, or how far it brings a lane.
     at_end: String,
 }
@@ -107,8 +107,8 @@ pub struct Published {
     pub point: CommitPoint,
     pub previous: CommitPoint,
     pub committed_at: Timestamp,
-    /// When the levels that it changed say that they changed, unless one says a later time already. `None` where it changed none.
-    pub levels_at: Option<Timestamp>,
+    /// As in [`Commit`](super::commits::Commit).
+    pub levels_changed_at: Option<Timestamp>,
     /// Of one that is recorded.
     pub trace: Option<TraceParent>,
 }
@@ -150,7 +150,7 @@ impl Writer {
             batch,
             tag: Tag(rand::random()),
             trace: None,
-            levels_at: None,
+            levels_changed_at: None,
             at_end: String::new(),
         })
     }
@@ -195,9 +195,9 @@ impl WriteTx<'_> {
         &mut self.connection
     }
 
-    /// Its levels were changed, all of them, and say that they were at that time.
+    /// All levels that it changes were changed, at that time.
     pub(super) fn changed_levels(&mut self, at: Timestamp) -> Result<(), StoreError> {
-        match self.levels_at.replace(at) {
+        match self.levels_changed_at.replace(at) {
             None => Ok(()),
             Some(_) => Err(StoreError::Inconsistent("levels that change twice")),
         }
@@ -460,15 +460,17 @@ impl WriteTx<'_> {
 
     async fn publish_and(mut self, next: &str) -> Result<Published, StoreError> {
         let (batch, tag) = (self.batch.0, self.tag.0.cast_signed());
-        let levels_at = match self.levels_at {
+        let levels_changed_at = match self.levels_changed_at {
             None => "null".to_owned(),
             Some(at) => format!("'{at}'"),
         };
         let publish = match self.trace {
-            None => format!("execute stock_publish({batch}, {tag}, {levels_at})"),
+            None => format!("execute stock_publish({batch}, {tag}, {levels_changed_at})"),
             // Seldom enough to be planned each time; digits and dashes are all that it writes.
             Some(trace) => {
-                format!("select * from stock_publish({batch}, {tag}, {levels_at}, '{trace}')")
+                format!(
+                    "select * from stock_publish({batch}, {tag}, {levels_changed_at}, '{trace}')"
+                )
             }
         };
         let advance = &self.at_end;
@@ -506,7 +508,7 @@ impl WriteTx<'_> {
             point: commit_point(version, row.try_get("tag")?)?,
             previous: commit_point(version - 1, row.try_get("previous_tag")?)?,
             committed_at: Timestamp::from_micros(row.try_get("committed_at_us")?),
-            levels_at: self.levels_at,
+            levels_changed_at: self.levels_changed_at,
             trace: self.trace,
         })
     }

@@ -578,23 +578,37 @@ async fn what_was_read_is_carried_on_over_what_is_followed() {
     assert_eq!(first.source, Source::Miss, "nothing was read before");
     for writer in [other, other, reader, other] {
         exploration.write(writer, key).await;
-        exploration.look(reader).await;
-        let carried = answer(&exploration, reader, key).await;
-        let read = exploration.read_entry(reader, key).await;
-        assert_eq!(
-            (carried.source, carried.as_of, carried.body),
-            (Source::Hit(Tier::Memory), read.as_of, read.body)
-        );
+        is_carried(&mut exploration, reader, key).await;
     }
     let metrics = exploration.processes[reader].inventory.metrics();
     assert_eq!(metrics.cache_carried_total.get(), 4);
 
-    // Until when that holds, the ledger does not say.
-    exploration.reserve(key).await;
+    // Until when a promise holds, the ledger does not say.
+    let StockKey { warehouse, product } = stock_key(key);
+    let line = [(warehouse.uuid(), 1)];
+    let database = &exploration.world.database;
+    let reserved = database.reserve(product.uuid(), &line, None).await;
     exploration.look(reader).await;
-    let reserved = answer(&exploration, reader, key).await;
-    assert_eq!(reserved.source, Source::Miss);
+    let read = answer(&exploration, reader, key).await;
+    assert_eq!((read.source, read.as_of), (Source::Miss, reserved.commit));
+    // It stays as it is while other things change, and is nothing once it has ended.
+    exploration.write(other, key).await;
+    is_carried(&mut exploration, reader, key).await;
+    let database = &exploration.world.database;
+    database.end(reserved.id, End::Released).await;
+    is_carried(&mut exploration, reader, key).await;
     exploration.end().await;
+}
+
+/// The process follows, and has the same in its memory as the database has.
+async fn is_carried(exploration: &mut Exploration, at: usize, key: u128) {
+    exploration.look(at).await;
+    let carried = answer(exploration, at, key).await;
+    let read = exploration.read_entry(at, key).await;
+    assert_eq!(
+        (carried.source, carried.as_of, carried.body),
+        (Source::Hit(Tier::Memory), read.as_of, read.body)
+    );
 }
 
 async fn answer(exploration: &Exploration, at: usize, key: u128) -> Answer {

@@ -189,6 +189,7 @@ impl Liar {
         let is_level = method == Method::GET && path.starts_with("/api/warehouses/");
         let gives_back = path.ends_with("/cancel") || path.ends_with("/release");
         match self.lie {
+            // Often, so that some are of levels that are known to hold enough.
             Lie::Denied
                 if path == "/orders/"
                     && self

@@ -68,9 +68,9 @@ impl TestDatabase {
                 .expect("the warehouse");
             let level = sqlx::query(
                 "insert into stock_levels as l (warehouse_id, product_id, on_hand, reserved, revision, updated_at)
-                values ($1, $2, 0, $3, 1, clock_timestamp())
+                values ($1, $2, 0, $3, 1, now())
                 on conflict (warehouse_id, product_id) do update
-                set reserved = l.reserved + excluded.reserved, revision = l.revision + 1, updated_at = excluded.updated_at
+                set reserved = l.reserved + excluded.reserved, revision = l.revision + 1, updated_at = greatest(l.updated_at, now())
                 returning inventory_id",
             )
             .bind(warehouse)
@@ -128,7 +128,7 @@ impl TestDatabase {
             let on_hand = if kind == 11 { -quantity } else { 0 };
             sqlx::query(
                 "update stock_levels set on_hand = on_hand + $2, reserved = reserved - $3, revision = revision + 1,
-                    updated_at = clock_timestamp() where inventory_id = $1",
+                    updated_at = greatest(updated_at, now()) where inventory_id = $1",
             )
             .bind(level)
             .bind(on_hand)
@@ -243,8 +243,10 @@ async fn append(
 }
 
 async fn publish(connection: &mut PgConnection, batch: i64) -> CommitPoint {
-    let (version, tag): (i64, i32) = sqlx::query_as("select version, tag from stock_publish($1)")
+    let published = "select version, tag from stock_publish($1, $2, now(), null)";
+    let (version, tag): (i64, i32) = sqlx::query_as(published)
         .bind(batch)
+        .bind(rand::random::<i32>())
         .fetch_one(connection)
         .await
         .expect("published");

@@ -3,9 +3,9 @@
 -- it, and for one that changed no level.
 
 -- Without a constraint, which every row there is would have to be read for while nobody may write; only the function below writes it.
-alter table stock_commits add column levels_at timestamptz;
+alter table stock_commits add column levels_changed_at timestamptz;
 
-create function stock_publish(published_batch bigint, drawn_tag integer, changed_levels_at timestamptz, caused_by text)
+create function stock_publish(published_batch bigint, drawn_tag integer, changed_at timestamptz, caused_by text)
 returns table (version bigint, tag integer, previous_tag integer, committed_at_us bigint)
 language plpgsql
 as $$
@@ -15,13 +15,13 @@ declare
 begin
     perform pg_advisory_xact_lock(hashtext('stock_commits'));
     select * into strict newest from stock_commits c order by c.version desc limit 1;
-    insert into stock_commits (version, tag, batch, committed_at, levels_at, traceparent)
+    insert into stock_commits (version, tag, batch, committed_at, levels_changed_at, traceparent)
     values (
         newest.version + 1,
         drawn_tag,
         published_batch,
         greatest(clock_timestamp(), newest.committed_at + interval '1 microsecond'),
-        changed_levels_at,
+        changed_at,
         caused_by
     )
     returning * into strict made;
