@@ -97,7 +97,6 @@ async fn without_redis_the_process_caches_alone() {
 async fn processes_share_what_one_of_them_read() {
     let world = World::new().await;
     let one = world.start().await;
-    arrives(&world, &one, 3, 3).await;
     let other = world
         .start_parts(stockyard::app::Parts {
             answers: true,
@@ -105,20 +104,25 @@ async fn processes_share_what_one_of_them_read() {
         })
         .await;
     other.is_ready().await;
-    eventually("a hit in redis", async || {
-        one.stock(WAREHOUSE, PRODUCT).await;
-        let answer = other.stock(WAREHOUSE, PRODUCT).await;
-        assert_eq!(answer.body["on_hand"], 3);
-        (other
-            .count(r#"warehouse_cache_lookups_total{result="hit",tier="redis"}"#)
-            .await
-            > 0
-            || answer.header("cache-status").contains("redis"))
-        .then_some(())
+    world
+        .send(&Move::new(WAREHOUSE, ANOTHER, 3).arrival())
+        .await;
+    eventually("the other has followed it", async || {
+        (other.count("warehouse_feed_version").await > 0).then_some(())
     })
     .await;
+    let key = format!("s:{}:{}", WAREHOUSE.simple(), ANOTHER.simple());
+    eventually("the one has left it in redis", async || {
+        one.stock(WAREHOUSE, ANOTHER).await;
+        world.redis_value(&key).await.map(drop)
+    })
+    .await;
+    let answer = other.stock(WAREHOUSE, ANOTHER).await;
+    assert_eq!(answer.body["on_hand"], 3);
+    let status = answer.header("cache-status");
+    assert!(status.contains("hit; detail=redis"), "{status}");
     // A change through the one is not hidden by what the other holds.
-    for then in 4..20 {
+    for then in 1..17 {
         arrives(&world, &one, 1, then).await;
         other.has_on_hand(WAREHOUSE, PRODUCT, then).await;
     }
