@@ -373,9 +373,9 @@ impl WriteTx<'_> {
         // Unnested side by side, arrays are read as they go; as a table each is first copied out.
         let written = sqlx::query_scalar!(
             r#"with levels as (
-                update stock_levels l set on_hand = v.on_hand, reserved = v.reserved, revision = v.revision,
-                    updated_at = case when l.revision = 0 then $6 else greatest(l.updated_at, $6) end
-                from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]) as v (id, on_hand, reserved, revision)
+                update stock_levels l set on_hand = v.on_hand, reserved = v.reserved, revision = v.revision, updated_at = v.updated_at
+                from unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $21::timestamptz[])
+                    as v (id, on_hand, reserved, revision, updated_at)
                 where l.inventory_id = v.id
                 returning l.inventory_id
             ), ledger as (
@@ -408,7 +408,8 @@ impl WriteTx<'_> {
             &lines.levels,
             &lines.quantities,
             &lines.expires_at as _,
-            &lines.references as _
+            &lines.references as _,
+            &levels.updated_at as _
         )
         .fetch_one(self.connection())
         .await
@@ -536,6 +537,8 @@ struct LevelColumns {
     on_hand: Vec<i64>,
     reserved: Vec<i64>,
     revisions: Vec<i64>,
+    /// None of them is empty: each level has changed.
+    updated_at: Vec<Option<PgTime>>,
 }
 
 impl LevelColumns {
@@ -545,6 +548,10 @@ impl LevelColumns {
             on_hand: levels.iter().map(|(_, level)| level.on_hand).collect(),
             reserved: levels.iter().map(|(_, level)| level.reserved).collect(),
             revisions: levels.iter().map(|(_, level)| level.revision.0).collect(),
+            updated_at: levels
+                .iter()
+                .map(|(_, level)| level.updated_at.map(PgTime))
+                .collect(),
         }
     }
 }

@@ -339,12 +339,13 @@ impl Exploration {
 
     async fn read(&mut self, at: usize, key: u128) -> Result<(), String> {
         let asked = self.now().await;
-        let answer = self.processes[at]
-            .inventory
-            .stock(stock_key(key), None)
-            .await
-            .unwrap();
+        let answer = self.answer(at, key).await;
         self.is_true(at, key, &answer, asked, "read").await
+    }
+
+    async fn answer(&self, at: usize, key: u128) -> Answer {
+        let inventory = &self.processes[at].inventory;
+        inventory.stock(stock_key(key), None).await.unwrap()
     }
 
     async fn begin_slow_read(&mut self, at: usize, key: u128) {
@@ -574,7 +575,7 @@ async fn no_answer_is_older_than_it_may_be() {
 async fn what_was_read_is_carried_on_over_what_is_followed() {
     let mut exploration = Exploration::new(Conditions::ALL, 0).await;
     let (reader, other, key) = (0, 1, 1);
-    let first = answer(&exploration, reader, key).await;
+    let first = exploration.answer(reader, key).await;
     assert_eq!(first.source, Source::Miss, "nothing was read before");
     for writer in [other, other, reader, other] {
         exploration.write(writer, key).await;
@@ -589,7 +590,7 @@ async fn what_was_read_is_carried_on_over_what_is_followed() {
     let database = &exploration.world.database;
     let reserved = database.reserve(product.uuid(), &line, None).await;
     exploration.look(reader).await;
-    let read = answer(&exploration, reader, key).await;
+    let read = exploration.answer(reader, key).await;
     assert_eq!((read.source, read.as_of), (Source::Miss, reserved.commit));
     // It stays as it is while other things change, and is nothing once it has ended.
     exploration.write(other, key).await;
@@ -603,17 +604,12 @@ async fn what_was_read_is_carried_on_over_what_is_followed() {
 /// The process follows, and has the same in its memory as the database has.
 async fn is_carried(exploration: &mut Exploration, at: usize, key: u128) {
     exploration.look(at).await;
-    let carried = answer(exploration, at, key).await;
+    let carried = exploration.answer(at, key).await;
     let read = exploration.read_entry(at, key).await;
     assert_eq!(
         (carried.source, carried.as_of, carried.body),
         (Source::Hit(Tier::Memory), read.as_of, read.body)
     );
-}
-
-async fn answer(exploration: &Exploration, at: usize, key: u128) -> Answer {
-    let inventory = &exploration.processes[at].inventory;
-    inventory.stock(stock_key(key), None).await.unwrap()
 }
 
 /// Most explorations until one shows the fault: far more than any needs.

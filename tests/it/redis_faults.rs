@@ -111,10 +111,9 @@ async fn processes_share_what_one_of_them_read() {
         (other.count("warehouse_feed_version").await > 0).then_some(())
     })
     .await;
-    let key = format!("s:{}:{}", WAREHOUSE.simple(), ANOTHER.simple());
     eventually("the one has left it in redis", async || {
         one.stock(WAREHOUSE, ANOTHER).await;
-        world.redis_value(&key).await.map(drop)
+        world.redis_stock(WAREHOUSE, ANOTHER).await.map(drop)
     })
     .await;
     let answer = other.stock(WAREHOUSE, ANOTHER).await;

@@ -63,9 +63,8 @@ async fn live_on_after_a_copy(world: &World, service: &Service) -> (String, Move
     let other = world.start_parts(answers).await;
     cached(&other).await;
     other.stop().await;
-    let key = format!("s:{}:{}", WAREHOUSE.simple(), LOST.simple());
     eventually("redis holds it too", async || {
-        let held = world.redis_value(&key).await;
+        let held = world.redis_stock(WAREHOUSE, LOST).await;
         held.is_some_and(|value| String::from_utf8_lossy(&value).contains(":111,"))
             .then_some(())
     })

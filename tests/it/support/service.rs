@@ -346,16 +346,17 @@ impl World {
         .await;
     }
 
-    /// What Redis holds under that key of this world.
-    pub async fn redis_value(&self, key: &str) -> Option<Vec<u8>> {
+    /// What Redis holds of a level of this world.
+    pub async fn redis_stock(&self, warehouse: Uuid, product: Uuid) -> Option<Vec<u8>> {
         use redis::AsyncCommands;
         let client = redis::Client::open(self.config.redis.url.as_str()).expect("a client");
         let mut connection = client
             .get_multiplexed_async_connection()
             .await
             .expect("redis");
+        let (prefix, warehouse) = (&self.config.redis.prefix, warehouse.simple());
         connection
-            .get(format!("{}{key}", self.config.redis.prefix))
+            .get(format!("{prefix}s:{warehouse}:{}", product.simple()))
             .await
             .expect("an answer")
     }
