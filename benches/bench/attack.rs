@@ -1,5 +1,6 @@
 //! Clients that mean harm, in a process of their own that runs when nobody else wants to, so that it takes from the others what the service
-//! and the kernel spend on them and little else. They come from an address of their own (127.0.0.2, on Linux), as strangers would.
+//! and the kernel spend on them and little else. What they spend themselves is their own machine's where they come from elsewhere: here it
+//! is held to a part of one processor, where the system allows that. They come from an address of their own (127.0.0.2, on Linux), as strangers would.
 //!
 //! The process says when everything it holds is there, goes on until its input ends, and then says what it did.
 
@@ -21,7 +22,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{crowd, world::Outcome};
+use super::{crowd, quota::Quota, world::Outcome};
 
 /// What they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -81,6 +82,8 @@ const WHEN_IDLE: [&str; 3] = if cfg!(target_os = "linux") {
 } else {
     ["nice", "-n", "19"]
 };
+/// Processors that they may use.
+const PROCESSORS: f64 = 0.25;
 const MASK_OF_ZEROS: [u8; 4] = [0; 4];
 /// That a frame is masked, and that its length follows in two bytes, or in eight.
 const MASKED: u8 = 0x80;
@@ -129,7 +132,11 @@ pub struct Told {
 }
 
 /// The process, ended with its owner.
-pub struct Hostile(Child);
+pub struct Hostile {
+    process: Child,
+    /// Removed after it; none: the system does not allow it.
+    _quota: Option<Quota>,
+}
 
 impl Hostile {
     /// Starts it, and waits until everything it holds is there.
@@ -148,26 +155,31 @@ impl Hostile {
             .stdout(Stdio::piped())
             .spawn()?;
         let said = process.stdout.take().ok_or("it has an output")?;
-        let mut hostile = Self(process);
+        let mut hostile = Self {
+            _quota: Quota::of(process.id(), PROCESSORS)
+                .and_then(Quota::when_idle)
+                .ok(),
+            process,
+        };
         let mut said = io::BufReader::new(said);
         let mut line = String::new();
         said.read_line(&mut line)?;
         if line.trim() != "ready" {
             return Err(format!("{attack:?} did not come about: {line}").into());
         }
-        hostile.0.stdout = Some(said.into_inner());
+        hostile.process.stdout = Some(said.into_inner());
         Ok(hostile)
     }
 
     pub fn id(&self) -> u32 {
-        self.0.id()
+        self.process.id()
     }
 
     /// Ends it; what it did.
     pub fn end(mut self) -> Outcome<Told> {
-        drop(self.0.stdin.take());
+        drop(self.process.stdin.take());
         let mut said = String::new();
-        if let Some(mut output) = self.0.stdout.take() {
+        if let Some(mut output) = self.process.stdout.take() {
             io::Read::read_to_string(&mut output, &mut said)?;
         }
         let mut numbers = said.split_whitespace().map(str::parse);
@@ -181,8 +193,8 @@ impl Hostile {
 
 impl Drop for Hostile {
     fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
+        drop(self.process.kill());
+        drop(self.process.wait());
     }
 }
 

@@ -19,6 +19,7 @@ mod limit;
 mod load;
 mod machine;
 mod peer;
+mod quota;
 mod reads;
 mod roles;
 mod stream;
@@ -81,6 +82,9 @@ struct Options {
     /// How often those are compared, where it is not five times.
     #[arg(long)]
     pairs: Option<usize>,
+    /// Of the roles, only with each held to so many processors (0: not held); else both ways.
+    #[arg(long)]
+    processors: Option<f64>,
     #[arg(long, hide = true, requires = "attack_port")]
     attack: Option<attack::Attack>,
     #[arg(long, hide = true)]
@@ -139,7 +143,12 @@ async fn main() -> Outcome<()> {
         }
     }
     if measured(Part::Roles) {
-        roles::measure(&even, options.repetitions).await?;
+        let ways = options.processors.map_or(roles::WAYS.to_vec(), |most| {
+            vec![(most > 0.0).then_some(most)]
+        });
+        for processors in ways {
+            roles::measure(&even, options.repetitions, processors).await?;
+        }
     }
     if measured(Part::Growth) {
         growth::grown(&even, options.repetitions).await?;

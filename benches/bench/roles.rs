@@ -2,7 +2,7 @@
 //!
 //! One is loaded with 70 % of what it reaches alone, the other with 10 or 20 %, and only that one is measured. Machine, servers and generator
 //! are shared, so the shares together have to leave something over: at more than the whole, whoever is behind stays behind, whatever
-//! the service does.
+//! the service does. Where each role is held to processors of its own, as a container is, what one reaches alone leaves some to the other.
 
 use std::{
     sync::{
@@ -24,6 +24,7 @@ use super::{
     backlog::{self, lag_is_zero},
     freshness::{Prober, committed},
     load::{Answered, Manner, get, send},
+    quota::Quota,
     reads::{Keys, path, restock},
     stream::Stream,
     table::{Figures, Row, as_f64, percentile, print, progress, remark, row},
@@ -52,17 +53,29 @@ const SHARES: [u64; 2] = [10, 20];
 const TIMES: f64 = 2.0;
 const PLUS_MS: f64 = 50.0;
 
+/// Processors that each role is held to: not at all, and what `deploy/` asks for it.
+pub const WAYS: [Option<f64>; 2] = [None, Some(0.5)];
+
 /// Both processes, and what they are asked.
 struct Roles {
     database: Database,
     ingest: Service,
     api: Service,
+    quotas: Vec<Quota>,
     requests: Vec<Vec<u8>>,
     plan: PlanOptions,
     /// Messages of the topic so far.
     published: u64,
     /// Of the next stream: each brings movements that nobody has seen.
     seed: u64,
+}
+
+/// What the repetitions found.
+struct Found {
+    /// What each reaches alone, a second.
+    messages: Figures,
+    requests: Figures,
+    measured: [Measured; SHARES.len()],
 }
 
 /// Who is measured at one share of what they reach.
@@ -79,33 +92,58 @@ struct Pair {
     beside: Figures,
 }
 
-pub async fn measure(plan: &PlanOptions, repetitions: usize) -> Outcome<()> {
+pub async fn measure(
+    plan: &PlanOptions,
+    repetitions: usize,
+    processors: Option<f64>,
+) -> Outcome<()> {
     progress("roles: filling");
     let mut roles = Roles::start(plan).await?;
-    let (mut requests_max, mut messages_max) = (Figures::default(), Figures::default());
-    let mut measured = SHARES.map(|share| Measured {
-        share,
-        fresh: Pair::default(),
-        answered: Pair::default(),
-    });
+    if let Some(Err(error)) = processors.map(|most| roles.hold(most)) {
+        remark(&format!(
+            "Roles with processors of their own are not measured: {error}."
+        ));
+        return roles.end().await;
+    }
+    // What the servers do for the first time they do slowly, and Kafka compiles what it does often.
     progress("roles: warming up");
-    roles.most_messages().await?;
-    roles.most_requests().await?;
+    Found::new().repeat(&mut roles).await?;
+    let mut found = Found::new();
     for _ in 0..repetitions {
+        found.repeat(&mut roles).await?;
+    }
+    found.print(processors);
+    roles.end().await
+}
+
+impl Found {
+    fn new() -> Self {
+        Self {
+            messages: Figures::default(),
+            requests: Figures::default(),
+            measured: SHARES.map(|share| Measured {
+                share,
+                fresh: Pair::default(),
+                answered: Pair::default(),
+            }),
+        }
+    }
+
+    async fn repeat(&mut self, roles: &mut Roles) -> Outcome<()> {
         let rate = roles.most_messages().await?;
         let most = roles.most_requests().await?;
         progress(&format!(
             "roles: at most {rate} messages/s, {most:.0} requests/s"
         ));
-        messages_max.push(as_f64(rate));
-        requests_max.push(most);
+        self.messages.push(as_f64(rate));
+        self.requests.push(most);
         let of_most = |percent| most * as_f64(percent) / 100.0;
         let (much, many) = (rate * DISTURBS / 100, of_most(DISTURBS));
         for Measured {
             share,
             fresh,
             answered,
-        } in &mut measured
+        } in &mut self.measured
         {
             let (messages, requests) = (rate * *share / 100, of_most(*share));
             fresh.alone.push(roles.freshness(messages, None).await?);
@@ -121,32 +159,40 @@ pub async fn measure(plan: &PlanOptions, repetitions: usize) -> Outcome<()> {
                 ));
             }
         }
+        Ok(())
     }
-    let mut rows = Vec::new();
-    for Measured {
-        share,
-        fresh,
-        answered,
-    } in &measured
-    {
-        rows.push(fresh.row(&format!(
-            "ingest at {share} %, requests at {DISTURBS} %: committed"
-        )));
-        rows.push(answered.row(&format!(
-            "requests at {share} %, ingest at {DISTURBS} %: answered"
-        )));
+
+    fn print(&self, processors: Option<f64>) {
+        let mut rows = Vec::new();
+        for Measured {
+            share,
+            fresh,
+            answered,
+        } in &self.measured
+        {
+            rows.push(fresh.row(&format!(
+                "ingest at {share} %, requests at {DISTURBS} %: committed"
+            )));
+            rows.push(answered.row(&format!(
+                "requests at {share} %, ingest at {DISTURBS} %: answered"
+            )));
+        }
+        let held = processors.map_or("sharing all processors".to_owned(), |most| {
+            format!("each held to {most} processors")
+        });
+        print(
+            &format!(
+                "Roles in processes of their own, {held}: p99 alone and beside the other's load, ms"
+            ),
+            &["alone", "beside", "ratio", "reach"],
+            &rows,
+        );
+        remark(&format!(
+            "Of {} messages/s, {UNDER_WAY} under way, and {} requests/s over {CONNECTIONS} connections, one of {COMMAND_EVERY} a command.",
+            self.messages.show(0),
+            self.requests.show(0)
+        ));
     }
-    print(
-        "Roles in processes of their own: p99 alone and beside the other's load, ms",
-        &["alone", "beside", "ratio", "reach"],
-        &rows,
-    );
-    remark(&format!(
-        "Of {} messages/s, {UNDER_WAY} under way, and {} requests/s over {CONNECTIONS} connections, one of {COMMAND_EVERY} a command.",
-        messages_max.show(0),
-        requests_max.show(0)
-    ));
-    roles.end().await
 }
 
 impl Pair {
@@ -187,10 +233,19 @@ impl Roles {
             database,
             ingest,
             api,
+            quotas: Vec::new(),
             plan: plan.clone(),
             published: BEHIND,
             seed: 1_000,
         })
+    }
+
+    /// Holds each role to so many processors.
+    fn hold(&mut self, processors: f64) -> Outcome<()> {
+        for role in [&self.ingest, &self.api] {
+            self.quotas.push(Quota::of(role.id(), processors)?);
+        }
+        Ok(())
     }
 
     async fn send(&self, manner: Manner) -> Outcome<Answered> {
@@ -297,6 +352,7 @@ impl Roles {
     async fn end(self) -> Outcome<()> {
         self.api.end();
         self.ingest.end();
+        drop(self.quotas);
         self.database.remove().await
     }
 }

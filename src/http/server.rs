@@ -89,6 +89,30 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Has the kernel keep connections back until their client says something, or `SILENT_SECONDS` have passed (tcp(7), `TCP_DEFER_ACCEPT`;
+/// Linux alone has it): a request is there when its connection is, and of one that is broken off before the process never hears.
+#[cfg(target_os = "linux")]
+mod silence {
+    use nix::{libc, setsockopt_impl, sockopt_impl, sys::socket::setsockopt};
+    use tokio::net::TcpListener;
+
+    const SILENT_SECONDS: i32 = 1;
+
+    sockopt_impl!(
+        DeferAccept,
+        SetOnly,
+        libc::IPPROTO_TCP,
+        libc::TCP_DEFER_ACCEPT,
+        i32
+    );
+
+    pub(super) fn keep_back(listener: &TcpListener) {
+        if let Err(error) = setsockopt(listener, DeferAccept, &SILENT_SECONDS) {
+            tracing::warn!(%error, "connections are accepted before anything is said over them");
+        }
+    }
+}
+
 /// How a process goes, step by step.
 #[derive(Clone, Debug, Default)]
 pub struct Leave {
@@ -108,6 +132,8 @@ pub async fn run(
     metrics: Metrics,
     leave: Leave,
 ) {
+    #[cfg(target_os = "linux")]
+    listeners.iter().for_each(silence::keep_back);
     let open = TaskTracker::new();
     let acceptor = Acceptor {
         identity,

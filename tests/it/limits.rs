@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use reqwest::Method;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use stockyard::{clock::Clock, domain::access::Scope};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -166,6 +168,29 @@ async fn who_connects_too_often_finds_it_closed_and_is_heard_again_later() {
         .find_map(|line| line.strip_prefix("warehouse_http_connections_refused_total "));
     assert_ne!(refused.expect("a series"), "0");
     eventually("it is heard again", async || answered(&address).await).await;
+    service.stop().await;
+    world.database.remove().await;
+}
+
+/// Linux keeps a connection back until something is said over it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn connections_that_are_broken_off_unsaid_count_for_nobody() {
+    let world = World::with(|config| {
+        config.http.connections_per_second = 1;
+        config.http.connections_burst = BURST;
+    })
+    .await;
+    let service = world.start().await;
+    let address = service.base.trim_start_matches("http://").to_owned();
+    for _ in 0..TRIES {
+        let connection = TcpStream::connect(&address).await.expect("a connection");
+        let broken_off = SockRef::from(&connection).set_linger(Some(Duration::ZERO));
+        broken_off.expect("an option");
+    }
+    answered(&address)
+        .await
+        .expect("there is room in the burst");
     service.stop().await;
     world.database.remove().await;
 }
