@@ -39,8 +39,10 @@ pub enum Attack {
     SlowSockets,
     /// Ask as fast as they can, and are allowed only so much.
     Requests,
-    /// Connect and leave as fast as they can.
+    /// Connect and break off as fast as they can.
     Connections,
+    /// The same, and say a byte before.
+    Bytes,
     /// Resume a socket from a cursor that means nothing, leave, and come again.
     Resumes,
     /// Send small messages and pings over sockets as fast as they can.
@@ -134,8 +136,8 @@ pub struct Told {
 /// The process, ended with its owner.
 pub struct Hostile {
     process: Child,
-    /// Removed after it; none: the system does not allow it.
-    _quota: Option<Quota>,
+    /// Removed after it; an error where the system does not allow it.
+    quota: Outcome<Quota>,
 }
 
 impl Hostile {
@@ -156,9 +158,7 @@ impl Hostile {
             .spawn()?;
         let said = process.stdout.take().ok_or("it has an output")?;
         let mut hostile = Self {
-            _quota: Quota::of(process.id(), PROCESSORS)
-                .and_then(Quota::when_idle)
-                .ok(),
+            quota: Quota::when_idle(process.id(), PROCESSORS),
             process,
         };
         let mut said = io::BufReader::new(said);
@@ -173,6 +173,11 @@ impl Hostile {
 
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Why it is not held to its part of a processor.
+    pub fn is_free(&self) -> Option<String> {
+        Some(self.quota.as_ref().err()?.to_string())
     }
 
     /// Ends it; what it did.
@@ -353,6 +358,7 @@ async fn once(attack: Attack, port: u16, did: &Did) -> io::Result<()> {
             open().await?.pour(request.as_bytes(), AT_ONCE).await
         }
         Attack::Connections => open().await.map(drop),
+        Attack::Bytes => open().await?.stream.write_all(b"x").await,
         Attack::LongBodies => {
             let mut one = open().await?;
             let head = format!("{POST}content-length: {}\r\n\r\n", 1_u64 << 30);

@@ -36,8 +36,7 @@ const COMMANDS: (f64, usize) = (100.0, 10);
 /// Those who listen, and what each of them gets.
 const LISTENERS: usize = 50;
 const FRAMES: u64 = 100;
-/// Requests and new connections a second of one address where somebody floods with something: about three times and twice what each of the
-/// others has.
+/// Requests and new connections a second of one address where somebody floods with something: twice what each of the others has.
 const REQUEST_RATE: &str = "100";
 const CONNECTION_RATE: &str = "20";
 /// Products in the catalogue, for answers that are long.
@@ -313,6 +312,9 @@ impl Victims {
         // The peak is counted from here on (proc(5)).
         fs::write(format!("/proc/{process}/clear_refs"), "5")?;
         let hostile = Hostile::start(attack, self.service.port)?;
+        if let Some(why) = hostile.is_free() {
+            progress(&format!("hostile clients: {why}"));
+        }
         let used = (processor_seconds(process), processor_seconds(hostile.id()));
         let clock = Clock::system();
         let others = self.measure().await?;

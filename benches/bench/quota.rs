@@ -1,5 +1,5 @@
-//! A quota of processors for one process, as a container is given it: by a control group of its own (Linux; whoever runs this needs the
-//! right to make one, as root has it).
+//! A quota of processors for one process, by a control group of its own (Linux; whoever runs this needs the right to make one, as root
+//! has it, and in version 2 the groups below the root need the controller `cpu`).
 
 use std::{
     fs, io,
@@ -22,13 +22,22 @@ pub struct Quota(PathBuf);
 impl Quota {
     /// Holds a process, all its threads, to so many processors.
     pub fn of(process: u32, processors: f64) -> Outcome<Self> {
-        let quota = Self::make(process, processors);
+        Self::take(process, processors, false)
+    }
+
+    /// Also lets it run only where a processor is idle (`SCHED_IDLE`, of the group: that of a process counts within its group alone).
+    pub fn when_idle(process: u32, processors: f64) -> Outcome<Self> {
+        Self::take(process, processors, true)
+    }
+
+    fn take(process: u32, processors: f64, is_idle: bool) -> Outcome<Self> {
+        let quota = Self::make(process, processors, is_idle);
         quota.map_err(|error| {
             format!("a process cannot be held to {processors} processors: {error}").into()
         })
     }
 
-    fn make(process: u32, processors: f64) -> io::Result<Self> {
+    fn make(process: u32, processors: f64, is_idle: bool) -> io::Result<Self> {
         let period = PERIOD.as_micros();
         let most = PERIOD.mul_f64(processors).as_micros();
         let is_one_tree = Path::new(GROUPS).join("cgroup.controllers").exists();
@@ -46,14 +55,12 @@ impl Quota {
             set("cpu.cfs_period_us", period.to_string())?;
             set("cpu.cfs_quota_us", most.to_string())?;
         }
+        if is_idle {
+            set("cpu.idle", "1".to_owned())?;
+        }
+        // Last: a group that holds a process cannot be removed again.
         set("cgroup.procs", process.to_string())?;
         Ok(quota)
-    }
-
-    /// Also lets it run only where a processor is idle (`SCHED_IDLE`, of the group: that of a process counts within its group alone).
-    pub fn when_idle(self) -> Outcome<Self> {
-        fs::write(self.0.join("cpu.idle"), "1")?;
-        Ok(self)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! One is loaded with 70 % of what it reaches alone, the other with 10 or 20 %, and only that one is measured. Machine, servers and generator
 //! are shared, so the shares together have to leave something over: at more than the whole, whoever is behind stays behind, whatever
-//! the service does. Where each role is held to processors of its own, as a container is, what one reaches alone leaves some to the other.
+//! the service does. Where each role is held to a quota of processors, what one reaches alone leaves some to the other.
 
 use std::{
     sync::{
@@ -53,7 +53,7 @@ const SHARES: [u64; 2] = [10, 20];
 const TIMES: f64 = 2.0;
 const PLUS_MS: f64 = 50.0;
 
-/// Processors that each role is held to: not at all, and what `deploy/` asks for it.
+/// Processors that each role is held to: not at all, and to what `deploy/` requests for it (where no limit is set).
 pub const WAYS: [Option<f64>; 2] = [None, Some(0.5)];
 
 /// Both processes, and what they are asked.
@@ -101,7 +101,7 @@ pub async fn measure(
     let mut roles = Roles::start(plan).await?;
     if let Some(Err(error)) = processors.map(|most| roles.hold(most)) {
         remark(&format!(
-            "Roles with processors of their own are not measured: {error}."
+            "Roles with quotas of processors are not measured: {error}."
         ));
         return roles.end().await;
     }

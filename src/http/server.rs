@@ -52,7 +52,7 @@ pub struct Limits {
 }
 
 /// Connections that the kernel holds until they are accepted (it may allow less): of those beyond, each client waits a second
-/// before it tries again.
+/// before it tries again. As many more are kept back at most; beyond that SYN cookies let others in, which are not kept back.
 const BACKLOG: u32 = 4_096;
 /// Largest head of a request that is read, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -89,8 +89,8 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Has the kernel keep connections back until their client says something, or `SILENT_SECONDS` have passed (tcp(7), `TCP_DEFER_ACCEPT`;
-/// Linux alone has it): a request is there when its connection is, and of one that is broken off before the process never hears.
+/// Has the kernel keep connections back until their client says something or closes them, or `SILENT_SECONDS` have passed (tcp(7),
+/// `TCP_DEFER_ACCEPT`; Linux alone has it): of one that is reset before, the process never hears.
 #[cfg(target_os = "linux")]
 mod silence {
     use nix::{libc, setsockopt_impl, sockopt_impl, sys::socket::setsockopt};

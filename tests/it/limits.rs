@@ -175,7 +175,7 @@ async fn who_connects_too_often_finds_it_closed_and_is_heard_again_later() {
 /// Linux keeps a connection back until something is said over it.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn connections_that_are_broken_off_unsaid_count_for_nobody() {
+async fn connections_that_are_reset_unsaid_count_for_nobody() {
     let world = World::with(|config| {
         config.http.connections_per_second = 1;
         config.http.connections_burst = BURST;
@@ -185,8 +185,8 @@ async fn connections_that_are_broken_off_unsaid_count_for_nobody() {
     let address = service.base.trim_start_matches("http://").to_owned();
     for _ in 0..TRIES {
         let connection = TcpStream::connect(&address).await.expect("a connection");
-        let broken_off = SockRef::from(&connection).set_linger(Some(Duration::ZERO));
-        broken_off.expect("an option");
+        let reset = SockRef::from(&connection).set_linger(Some(Duration::ZERO));
+        reset.expect("an option");
     }
     answered(&address)
         .await
