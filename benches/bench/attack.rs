@@ -1,6 +1,7 @@
 //! Clients that mean harm, in a process of their own that runs when nobody else wants to, so that it takes from the others what the service
 //! and the kernel spend on them and little else. What they spend themselves is their own machine's where they come from elsewhere: here it
-//! is held to a part of one processor, where the system allows that. They come from an address of their own (127.0.0.2, on Linux), as strangers would.
+//! is held to a part of one processor, where the system allows that. They come from an address of their own (127.0.0.2, on Linux), as
+//! strangers would.
 //!
 //! The process says when everything it holds is there, goes on until its input ends, and then says what it did.
 
@@ -176,7 +177,7 @@ impl Hostile {
     }
 
     /// Why it is not held to its part of a processor.
-    pub fn is_free(&self) -> Option<String> {
+    pub fn why_free(&self) -> Option<String> {
         Some(self.quota.as_ref().err()?.to_string())
     }
 

@@ -312,7 +312,7 @@ impl Victims {
         // The peak is counted from here on (proc(5)).
         fs::write(format!("/proc/{process}/clear_refs"), "5")?;
         let hostile = Hostile::start(attack, self.service.port)?;
-        if let Some(why) = hostile.is_free() {
+        if let Some(why) = hostile.why_free() {
             progress(&format!("hostile clients: {why}"));
         }
         let used = (processor_seconds(process), processor_seconds(hostile.id()));

@@ -352,7 +352,6 @@ impl Roles {
     async fn end(self) -> Outcome<()> {
         self.api.end();
         self.ingest.end();
-        drop(self.quotas);
         self.database.remove().await
     }
 }

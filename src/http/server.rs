@@ -20,7 +20,6 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -245,7 +244,7 @@ impl Acceptor {
 
     /// The client finds it closed, and nobody else notices: nothing of it is kept, in the kernel neither.
     fn refuse(&self, stream: &TcpStream) {
-        drop(SockRef::from(stream).set_linger(Some(Duration::ZERO)));
+        drop(stream.set_zero_linger());
         self.metrics.http_connections_refused_total.inc();
     }
 

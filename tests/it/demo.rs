@@ -115,7 +115,7 @@ async fn a_page_updates_reserves_and_reorders() {
     let world = World::new().await;
     app::seed_demo(&world.config).await.unwrap();
     let service = world.start().await;
-    let address = service.base.trim_start_matches("http://").to_owned();
+    let address = service.address().to_owned();
     let mut page = Browser::start(800, 600).await;
     page.open(&service.base).await;
     page.sees("document.documentElement.dataset.state === 'live'")

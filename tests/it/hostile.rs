@@ -27,7 +27,7 @@ const SOCKET: &str = "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgr
 
 /// Sends something, and then something again and again, until it is dropped; what it was answered.
 async fn until_dropped(service: &Service, first: &[u8], again: &[u8]) -> String {
-    let address = service.base.trim_start_matches("http://");
+    let address = service.address();
     let stream = TcpStream::connect(address).await.expect("a connection");
     let (mut reader, mut writer) = stream.into_split();
     let mut answer = Vec::new();

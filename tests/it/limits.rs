@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use reqwest::Method;
-#[cfg(target_os = "linux")]
-use socket2::SockRef;
 use stockyard::{clock::Clock, domain::access::Scope};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -80,7 +78,7 @@ async fn who_goes_on_regardless_is_refused_slowly() {
     })
     .await;
     let service = world.start().await;
-    let address = service.base.trim_start_matches("http://").to_owned();
+    let address = service.address().to_owned();
     let mut connection = TcpStream::connect(address).await.unwrap();
     let clock = Clock::system();
     let request = "GET /api/warehouses HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2 * REFUSED);
@@ -107,7 +105,7 @@ async fn who_goes_on_regardless_is_refused_slowly() {
 async fn one_address_holds_so_many_connections() {
     let world = World::with(|config| config.http.connections_per_address_max = MOST).await;
     let service = world.start().await;
-    let address = service.base.trim_start_matches("http://").to_owned();
+    let address = service.address().to_owned();
     // The client that asked until it was ready may hold some of them for a while.
     let mut held = Vec::new();
     eventually("it is full", async || match answered(&address).await {
@@ -142,15 +140,21 @@ async fn one_address_holds_so_many_connections() {
     world.database.remove().await;
 }
 
-#[tokio::test]
-async fn who_connects_too_often_finds_it_closed_and_is_heard_again_later() {
+/// A service that lets one of each address come anew a second, after a burst.
+async fn one_newcomer_a_second() -> (World, Service) {
     let world = World::with(|config| {
         config.http.connections_per_second = 1;
         config.http.connections_burst = BURST;
     })
     .await;
     let service = world.start().await;
-    let address = service.base.trim_start_matches("http://").to_owned();
+    (world, service)
+}
+
+#[tokio::test]
+async fn who_connects_too_often_finds_it_closed_and_is_heard_again_later() {
+    let (world, service) = one_newcomer_a_second().await;
+    let address = service.address().to_owned();
     let (mut tries, mut last) = (0, None);
     while let Some(connection) = answered(&address).await {
         tries += 1;
@@ -176,19 +180,13 @@ async fn who_connects_too_often_finds_it_closed_and_is_heard_again_later() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn connections_that_are_reset_unsaid_count_for_nobody() {
-    let world = World::with(|config| {
-        config.http.connections_per_second = 1;
-        config.http.connections_burst = BURST;
-    })
-    .await;
-    let service = world.start().await;
-    let address = service.base.trim_start_matches("http://").to_owned();
+    let (world, service) = one_newcomer_a_second().await;
     for _ in 0..TRIES {
-        let connection = TcpStream::connect(&address).await.expect("a connection");
-        let reset = SockRef::from(&connection).set_linger(Some(Duration::ZERO));
-        reset.expect("an option");
+        let connection = TcpStream::connect(service.address()).await;
+        let is_reset_when_dropped = connection.expect("a connection").set_zero_linger();
+        is_reset_when_dropped.expect("an option");
     }
-    answered(&address)
+    answered(service.address())
         .await
         .expect("there is room in the burst");
     service.stop().await;

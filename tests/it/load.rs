@@ -263,7 +263,7 @@ async fn a_page_shows_a_run_and_steers_it() {
         ..options
     };
     let target = Target {
-        hosts: vec![service.base.trim_start_matches("http://").to_owned()].into(),
+        hosts: vec![service.address().to_owned()].into(),
         config: &world.config,
         store: None,
         stack: None,

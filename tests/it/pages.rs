@@ -147,7 +147,7 @@ async fn the_dashboard_shows_what_happens() {
 async fn the_standalone_page_and_the_clients_of_others_work() {
     let world = World::with(|config| config.http.allowed_origins.push("file".to_owned())).await;
     let service = stocked(&world, 0).await;
-    let address = service.base.trim_start_matches("http://").to_owned();
+    let address = service.address().to_owned();
     let mut page = Browser::start(1000, 800).await;
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/web/inventory-realtime.html");
     page.open(&format!("file://{file}?url=ws://{address}/ws/inventory"))
